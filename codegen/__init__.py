@@ -1,0 +1,1 @@
+"""Program -> LLVM -> object, archive, library, header; the only folder that imports llvmlite."""
