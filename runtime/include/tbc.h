@@ -1,0 +1,170 @@
+/*
+ * tbc.h - the C side of a model compiled by tbc.
+ *
+ * A compiled model is one constant, `extern const tbc_model tbc_<name>;`. Nothing here allocates,
+ * locks, or writes a global variable: the caller owns every byte a model works in, and any number
+ * of calls may run at the same time, each on an arena of its own.
+ *
+ *     static _Alignas(TBC_NET_ARENA_ALIGN) unsigned char arena[TBC_NET_ARENA_SIZE];
+ *     const void *in[] = {pixels};
+ *     void *out[] = {scores};
+ *     tbc_call call = {in, out, arena, NULL, NULL, NULL};
+ *     int32_t status = tbc_net.run(&call);
+ *
+ * C99 and C++11, freestanding: only <stddef.h> and <stdint.h>.
+ */
+#ifndef TBC_H
+#define TBC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The layout of the structures below; a model and its caller must agree on it (tbc_check). */
+#define TBC_ABI 1u
+
+/* What a call returns. */
+enum tbc_status {
+    TBC_OK = 0,
+    TBC_ERROR_ABI = 1,     /* the model was compiled for another TBC_ABI */
+    TBC_ERROR_CPU = 2,     /* this CPU lacks an instruction set that the model uses */
+    TBC_ERROR_NULL = 3,    /* a pointer that the model needs is NULL */
+    TBC_ERROR_ALIGN = 4,   /* the arena, the state or the weights are not aligned enough */
+    TBC_ERROR_DIM = 5,     /* a dimension is outside the range the model was compiled for */
+    TBC_ERROR_WEIGHTS = 6, /* the weights are absent, or are not this model's */
+    TBC_ERROR_VALUE = 7    /* an input holds a value the model cannot accept (an index, say) */
+};
+
+/* The type of a tensor's elements. 4- and 2-bit types are packed, low bits first. */
+enum tbc_dtype {
+    TBC_F32 = 1,
+    TBC_U8 = 2,
+    TBC_I8 = 3,
+    TBC_U16 = 4,
+    TBC_I16 = 5,
+    TBC_I32 = 6,
+    TBC_I64 = 7,
+    TBC_BOOL = 9,
+    TBC_F16 = 10,
+    TBC_F64 = 11,
+    TBC_U32 = 12,
+    TBC_U64 = 13,
+    TBC_BF16 = 16
+};
+
+/* An input or output: C order, no gaps, aligned as its element type. */
+typedef struct tbc_tensor {
+    const char *name;
+    uint32_t dtype;      /* enum tbc_dtype */
+    uint32_t rank;       /* number of dimensions; 0 is a scalar */
+    const size_t *shape; /* `rank` sizes; where a dimension varies, its upper bound */
+    const char *dims;    /* the dimensions as text, e.g. "batch,1,8,8" */
+    size_t bytes;        /* size at the upper bounds */
+} tbc_tensor;
+
+/* A dimension that the caller chooses for each call, from lo to hi. */
+typedef struct tbc_symbol {
+    const char *name;
+    size_t lo, hi;
+} tbc_symbol;
+
+/* One run of a model: everything it reads and writes. */
+typedef struct tbc_call {
+    const void *const *inputs; /* one pointer an input, in the model's order */
+    void *const *outputs;      /* one pointer an output; must not overlap anything else */
+    void *arena;               /* arena_size bytes, aligned to arena_align; contents ignored */
+    void *state;               /* state_size bytes kept from call to call; NULL if size is 0 */
+    const void *weights;       /* NULL, or weights_size bytes that replace those in the model */
+    const size_t *dims;        /* one value a symbol; NULL if the model has none */
+} tbc_call;
+
+typedef struct tbc_model {
+    uint32_t abi;        /* TBC_ABI of the compiler; stays the first field for ever */
+    uint32_t phases;     /* how many steps run_phase knows */
+    const char *name;    /* the model's name */
+    const char *version; /* the tbc that compiled it */
+    const char *target;  /* what it was compiled for */
+    uint64_t cpu_bits;   /* instruction sets it needs: TBC_X86_..., TBC_ARM_... of its CPU family */
+    const tbc_tensor *inputs;
+    const tbc_tensor *outputs;
+    const tbc_symbol *symbols;
+    uint32_t n_inputs, n_outputs, n_symbols;
+    uint32_t align;       /* alignment of arena, state and weights in bytes */
+    size_t arena_size;    /* scratch memory for one call, in bytes */
+    size_t state_size;    /* memory kept between calls, in bytes */
+    size_t weights_size;  /* constants, in bytes */
+    uint64_t weights_sum; /* tbc_sum of the constants */
+    const void *weights;  /* the constants, or NULL if they are a file beside the model */
+
+    /* The whole model on this thread. */
+    int32_t (*run)(const tbc_call *call);
+
+    /*
+     * Share `part` (0 .. parts-1) of step `phase` (0 .. phases-1). Never waits: the caller runs all
+     * parts of a phase, on any threads, before it starts the next. Results do not depend on parts.
+     */
+    int32_t (*run_phase)(const tbc_call *call, uint32_t phase, uint32_t part, uint32_t parts);
+
+    /* The sizes of output `index` at this call's dims: shape[0 .. rank-1]. */
+    int32_t (*output_shape)(const tbc_call *call, uint32_t index, size_t *shape);
+} tbc_model;
+
+/* The instruction sets of cpu_bits, one numbering per CPU family. */
+#define TBC_X86_SSE41 (UINT64_C(1) << 0)
+#define TBC_X86_AVX2 (UINT64_C(1) << 1) /* with FMA, BMI2 and F16C: x86-64-v3 */
+#define TBC_X86_AVXVNNI (UINT64_C(1) << 2)
+#define TBC_X86_AVX512 (UINT64_C(1) << 3) /* F, BW, CD, DQ and VL: x86-64-v4 */
+#define TBC_X86_AVX512VNNI (UINT64_C(1) << 4)
+#define TBC_X86_AVX512VBMI (UINT64_C(1) << 5)
+#define TBC_X86_AMXINT8 (UINT64_C(1) << 6)
+#define TBC_ARM_NEON (UINT64_C(1) << 0)
+#define TBC_ARM_DOTPROD (UINT64_C(1) << 1)
+#define TBC_ARM_I8MM (UINT64_C(1) << 2)
+#define TBC_ARM_SVE (UINT64_C(1) << 3)
+#define TBC_ARM_SVE2 (UINT64_C(1) << 4)
+#define TBC_ARM_DSP (UINT64_C(1) << 5)
+#define TBC_ARM_MVE (UINT64_C(1) << 6)
+#define TBC_ARM_FP16 (UINT64_C(1) << 7)
+#define TBC_RISCV_V (UINT64_C(1) << 0)
+
+/* The instruction sets of the CPU this runs on. Defined in tbc_cpu.c, which is optional. */
+uint64_t tbc_cpu_bits(void);
+
+/* Whether a model may run here: TBC_OK, TBC_ERROR_ABI or TBC_ERROR_CPU. */
+static inline int32_t tbc_check(const tbc_model *model, uint64_t cpu_bits) {
+    if (model == NULL) return TBC_ERROR_NULL;
+    if (model->abi != TBC_ABI) return TBC_ERROR_ABI;
+    return (model->cpu_bits & ~cpu_bits) != 0 ? TBC_ERROR_CPU : TBC_OK;
+}
+
+/* FNV-1a (64 bits) of `size` bytes: what weights_sum is compared with. */
+static inline uint64_t tbc_sum(const void *data, size_t size) {
+    const unsigned char *byte = (const unsigned char *)data;
+    uint64_t sum = UINT64_C(14695981039346656037);
+    while (size-- != 0) sum = (sum ^ *byte++) * UINT64_C(1099511628211);
+    return sum;
+}
+
+/* What a status means, in English. */
+static inline const char *tbc_status_text(int32_t status) {
+    switch (status) {
+    case TBC_OK: return "no error";
+    case TBC_ERROR_ABI: return "the model was compiled for another version of tbc.h";
+    case TBC_ERROR_CPU: return "this CPU lacks instructions that the model uses";
+    case TBC_ERROR_NULL: return "a pointer that the model needs is NULL";
+    case TBC_ERROR_ALIGN: return "the arena, state or weights are not aligned enough";
+    case TBC_ERROR_DIM: return "a dimension is outside the range the model was compiled for";
+    case TBC_ERROR_WEIGHTS: return "the weights are absent or are not this model's";
+    case TBC_ERROR_VALUE: return "an input holds a value the model cannot accept";
+    default: return "unknown status";
+    }
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TBC_H */
