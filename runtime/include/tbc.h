@@ -96,7 +96,7 @@ typedef struct tbc_model {
     size_t arena_size;    /* scratch memory for one call, in bytes */
     size_t state_size;    /* memory kept between calls, in bytes */
     size_t weights_size;  /* constants, in bytes */
-    uint64_t weights_sum; /* tbc_sum of the constants */
+    uint32_t weights_sum; /* tbc_sum of the constants */
     const void *weights;  /* the constants, or NULL if they are a file beside the model */
 
     /* The whole model on this thread. */
@@ -140,12 +140,19 @@ static inline int32_t tbc_check(const tbc_model *model, uint64_t cpu_bits) {
     return (model->cpu_bits & ~cpu_bits) != 0 ? TBC_ERROR_CPU : TBC_OK;
 }
 
-/* FNV-1a (64 bits) of `size` bytes: what weights_sum is compared with. */
-static inline uint64_t tbc_sum(const void *data, size_t size) {
+/* CRC-32 (ISO-HDLC, as in zlib) of `size` bytes: what weights_sum is compared with. */
+static inline uint32_t tbc_sum(const void *data, size_t size) {
+    static const uint32_t table[16] = {
+        0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u,
+        0x4db26158u, 0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu,
+        0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
     const unsigned char *byte = (const unsigned char *)data;
-    uint64_t sum = UINT64_C(14695981039346656037);
-    while (size-- != 0) sum = (sum ^ *byte++) * UINT64_C(1099511628211);
-    return sum;
+    uint32_t sum = 0xffffffffu;
+    while (size-- != 0) {
+        sum = table[(sum ^ *byte) & 15u] ^ (sum >> 4);
+        sum = table[(sum ^ (uint32_t)(*byte++ >> 4)) & 15u] ^ (sum >> 4);
+    }
+    return ~sum;
 }
 
 /* What a status means, in English. */
