@@ -22,7 +22,9 @@ class TbcError(Exception):
 
     def __str__(self) -> str:
         where = ": ".join(
-            part for part in (self.file, f"node '{self.node}'" if self.node else "", self.op) if part
+            part
+            for part in (self.file, f"node '{self.node}'" if self.node else "", self.op)
+            if part
         )
         text = f"{where}: {self.reason}" if where else self.reason
         return f"{text}\n  try: {self.hint}" if self.hint else text

@@ -1,0 +1,342 @@
+"""Integer expressions over named symbols: the sizes of tensors and the indices of loop nests.
+
+A `Dim` is an `int` where it is known, else an `Expr`: a polynomial whose atoms are symbols, floor
+divisions, minima and maxima. Polynomials are kept in one normal form, so equal expressions are
+equal objects to `==` and `hash`, and `a % b`, which is written as `a - a // b * b`, cancels when a
+flattened index is split again. Every symbol has a range, and the ranges simplify divisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A named integer from `lo` to `hi` inclusive; `hi` None has no bound."""
+
+    name: str
+    lo: int = 0
+    hi: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class FloorDiv:
+    """num // den, rounded down; den is positive."""
+
+    num: Expr
+    den: Dim
+
+    def __str__(self) -> str:
+        return f"({self.num}) // {self.den if isinstance(self.den, int) else f'({self.den})'}"
+
+
+@dataclass(frozen=True)
+class Extremum:
+    """min(a, b) or max(a, b)."""
+
+    kind: str
+    a: Dim
+    b: Dim
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.a}, {self.b})"
+
+
+Atom: TypeAlias = Symbol | FloorDiv | Extremum
+Monomial: TypeAlias = tuple[Atom, ...]
+"""A product of atoms, sorted by their text; () is 1."""
+
+
+@dataclass(frozen=True)
+class Expr:
+    """A polynomial with integer coefficients that is not a constant."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    @staticmethod
+    def of(symbol: Symbol) -> Expr:
+        """The expression that is one symbol."""
+        return Expr((((symbol,), 1),))
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def text(self) -> str:
+        """Python source of the expression."""
+        parts = []
+        for monomial, coef in self.terms:
+            factors = [str(a) if isinstance(a, Symbol | Extremum) else f"({a})" for a in monomial]
+            if abs(coef) != 1 or not factors:
+                factors.append(str(abs(coef)))
+            parts.append(("- " if coef < 0 else "+ ") + "*".join(factors))
+        text = " ".join(parts)
+        return text[2:] if text.startswith("+ ") else f"-{text[2:]}"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Expr({self.text})"
+
+    def __add__(self, other: Dim) -> Dim:
+        if not isinstance(other, int | Expr):
+            return NotImplemented
+        return _poly([*self.terms, *_terms(other)])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + other * -1
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return self * -1 + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        if not isinstance(other, int | Expr):
+            return NotImplemented
+        return _poly(
+            [
+                (tuple(sorted(m + n, key=str)), c * d)
+                for m, c in self.terms
+                for n, d in _terms(other)
+            ]
+        )
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floor_div(self, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floor_div(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return self - self // other * other
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return other - other // self * self
+
+
+Dim: TypeAlias = int | Expr
+
+
+def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(dim, Expr):
+        return dim.terms
+    return (((), int(dim)),) if dim else ()
+
+
+def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
+    """The normal form of a sum of terms."""
+    sums: dict[Monomial, int] = {}
+    for monomial, coef in terms:
+        sums[monomial] = sums.get(monomial, 0) + coef
+    kept = [(m, c) for m, c in sums.items() if c]
+    if all(not m for m, _ in kept):
+        return kept[0][1] if kept else 0
+    return Expr(tuple(sorted(kept, key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))))
+
+
+def floor_div(num: Dim, den: Dim) -> Dim:
+    """num // den rounded down, simplified by exact division and by the symbols' ranges."""
+    if isinstance(num, int) and isinstance(den, int):
+        return num // den
+    if den == 1:
+        return num
+    quotient, rest = _divide(num, den)
+    lo, hi = bounds(rest)
+    if rest == 0:
+        return quotient
+    if isinstance(rest, int) and isinstance(den, int):
+        return quotient + rest // den
+    if lo >= 0 and hi < bounds(den)[0]:
+        return quotient
+    if isinstance(rest, int):
+        rest = Expr((((), rest),))  # an integer over a symbol: kept as an atom of its own
+    return quotient + Expr((((FloorDiv(rest, den),), 1),))
+
+
+def _divide(num: Dim, den: Dim) -> tuple[Dim, Dim]:
+    """(q, r) with num == q * den + r, where q takes every term that the leading term divides."""
+    divisor = _terms(den)
+    (lead, lead_coef), rest_of_den = divisor[0], divisor[1:]
+    quotient: Dim = 0
+    rest = num
+    for _ in range(64):
+        for monomial, coef in _terms(rest):
+            left = _cancel(monomial, lead)
+            if left is not None and coef // lead_coef and (coef % lead_coef == 0 or not left):
+                factor = _poly([(left, coef // lead_coef)])
+                quotient, rest = quotient + factor, rest - factor * den
+                break
+        else:
+            break
+    if rest_of_den and rest != 0:  # a partial division by a sum only makes terms grow
+        return 0, num
+    return quotient, rest
+
+
+def _cancel(monomial: Monomial, factor: Monomial) -> Monomial | None:
+    left = list(monomial)
+    for atom in factor:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left)
+
+
+def _extremum(kind: str, a: Dim, b: Dim) -> Dim:
+    lo, hi = bounds(a - b)
+    if lo >= 0:
+        return a if kind == "max" else b
+    if hi <= 0:
+        return b if kind == "max" else a
+    a, b = sorted((a, b), key=str)
+    return Expr((((Extremum(kind, a, b),), 1),))
+
+
+def dim_min(a: Dim, b: Dim) -> Dim:
+    """The smaller of two dims."""
+    return _extremum("min", a, b)
+
+
+def dim_max(a: Dim, b: Dim) -> Dim:
+    """The larger of two dims."""
+    return _extremum("max", a, b)
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    """a / b, rounded up."""
+    return (a + (b - 1)) // b
+
+
+def product(dims: tuple[Dim, ...]) -> Dim:
+    """The product of dims; 1 of none."""
+    result: Dim = 1
+    for dim in dims:
+        result = result * dim
+    return result
+
+
+def bounds(dim: Dim) -> tuple[float, float]:
+    """The least and the greatest value that a dim can have, by interval arithmetic."""
+    if isinstance(dim, int):
+        return dim, dim
+    lo = hi = 0.0
+    for monomial, coef in dim.terms:
+        term: tuple[float, float] = (coef, coef)
+        for atom in monomial:
+            term = _interval_product(term, _atom_bounds(atom))
+        lo, hi = lo + term[0], hi + term[1]
+    return lo, hi
+
+
+def _interval_product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    corners = [0 if x == 0 or y == 0 else x * y for x in a for y in b]
+    return min(corners), max(corners)
+
+
+def _atom_bounds(atom: Atom) -> tuple[float, float]:
+    match atom:
+        case Symbol(_, lo, hi):
+            return lo, math.inf if hi is None else hi
+        case Extremum(kind, a, b):
+            (alo, ahi), (blo, bhi) = bounds(a), bounds(b)
+            pick = min if kind == "min" else max
+            return pick(alo, blo), pick(ahi, bhi)
+        case FloorDiv(num, den):
+            dens = [max(d, 1) for d in bounds(den)]
+            ends = [_quotient(n, d) for n in bounds(num) for d in dens]
+            return min(ends), max(ends)
+
+
+def _quotient(num: float, den: float) -> float:
+    if math.isinf(num):
+        return num
+    if math.isinf(den):
+        return -1 if num < 0 else 0
+    return num // den
+
+
+def upper(dim: Dim) -> int:
+    """The greatest value of a dim.
+
+    Raises:
+        ValueError: it has none, because a symbol is unbounded.
+    """
+    hi = bounds(dim)[1]
+    if math.isinf(hi):
+        names = ", ".join(s.name for s in symbols_of(dim) if s.hi is None)
+        raise ValueError(f"{dim} has no upper bound: {names}")
+    return int(hi)
+
+
+def static(dim: Dim, what: str) -> int:
+    """The dim as a number.
+
+    Raises:
+        ValueError: it depends on a symbol; `what` says what it is.
+    """
+    if isinstance(dim, int):
+        return dim
+    raise ValueError(f"{what} must be a number, not {dim}")
+
+
+def symbols_of(dim: Dim) -> Iterator[Symbol]:
+    """The symbols of a dim, each as often as it is written."""
+    for monomial, _ in _terms(dim):
+        for atom in monomial:
+            match atom:
+                case Symbol():
+                    yield atom
+                case FloorDiv(num, den):
+                    yield from symbols_of(num)
+                    yield from symbols_of(den)
+                case Extremum(_, a, b):
+                    yield from symbols_of(a)
+                    yield from symbols_of(b)
+
+
+def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
+    """The dim with symbols replaced by name; symbols not named stay."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coef in dim.terms:
+        term: Dim = coef
+        for atom in monomial:
+            match atom:
+                case Symbol(name):
+                    term = term * values.get(name, Expr.of(atom))
+                case FloorDiv(num, den):
+                    term = term * floor_div(substitute(num, values), substitute(den, values))
+                case Extremum(kind, a, b):
+                    a, b = substitute(a, values), substitute(b, values)
+                    term = term * _extremum(kind, a, b)
+        total = total + term
+    return total
+
+
+def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
+    """The dim as a number, given every symbol's value."""
+    result = substitute(dim, values)
+    if not isinstance(result, int):
+        missing = sorted({s.name for s in symbols_of(result)})
+        raise KeyError(f"no value for {', '.join(missing)}")
+    return result

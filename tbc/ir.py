@@ -1,0 +1,207 @@
+"""Values, the builder that makes each of them once, and graphs.
+
+A value is an operation applied to values; a graph is its outputs. Values are immutable and typed
+when they are made. Their numbers give every order in the compiler: a value's arguments always have
+smaller numbers than itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+from tbc.dims import Dim, Expr, Symbol, substitute, symbols_of
+from tbc.types import TensorType
+
+
+class Op(Protocol):
+    """An operation: a frozen dataclass that infers the type of its result (see `tbc.ops`)."""
+
+    def infer(self, *args: TensorType) -> TensorType:
+        """The result's type; raises ValueError where the arguments do not fit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """The result of `op` applied to `args`."""
+
+    op: Op
+    args: tuple[Value, ...]
+    type: TensorType
+    number: int
+    builder: Builder = field(repr=False)
+    is_constant: bool
+    """Whether the value depends on no input: it is a constant, given as a recipe."""
+    origin: str
+    """The model's node that the value comes from."""
+
+    def __repr__(self) -> str:
+        args = ", ".join(f"v{a.number}" for a in self.args)
+        return f"v{self.number}: {self.type} = {self.op}({args})"
+
+
+class Builder:
+    """Makes values, each combination of operation and arguments once."""
+
+    def __init__(self) -> None:
+        self._interned: dict[tuple[Any, ...], Value] = {}
+        self._origin = ""
+
+    def __call__(self, op: Op, *args: Value) -> Value:
+        """The value `op(*args)`; raises ValueError where it is ill-typed."""
+        key = (op, *(a.number for a in args))
+        value = self._interned.get(key)
+        if value is None:
+            leaf = not args
+            value = Value(
+                op=op,
+                args=args,
+                type=op.infer(*(a.type for a in args)),
+                number=len(self._interned),
+                builder=self,
+                is_constant=getattr(op, "is_constant", False) if leaf else all_constant(args),
+                origin=self._origin,
+            )
+            self._interned[key] = value
+        return value
+
+    @contextmanager
+    def origin(self, name: str) -> Iterator[None]:
+        """Within it, new values say that they come from the node `name`."""
+        before, self._origin = self._origin, name
+        yield
+        self._origin = before
+
+
+def all_constant(values: Iterable[Value]) -> bool:
+    """Whether every one of the values is a constant."""
+    return all(v.is_constant for v in values)
+
+
+def topological(
+    roots: Iterable[Value], stop: Callable[[Value], bool] = lambda _: False
+) -> list[Value]:
+    """The values that the roots need, arguments before users; `stop` values are not entered."""
+    seen: dict[int, Value] = {}
+    todo = list(roots)
+    while todo:
+        value = todo.pop()
+        if value.number not in seen:
+            seen[value.number] = value
+            if not stop(value):
+                todo.extend(value.args)
+    return [seen[n] for n in sorted(seen)]
+
+
+Uses: TypeAlias = Mapping[Value, int]
+Rule: TypeAlias = Callable[[Value, Uses], Value | None]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Named inputs and named outputs; everything between is reached from the outputs."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[tuple[str, Value], ...]
+
+    @property
+    def builder(self) -> Builder:
+        """The builder of the graph's values."""
+        return (*self.inputs, *(v for _, v in self.outputs))[0].builder
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """The values of the outputs."""
+        return tuple(v for _, v in self.outputs)
+
+    def values(self) -> list[Value]:
+        """Every value the outputs need, constants' recipes included, arguments before users."""
+        return topological(self.results)
+
+    def uses(self) -> Counter[Value]:
+        """How often each value is an argument or an output."""
+        count: Counter[Value] = Counter(self.results)
+        for value in self.values():
+            count.update(value.args)
+        return count
+
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The symbols of the inputs' shapes, in the order in which they appear."""
+        found = {s: None for i in self.inputs for d in i.type.shape for s in symbols_of(d)}
+        return tuple(found)
+
+    def rebuild(self, change: Callable[[Value, tuple[Value, ...]], Value]) -> Graph:
+        """The graph with each value replaced by `change(value, its new arguments)`."""
+        new: dict[Value, Value] = {}
+        for value in topological((*self.inputs, *self.results)):
+            with self.builder.origin(value.origin):
+                new[value] = change(value, tuple(new[a] for a in value.args))
+        return Graph(
+            self.name,
+            tuple(new[i] for i in self.inputs),
+            tuple((name, new[v]) for name, v in self.outputs),
+        )
+
+
+def rebuilt(value: Value, args: tuple[Value, ...]) -> Value:
+    """The value on other arguments."""
+    return value if args == value.args else value.builder(value.op, *args)
+
+
+def rewrite(graph: Graph, rules: Iterable[Rule]) -> Graph:
+    """The graph after applying the rules wherever they match, until none does.
+
+    A rule sees a value with the use counts of the graph it stands in, and returns its replacement
+    or None.
+    """
+    rules = tuple(rules)
+    while True:
+        uses = graph.uses()
+        fired = False
+
+        def change(value: Value, args: tuple[Value, ...], uses: Uses = uses) -> Value:
+            nonlocal fired
+            if args == value.args:
+                for rule in rules:
+                    if (new := rule(value, uses)) is not None and new is not value:
+                        fired = True
+                        return new
+            return rebuilt(value, args)
+
+        graph = graph.rebuild(change)
+        if not fired:
+            return graph
+
+
+def bind(graph: Graph, dims: Mapping[str, Dim]) -> Graph:
+    """The graph with symbols replaced: by numbers, or by symbols of another range."""
+    builder = Builder()
+
+    def change(value: Value, args: tuple[Value, ...]) -> Value:
+        with builder.origin(value.origin):
+            return builder(substitute_op(value.op, dims), *args)
+
+    return graph.rebuild(change)
+
+
+def substitute_op(op: Op, dims: Mapping[str, Dim]) -> Op:
+    """The operation with the symbols in its fields replaced."""
+    changed = {}
+    for name, item in vars(op).items():
+        new = _substitute_field(item, dims)
+        if new is not item:
+            changed[name] = new
+    return replace(op, **changed) if changed else op  # type: ignore[type-var]
+
+
+def _substitute_field(item: Any, dims: Mapping[str, Dim]) -> Any:
+    if isinstance(item, TensorType):
+        return TensorType(item.dtype, _substitute_field(item.shape, dims))
+    if isinstance(item, tuple):
+        new = tuple(_substitute_field(i, dims) for i in item)
+        return item if new == item else new
+    return substitute(item, dims) if isinstance(item, Expr) else item

@@ -1,0 +1,549 @@
+"""The operations of the IR: what each one is, and the type of its result.
+
+Few primitives: elementwise functions, index maps, reductions, contractions, and the low-bit dots
+with their packing. Their exact meaning on arrays is `tbc.reference`. `OPS` lists them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from tbc.dims import Dim, bounds, product, static
+from tbc.layout import Layout
+from tbc.types import DType, TensorType
+
+
+class DimMismatch(ValueError):
+    """Two sizes that must be equal are not known to be.
+
+    The frontend may restart with a symbol replaced so that they are.
+    """
+
+    def __init__(self, a: Dim, b: Dim, what: str):
+        super().__init__(f"{what}: {a} is not {b}")
+        self.a, self.b = a, b
+
+
+def require(holds: bool, what: str) -> None:
+    """Raise ValueError(what) unless it holds."""
+    if not holds:
+        raise ValueError(what)
+
+
+def require_equal(a: Dim, b: Dim, what: str) -> None:
+    """Raise DimMismatch unless two sizes are equal for every value of the symbols."""
+    if a != b:
+        raise DimMismatch(a, b, what)
+
+
+def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The shape of an elementwise result: trailing dims align, and 1 stretches."""
+    rank = max(len(s) for s in shapes)
+    result: list[Dim] = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, rank - len(shape)):
+            if result[axis] == 1:
+                result[axis] = dim
+            elif dim != 1:
+                require_equal(result[axis], dim, f"sizes of axis {axis} do not broadcast")
+    return tuple(result)
+
+
+class ConstData(Protocol):
+    """Where a constant's elements come from."""
+
+    def read(self) -> np.ndarray:
+        """All elements, in the constant's type and shape."""
+
+
+# -- leaves ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Input:
+    """A named input of the graph."""
+
+    name: str
+    type: TensorType
+
+    def infer(self) -> TensorType:
+        """The declared type."""
+        return self.type
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant, known by the digest of its elements; read where it is needed."""
+
+    digest: str
+    type: TensorType
+    data: ConstData = field(compare=False, repr=False)
+    is_constant = True
+
+    def infer(self) -> TensorType:
+        """The declared type."""
+        return self.type
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Sizes as data: `i64` elements that are dims, in row-major order."""
+
+    dims: tuple[Dim, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no symbol is left in it."""
+        return all(isinstance(d, int) for d in self.dims)
+
+    def infer(self) -> TensorType:
+        """i64[shape]."""
+        require(product(self.shape) == len(self.dims), "Dims needs one dim an element")
+        return TensorType(DType.i64, self.shape)
+
+
+@dataclass(frozen=True)
+class Iota:
+    """0, 1, 2, … : i64[size]."""
+
+    size: Dim
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the size is known."""
+        return isinstance(self.size, int)
+
+    def infer(self) -> TensorType:
+        """i64[size]."""
+        return TensorType(DType.i64, (self.size,))
+
+
+# -- elementwise ----------------------------------------------------------------------------------
+
+FLOAT_UNARY = (
+    "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
+    "acosh", "atanh", "tanh", "sigmoid", "erf", "floor", "ceil", "round",
+)  # fmt: skip
+UNARY = (*FLOAT_UNARY, "neg", "abs", "sign", "not", "invert", "isnan", "isinf")
+COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+BITWISE = ("and", "or", "xor", "shl", "shr")
+BINARY = ("add", "sub", "mul", "div", "mod", "fmod", "pow", "min", "max", *BITWISE, *COMPARE)
+
+
+@dataclass(frozen=True)
+class Unary:
+    """fn(x), element by element. `round` is half to even, `not` logical, `invert` bitwise."""
+
+    fn: str
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's type; bool for the predicates."""
+        require(self.fn in UNARY, f"unknown function {self.fn}")
+        d = x.dtype
+        if self.fn in FLOAT_UNARY or self.fn in ("isnan", "isinf"):
+            require(d.is_float, f"{self.fn} needs a float, not {d.name}")
+        elif self.fn == "not":
+            require(d is DType.bool, f"not needs a bool, not {d.name}")
+        elif self.fn == "invert":
+            require(d.is_int, f"invert needs an integer, not {d.name}")
+        else:
+            require(d.is_float or d.is_int, f"{self.fn} needs a number, not {d.name}")
+        return TensorType(DType.bool, x.shape) if self.fn in ("isnan", "isinf") else x
+
+
+@dataclass(frozen=True)
+class Binary:
+    """fn(a, b), element by element, broadcasting.
+
+    Integers wrap; integer `div` truncates and `mod` takes the divisor's sign, both 0 where the
+    divisor is 0; `fmod` takes the dividend's sign. `max(a, b)` is `a if a > b or a is nan else b`,
+    `min` likewise. Shifts by the width or more give 0 (`shr` of a negative number, -1).
+    """
+
+    fn: str
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        """The common type, broadcast; bool for comparisons."""
+        require(self.fn in BINARY, f"unknown function {self.fn}")
+        require(a.dtype is b.dtype, f"{self.fn} of {a.dtype.name} and {b.dtype.name}")
+        d = a.dtype
+        if self.fn in ("and", "or", "xor"):
+            require(d.is_int or d is DType.bool, f"{self.fn} needs integers or bools")
+        elif self.fn in ("shl", "shr"):
+            require(d.is_int, f"{self.fn} needs integers")
+        elif self.fn not in ("eq", "ne", "min", "max"):
+            require(d.is_float or d.is_int, f"{self.fn} needs numbers, not {d.name}")
+        shape = broadcast_shapes(a.shape, b.shape)
+        return TensorType(DType.bool if self.fn in COMPARE else d, shape)
+
+
+@dataclass(frozen=True)
+class Where:
+    """a where cond, else b, broadcasting."""
+
+    def infer(self, cond: TensorType, a: TensorType, b: TensorType) -> TensorType:
+        """The type of a and b, broadcast with cond."""
+        require(cond.dtype is DType.bool, "where needs a bool condition")
+        require(a.dtype is b.dtype, f"where of {a.dtype.name} and {b.dtype.name}")
+        return TensorType(a.dtype, broadcast_shapes(cond.shape, a.shape, b.shape))
+
+
+@dataclass(frozen=True)
+class Cast:
+    """x in another type.
+
+    Floats become integers by truncation, saturated, nan to 0; integers wrap; anything but 0 is
+    True; a float is rounded to the nearest, ties to even.
+    """
+
+    dtype: DType
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's shape in the new type."""
+        return TensorType(self.dtype, x.shape)
+
+
+# -- index maps -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """x stretched to a shape, trailing dims aligned."""
+
+    shape: tuple[Dim, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's element type in the new shape."""
+        shape = broadcast_shapes(x.shape, self.shape)
+        require(shape == self.shape, f"{x} does not broadcast to {TensorType(x.dtype, self.shape)}")
+        return TensorType(x.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """x's elements, in row-major order, in another shape."""
+
+    shape: tuple[Dim, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's element type in the new shape."""
+        require_equal(x.size, product(self.shape), "elements before and after a reshape")
+        return TensorType(x.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """y[i_perm[0], i_perm[1], …] = x[i_0, i_1, …]: axis j of the result is axis perm[j] of x."""
+
+    perm: tuple[int, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's type with permuted axes."""
+        require(sorted(self.perm) == list(range(x.rank)), f"{self.perm} does not permute {x}")
+        return TensorType(x.dtype, tuple(x.shape[p] for p in self.perm))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """y[i, j, …] = x[starts[0] + steps[0]*i, starts[1] + steps[1]*j, …], all within x."""
+
+    starts: tuple[Dim, ...]
+    steps: tuple[int, ...]
+    shape: tuple[Dim, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's element type in the new shape."""
+        require(x.rank == len(self.starts) == len(self.steps) == len(self.shape), "slice rank")
+        for dim, start, step, size in zip(
+            x.shape, self.starts, self.steps, self.shape, strict=True
+        ):
+            if isinstance(size, int) and size == 0:
+                continue
+            last = start + (size - 1) * step
+            low, high = (start, last) if step > 0 else (last, start)
+            require(bounds(low)[0] >= 0 or not isinstance(low, int), f"slice starts at {low}")
+            require(bounds(dim - high)[1] > 0, f"slice reaches {high} of {dim}")
+        return TensorType(x.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The arguments one behind the other along an axis."""
+
+    axis: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        """The common type, sizes added along the axis."""
+        first = xs[0]
+        require(0 <= self.axis < first.rank, f"concat axis {self.axis} of {first}")
+        total: Dim = 0
+        for x in xs:
+            require(x.dtype is first.dtype and x.rank == first.rank, f"concat of {first} and {x}")
+            for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
+                if axis != self.axis:
+                    require_equal(a, b, f"concat: sizes of axis {axis}")
+            total = total + x.shape[self.axis]
+        shape = (*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])
+        return TensorType(first.dtype, shape)
+
+
+PAD_MODES = ("constant", "edge", "reflect", "wrap")
+
+
+@dataclass(frozen=True)
+class Pad:
+    """x put at `before` into a larger `shape`, the rest filled with the scalar second argument.
+
+    The modes other than constant fill from x: edge repeats the border, reflect mirrors at it, wrap
+    goes round.
+    """
+
+    before: tuple[Dim, ...]
+    shape: tuple[Dim, ...]
+    mode: str = "constant"
+
+    def infer(self, x: TensorType, value: TensorType) -> TensorType:
+        """x's element type in the new shape."""
+        require(x.rank == len(self.before) == len(self.shape), "pad rank")
+        require(self.mode in PAD_MODES, f"unknown pad mode {self.mode}")
+        require(value.dtype is x.dtype and value.rank == 0, f"padding {x} with {value}")
+        for dim, before, size in zip(x.shape, self.before, self.shape, strict=True):
+            require(bounds(before)[1] >= 0, "padding is negative")
+            require(bounds(size - before - dim)[1] >= 0, "padding is negative")
+        return TensorType(x.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a convolution or a pooling.
+
+    x[n, c, *s] -> y[n, c, *o, *kernel] with
+    y[n, c, o…, t…] = x[n, c, o*strides + t*dilations - before …], the scalar second argument
+    where that lies outside x.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    out: tuple[Dim, ...]
+
+    def infer(self, x: TensorType, value: TensorType) -> TensorType:
+        """x's element type as [n, c, *out, *kernel]."""
+        spatial = x.rank - 2
+        sizes = (self.kernel, self.strides, self.dilations, self.before, self.out)
+        require(all(len(s) == spatial for s in sizes), f"windows of {x} need {spatial} axes")
+        require(all(s > 0 for s in (*self.kernel, *self.strides, *self.dilations)), "window of 0")
+        require(value.dtype is x.dtype and value.rank == 0, f"padding {x} with {value}")
+        return TensorType(x.dtype, (*x.shape[:2], *self.out, *self.kernel))
+
+
+@dataclass(frozen=True)
+class Gather:
+    """y[a…, i…, b…] = x[a…, indices[i…], b…] along an axis; negative indices count from the end."""
+
+    axis: int
+
+    def infer(self, x: TensorType, indices: TensorType) -> TensorType:
+        """x's type with the axis replaced by the indices' shape."""
+        require(0 <= self.axis < x.rank, f"gather axis {self.axis} of {x}")
+        require(indices.dtype in (DType.i32, DType.i64), f"gather by {indices}")
+        shape = (*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :])
+        return TensorType(x.dtype, shape)
+
+
+@dataclass(frozen=True)
+class GatherND:
+    """ONNX GatherND: the last axis of indices[…, d] points into d axes behind `batch_dims`."""
+
+    batch_dims: int
+
+    def infer(self, x: TensorType, indices: TensorType) -> TensorType:
+        """The indices' shape but for its last axis, then x's axes that they leave."""
+        require(indices.dtype is DType.i64, f"gather by {indices}")
+        require(indices.rank > self.batch_dims, f"GatherND of {x} by {indices}")
+        depth = static(indices.shape[-1], "GatherND's index depth")
+        require(self.batch_dims + depth <= x.rank, f"GatherND of {x} by {indices}")
+        left = x.shape[self.batch_dims + depth :]
+        for a, b in zip(x.shape[: self.batch_dims], indices.shape, strict=False):
+            require_equal(a, b, "GatherND: batch sizes")
+        return TensorType(x.dtype, (*indices.shape[:-1], *left))
+
+
+@dataclass(frozen=True)
+class ScatterND:
+    """ONNX ScatterND without reduction: x with slices replaced by updates."""
+
+    def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
+        """x's type."""
+        require(indices.dtype is DType.i64 and updates.dtype is x.dtype, "ScatterND types")
+        return x
+
+
+# -- reductions and contractions ------------------------------------------------------------------
+
+REDUCTIONS = ("sum", "prod", "max", "min")
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """A reduction over some axes.
+
+    Float reductions have a fixed order: 16 partial results by (row-major index over the reduced
+    axes) mod 16, then a binary tree with strides 8, 4, 2, 1.
+    """
+
+    kind: str
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's type without the axes, or with 1 in their place."""
+        require(self.kind in REDUCTIONS, f"unknown reduction {self.kind}")
+        ordered = tuple(sorted(set(self.axes))) == self.axes and all(a < x.rank for a in self.axes)
+        require(ordered, f"reduction axes {self.axes} of {x}")
+        if self.kind in ("sum", "prod"):
+            require(x.dtype.is_float or x.dtype.is_int, f"{self.kind} of {x.dtype.name}")
+        if self.keepdims:
+            shape = tuple(1 if a in self.axes else d for a, d in enumerate(x.shape))
+        else:
+            shape = tuple(d for a, d in enumerate(x.shape) if a not in self.axes)
+        return TensorType(x.dtype, shape)
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """a[…, m, k] @ b[…, k, n] -> [..., m, n], batch axes broadcast.
+
+    Summed serially over k in the arguments' type (f16 and bf16 in f32, rounded once).
+    """
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        """The product's type."""
+        require(a.rank >= 2 and b.rank >= 2, f"matmul of {a} and {b}")
+        require(a.dtype is b.dtype, f"matmul of {a.dtype.name} and {b.dtype.name}")
+        require_equal(a.shape[-1], b.shape[-2], "matmul: inner sizes")
+        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
+
+    i8 activations are summed exactly in i32. f32 activations are summed serially over k; a weight
+    of 0 adds +0.0 whatever x is.
+    """
+
+    def infer(self, x: TensorType, w: TensorType) -> TensorType:
+        """i32 for i8 activations, f32 for f32."""
+        require(x.rank >= 1 and w.rank == 2 and w.dtype.is_weight, f"dot of {x} and {w}")
+        require(x.dtype in (DType.i8, DType.f32), f"dot of {x.dtype.name} activations")
+        require_equal(x.shape[-1], w.shape[1], "dot: inner sizes")
+        dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
+        return TensorType(dtype, (*x.shape[:-1], w.shape[0]))
+
+
+@dataclass(frozen=True)
+class GroupedDot:
+    """y[…, n] = sum_g s[n, g] * f32(dot(x_g, w_g)), groups in ascending order from +0.0.
+
+    x_g and w_g are the k/g elements of group g; the inner dot is `Dot`'s.
+    """
+
+    def infer(self, x: TensorType, w: TensorType, s: TensorType) -> TensorType:
+        """f32[…, n]."""
+        Dot().infer(x, w)
+        (n, k), groups = w.shape, s.shape[-1]
+        require(s.dtype is DType.f32 and s.shape == (n, groups), f"scales {s} of {w}")
+        require(static(k, "k") % static(groups, "groups") == 0, f"{groups} groups of {k}")
+        return TensorType(DType.f32, (*x.shape[:-1], n))
+
+
+@dataclass(frozen=True)
+class Lift:
+    """The low-bit weight t with t * s nearest to a float weight w[n, k], s[n or 1, g]."""
+
+    dtype: DType
+
+    def infer(self, w: TensorType, s: TensorType) -> TensorType:
+        """trit[n, k] or sign[n, k]."""
+        require(self.dtype.is_weight and w.rank == 2 and s.rank == 2, f"lift of {w} by {s}")
+        return TensorType(self.dtype, w.shape)
+
+
+# -- packed weights -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A low-bit weight w[n, k] in the bytes of a layout."""
+
+    layout: Layout
+
+    def infer(self, w: TensorType) -> TensorType:
+        """u8[layout.size(n, k)]."""
+        require(w.rank == 2 and w.dtype is self.layout.dtype, f"pack of {w} as {self.layout.code}")
+        n, k = (static(d, "the size of a packed weight") for d in w.shape)
+        return TensorType(DType.u8, (self.layout.size(n, k),))
+
+
+@dataclass(frozen=True)
+class PackedDot:
+    """raw[…, n] = sum_k code[n, k] * x[…, k] over the stored codes of a packed weight.
+
+    Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
+    the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
+    weights, and the sum is `Dot`'s.
+    """
+
+    kernel: str
+    layout: Layout
+    n: int
+    k: int
+
+    def infer(self, x: TensorType, packed: TensorType) -> TensorType:
+        """i32[…, n] of i8, f32[…, n] of f32."""
+        require(x.dtype in (DType.i8, DType.f32), f"packed dot of {x}")
+        require(x.shape[-1] == self.layout.padded_k(self.k), f"{x} is not padded for k={self.k}")
+        require(packed.shape == (self.layout.size(self.n, self.k),), f"{packed} is not n x k")
+        dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
+        return TensorType(dtype, (*x.shape[:-1], self.n))
+
+
+@dataclass(frozen=True)
+class PackedGroupedDot:
+    """`GroupedDot` on a packed weight: sum_g s[n, g] * f32(c * raw_g - xsum[…, g]) for i8 x.
+
+    raw_g is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
+    activations xsum is not an argument and codes are taken as their weights.
+    """
+
+    kernel: str
+    layout: Layout
+    n: int
+    k: int
+
+    def infer(
+        self, x: TensorType, packed: TensorType, s: TensorType, xsum: TensorType | None = None
+    ) -> TensorType:
+        """f32[…, n]."""
+        require((xsum is None) == (x.dtype is DType.f32), "grouped i8 dots need sums of x")
+        require(x.shape[-1] == self.layout.padded_k(self.k), f"{x} is not padded for k={self.k}")
+        require(packed.shape == (self.layout.size(self.n, self.k),), f"{packed} is not n x k")
+        return TensorType(DType.f32, (*x.shape[:-1], self.n))
+
+
+OPS = (
+    Input, Const, Dims, Iota,
+    Unary, Binary, Where, Cast,
+    Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, ScatterND,
+    Reduce, MatMul, Dot, GroupedDot, Lift,
+    Pack, PackedDot, PackedGroupedDot,
+)  # fmt: skip
+ELEMENTWISE = (Unary, Binary, Where, Cast)
+INDEX_MAPS = (Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND)
