@@ -1,0 +1,25 @@
+"""Golden files: text that a test compares to, and rewrites where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the golden files")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """golden(path, text) fails unless the file holds the text."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update"):
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: run pytest with --update and read it"
+        assert text == path.read_text()
+
+    return compare

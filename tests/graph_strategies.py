@@ -1,0 +1,404 @@
+"""Hypothesis strategies for graphs of every operation.
+
+`graphs()` draws well-typed graphs whose sizes are numbers or the symbols `batch` and `n`;
+`bindings()` draws values of these; `feeds(graph, dims, seed)` makes input arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from strategies import Array, random_array
+
+from tbc.constants import constant
+from tbc.dims import Dim, Expr, Symbol, evaluate, upper
+from tbc.ir import Builder, Graph, Op, Value
+from tbc.layout import FIELD_BITS, Layout
+from tbc.ops import (
+    BINARY,
+    PAD_MODES,
+    REDUCTIONS,
+    UNARY,
+    Binary,
+    Broadcast,
+    Cast,
+    Concat,
+    Dims,
+    Dot,
+    Gather,
+    GatherND,
+    GroupedDot,
+    Input,
+    Iota,
+    Lift,
+    MatMul,
+    Pack,
+    PackedDot,
+    PackedGroupedDot,
+    Pad,
+    Reduce,
+    Reshape,
+    ScatterND,
+    Slice,
+    Transpose,
+    Unary,
+    Where,
+    Windows,
+)
+from tbc.text import print_graph
+from tbc.types import DType, TensorType
+
+Draw = Callable[..., Any]
+
+
+def _show(graph: Graph, printer: Any, cycle: bool) -> None:
+    printer.text(f"\n{print_graph(graph)}")
+
+
+Graph._repr_pretty_ = _show  # type: ignore[attr-defined] # how hypothesis shows an example
+
+BATCH, N = Symbol("batch", 0, 3), Symbol("n", 1, 4)
+_SIZE_LIMIT = 1500
+
+
+def bindings() -> st.SearchStrategy[dict[str, int]]:
+    """Values of the symbols of `graphs()`."""
+    return st.fixed_dictionaries({s.name: st.integers(s.lo, s.hi) for s in (BATCH, N)})
+
+
+def fits(op: Op, *types: TensorType) -> bool:
+    """Whether the operation takes arguments of these types."""
+    try:
+        op.infer(*types)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass
+class Pool:
+    """A graph being drawn: its values, and one builder."""
+
+    draw: Draw
+    builder: Builder = field(default_factory=Builder)
+    values: list[Value] = field(default_factory=list)
+
+    def pick(self, wanted: Callable[[TensorType], bool] = lambda _: True) -> Value:
+        """One of the values whose type is wanted; raises LookupError where there is none."""
+        found = [v for v in self.values if wanted(v.type)]
+        if not found:
+            raise LookupError
+        value: Value = self.draw(st.sampled_from(found))
+        return value
+
+    def integer(self, low: int, high: int) -> int:
+        """A number in low..high."""
+        number: int = self.draw(st.integers(low, high))
+        return number
+
+    def constant(self, dtype: DType, *shape: int) -> Value:
+        """A constant of random elements."""
+        return constant(self.builder, random_array(dtype, shape, self.integer(0, 9)), dtype)
+
+
+def _static(type: TensorType) -> bool:
+    return type.rank > 0 and type.is_static and 0 not in type.shape
+
+
+def _unary(p: Pool) -> Value:
+    op = Unary(p.draw(st.sampled_from(UNARY)))
+    return p.builder(op, p.pick(lambda t: fits(op, t)))
+
+
+def _binary(p: Pool) -> Value:
+    op = Binary(p.draw(st.sampled_from(BINARY)))
+    a = p.pick(lambda t: fits(op, t, t))
+    return p.builder(op, a, p.pick(lambda t: fits(op, a.type, t)))
+
+
+def _where(p: Pool) -> Value:
+    cond = p.pick(lambda t: t.dtype is DType.bool)
+    a = p.pick(lambda t: fits(Where(), cond.type, t, t))
+    return p.builder(Where(), cond, a, p.pick(lambda t: fits(Where(), cond.type, a.type, t)))
+
+
+def _cast(p: Pool) -> Value:
+    plain = [d for d in DType if not d.is_weight]
+    return p.builder(Cast(p.draw(st.sampled_from(plain))), p.pick())
+
+
+def _broadcast(p: Pool) -> Value:
+    x = p.pick(lambda t: t.rank < 4)
+    shape = tuple(p.integer(1, 3) if d == 1 else d for d in x.type.shape)
+    return p.builder(Broadcast((p.draw(st.sampled_from([2, Expr.of(N)])), *shape)), x)
+
+
+def _reshape(p: Pool) -> Value:
+    x = p.pick()
+    flat: tuple[Dim, ...] = (x.type.size,)
+    halves = [(2, x.type.size // 2)] if x.type.size % 2 == 0 else []
+    shapes = [flat, (1, *flat), (*x.type.shape[::-1],), (*x.type.shape, 1), *halves]
+    return p.builder(Reshape(p.draw(st.sampled_from(shapes))), x)
+
+
+def _transpose(p: Pool) -> Value:
+    x = p.pick()
+    return p.builder(Transpose(tuple(p.draw(st.permutations(range(x.type.rank))))), x)
+
+
+def _slice(p: Pool) -> Value:
+    x = p.pick(lambda t: t.rank > 0)
+    starts: list[Dim] = []
+    steps: list[int] = []
+    shape: list[Dim] = []
+    for dim in x.type.shape:
+        step = p.draw(st.sampled_from([1, -1, 2, -2]))
+        if not isinstance(dim, int):
+            step = 1 if step > 0 else -1
+            starts.append(0 if step > 0 else dim - 1)
+            shape.append(dim)
+        else:
+            start = p.integer(0, max(dim - 1, 0))
+            left = dim - start if step > 0 or dim == 0 else start + 1
+            starts.append(start)
+            shape.append(p.integer(0, -(-left // abs(step))))
+        steps.append(step)
+    return p.builder(Slice(tuple(starts), tuple(steps), tuple(shape)), x)
+
+
+def _concat(p: Pool) -> Value:
+    x = p.pick(lambda t: t.rank > 0)
+    op = Concat(p.integer(0, x.type.rank - 1))
+    return p.builder(op, x, p.pick(lambda t: fits(op, x.type, t)), x)
+
+
+def _pad(p: Pool) -> Value:
+    mode = p.draw(st.sampled_from(PAD_MODES))
+    x = p.pick(lambda t: mode == "constant" or _static(t))
+    before = tuple(p.integer(0, 3) for _ in x.type.shape)
+    shape = tuple(d + b + p.integer(0, 3) for d, b in zip(x.type.shape, before, strict=True))
+    return p.builder(Pad(before, shape, mode), x, p.constant(x.type.dtype))
+
+
+def _windows(p: Pool) -> Value:
+    x = p.pick(lambda t: 2 <= t.rank <= 4)
+    spatial = x.type.shape[2:]
+
+    def numbers(low: int, high: int) -> tuple[int, ...]:
+        return tuple(p.integer(low, high) for _ in spatial)
+
+    out = tuple(p.draw(st.sampled_from([1, 2, d])) for d in spatial)
+    op = Windows(numbers(1, 3), numbers(1, 2), numbers(1, 2), numbers(0, 2), out)
+    return p.builder(op, x, p.constant(x.type.dtype))
+
+
+def _indices(p: Pool, extents: tuple[int, ...], *shape: int) -> Value:
+    """Constant points [*shape, len(extents)] inside the extents."""
+    rng = np.random.default_rng(p.integer(0, 9))
+    array = rng.integers([-e for e in extents], list(extents), (*shape, len(extents)))
+    return constant(p.builder, array, DType.i64)
+
+
+def _gather(p: Pool) -> Value:
+    x = p.pick(_static)
+    axis = p.integer(0, x.type.rank - 1)
+    extent = x.type.shape[axis]
+    assert isinstance(extent, int)
+    indices = _indices(p, (extent,), p.integer(0, 3))
+    if p.draw(st.booleans()):
+        indices = p.builder(Cast(DType.i32), indices)
+    return p.builder(Gather(axis), x, indices)
+
+
+def _extents(x: Value, first: int, depth: int) -> tuple[int, ...]:
+    return tuple(d for d in x.type.shape[first : first + depth] if isinstance(d, int))
+
+
+def _gather_nd(p: Pool) -> Value:
+    x = p.pick(_static)
+    batch = p.integer(0, x.type.rank - 1)
+    depth = p.integer(1, x.type.rank - batch)
+    leading = _extents(x, 0, batch)
+    points = _indices(p, _extents(x, batch, depth), *leading, p.integer(1, 3))
+    return p.builder(GatherND(batch), x, points)
+
+
+def _scatter_nd(p: Pool) -> Value:
+    x = p.pick(_static)
+    depth = p.integer(1, x.type.rank)
+    count, rest = p.integer(1, 3), _extents(x, depth, x.type.rank)
+    points = _indices(p, _extents(x, 0, depth), count)
+    return p.builder(ScatterND(), x, points, p.constant(x.type.dtype, count, *rest))
+
+
+def _reduce(p: Pool) -> Value:
+    kind = p.draw(st.sampled_from(REDUCTIONS))
+    x = p.pick(lambda t: fits(Reduce(kind, ()), t))
+    axes = p.draw(st.sets(st.integers(0, max(x.type.rank - 1, 0)), max_size=x.type.rank))
+    return p.builder(Reduce(kind, tuple(sorted(axes)), p.draw(st.booleans())), x)
+
+
+def _matmul(p: Pool) -> Value:
+    a = p.pick(lambda t: t.rank >= 2 and fits(Unary("neg"), t))
+    last = a.type.rank - 1
+    turned = p.builder(Transpose((*range(last - 1), last, last - 1)), a)
+    b = turned if p.draw(st.booleans()) else p.pick(lambda t: fits(MatMul(), a.type, t))
+    return p.builder(MatMul(), a, b)
+
+
+_WEIGHTS = st.sampled_from([DType.trit, DType.sign])
+
+
+def _activations(p: Pool) -> tuple[Value, int]:
+    """A value to dot with, and its k."""
+    x = p.pick(
+        lambda t: t.dtype in (DType.i8, DType.f32) and t.rank > 0 and t.shape[-1] in range(1, 99)
+    )
+    k = x.type.shape[-1]
+    assert isinstance(k, int)
+    return x, k
+
+
+def _dot(p: Pool) -> Value:
+    x, k = _activations(p)
+    return p.builder(Dot(), x, p.constant(p.draw(_WEIGHTS), p.integer(1, 5), k))
+
+
+def _group(p: Pool, k: int) -> int:
+    group: int = p.draw(st.sampled_from([g for g in range(1, k + 1) if k % g == 0]))
+    return group
+
+
+def _grouped_dot(p: Pool) -> Value:
+    x, k = _activations(p)
+    n = p.integer(1, 5)
+    s = p.constant(DType.f32, n, k // _group(p, k))
+    return p.builder(GroupedDot(), x, p.constant(p.draw(_WEIGHTS), n, k), s)
+
+
+def _lift(p: Pool) -> Value:
+    n, k = p.integer(1, 5), p.integer(1, 6)
+    s = p.constant(DType.f32, p.draw(st.sampled_from([1, n])), k // _group(p, k))
+    return p.builder(Lift(p.draw(_WEIGHTS)), p.constant(DType.f32, n, k), s)
+
+
+def _layout(p: Pool, group: int = 0) -> Layout:
+    return Layout(p.draw(st.sampled_from(sorted(FIELD_BITS))), group)
+
+
+def _pack(p: Pool) -> Value:
+    layout = _layout(p, p.integer(0, 3))
+    k = (layout.group or 1) * p.integer(1, 3)
+    return p.builder(Pack(layout), p.constant(layout.dtype, p.integer(1, 20), k))
+
+
+def _padded(p: Pool, x: Value, group: int, layout: Layout) -> Value:
+    """x[…, k] with each group padded to the layout's units."""
+    *rows, k = x.type.shape
+    assert isinstance(k, int)
+    per_group = layout.padded_k(k) // (k // group)
+    groups = p.builder(Reshape((*rows, k // group, group)), x)
+    pad = Pad((0,) * groups.type.rank, (*rows, k // group, per_group))
+    zero = constant(p.builder, 0, x.type.dtype)
+    return p.builder(Reshape((*rows, layout.padded_k(k))), p.builder(pad, groups, zero))
+
+
+def _packed_dot(p: Pool) -> Value:
+    x, k = _activations(p)
+    n, layout = p.integer(1, 20), _layout(p)
+    w = p.builder(Pack(layout), p.constant(layout.dtype, n, k))
+    return p.builder(PackedDot("", layout, n, k), _padded(p, x, k, layout), w)
+
+
+def _packed_grouped_dot(p: Pool) -> Value:
+    x, k = _activations(p)
+    n, group = p.integer(1, 20), _group(p, k)
+    layout = _layout(p, group)
+    w = p.builder(Pack(layout), p.constant(layout.dtype, n, k))
+    s = p.constant(DType.f32, layout.blocks(n), k // group, layout.rows)
+    args = [_padded(p, x, group, layout), w, s]
+    if x.type.dtype is DType.i8:
+        split = p.builder(Reshape((*x.type.shape[:-1], k // group, group)), x)
+        wide = p.builder(Cast(DType.i32), split)
+        args.append(p.builder(Reduce("sum", (split.type.rank - 1,)), wide))
+    return p.builder(PackedGroupedDot("", layout, n, k), *args)
+
+
+def _dims(p: Pool) -> Value:
+    choices: list[Dim] = [2, Expr.of(N), Expr.of(BATCH) * 2 + 1, (Expr.of(BATCH) + N.lo) // 2]
+    dims = tuple(p.draw(st.lists(st.sampled_from(choices), min_size=2, max_size=2)))
+    return p.builder(Dims(dims, p.draw(st.sampled_from([(2,), (1, 2)]))))
+
+
+def _iota(p: Pool) -> Value:
+    sizes: list[Dim] = [0, 3, Expr.of(N), Expr.of(BATCH) + Expr.of(N)]
+    return p.builder(Iota(p.draw(st.sampled_from(sizes))))
+
+
+MAKERS: Mapping[type, Callable[[Pool], Value]] = {
+    Dims: _dims,
+    Iota: _iota,
+    Unary: _unary,
+    Binary: _binary,
+    Where: _where,
+    Cast: _cast,
+    Broadcast: _broadcast,
+    Reshape: _reshape,
+    Transpose: _transpose,
+    Slice: _slice,
+    Concat: _concat,
+    Pad: _pad,
+    Windows: _windows,
+    Gather: _gather,
+    GatherND: _gather_nd,
+    ScatterND: _scatter_nd,
+    Reduce: _reduce,
+    MatMul: _matmul,
+    Dot: _dot,
+    GroupedDot: _grouped_dot,
+    Lift: _lift,
+    Pack: _pack,
+    PackedDot: _packed_dot,
+    PackedGroupedDot: _packed_grouped_dot,
+}
+"""How to draw each operation but `Input` and `Const`; raises LookupError where nothing fits."""
+
+
+def _extended(pool: Pool, maker: Callable[[Pool], Value]) -> None:
+    try:
+        value = maker(pool)
+    except LookupError:
+        return
+    if upper(value.type.size) <= _SIZE_LIMIT:
+        pool.values.append(value)
+
+
+@st.composite
+def graphs(draw: Draw, ops: tuple[type, ...] = tuple(MAKERS), steps: int = 10) -> Graph:
+    """A graph of up to `steps` of the operations (and what their arguments take)."""
+    pool = Pool(draw)
+    shapes: list[tuple[Dim, ...]] = [(Expr.of(BATCH), Expr.of(N)), (2, 8), (), (Expr.of(N), 4)]
+    dtypes = st.sampled_from([DType.f32, DType.i8, *DType])
+    for number, shape in enumerate(shapes):
+        type = TensorType(draw(dtypes), shape)
+        pool.values.append(pool.builder(Input(f"x{number}", type)))
+    inputs = tuple(pool.values)
+    for op in draw(st.lists(st.sampled_from(ops), min_size=1, max_size=steps)):
+        _extended(pool, MAKERS[op])
+    results = draw(st.lists(st.sampled_from(pool.values), min_size=1, max_size=3))
+    outputs = (*results, pool.values[-1])
+    return Graph("drawn", inputs, tuple((f"y{i}", v) for i, v in enumerate(outputs)))
+
+
+def feeds(graph: Graph, dims: Mapping[str, int], seed: int) -> dict[str, Array]:
+    """Arrays for the graph's inputs, with the symbols' values."""
+    arrays = {}
+    for number, value in enumerate(graph.inputs):
+        assert isinstance(value.op, Input)
+        shape = tuple(evaluate(d, dims) for d in value.type.shape)
+        arrays[value.op.name] = random_array(value.type.dtype, shape, seed + number)
+    return arrays

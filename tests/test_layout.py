@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import random_array
+
+from tbc.layout import FIELD_BITS, Layout
+from tbc.types import DType
+
+CODES = sorted(FIELD_BITS)
+LAYOUTS = st.builds(
+    Layout,
+    st.sampled_from(CODES),
+    st.sampled_from([0, 1, 4, 16, 20, 32]),
+    st.sampled_from([16, 1, 4]),
+    st.sampled_from([4, 1, 16]),
+)
+
+
+def code_at(
+    layout: Layout, packed: npt.NDArray[np.uint8], n: int, row: int, column: int, k: int
+) -> int:
+    """The stored code of w[row, column], found by the module's description of the layout."""
+    group = layout.group or k
+    inside = layout.padded_k(k) // (k // group) * (column // group) + column % group
+    step, rest = divmod(inside, layout.lanes_k * layout.fields)
+    f, j = divmod(rest, layout.lanes_k)
+    block, r = divmod(row, layout.rows)
+    steps = layout.padded_k(k) // layout.unit_k
+    byte = packed[(block * steps + step) * layout.unit_bytes + layout.lanes_k * r + j]
+    bits = FIELD_BITS[layout.code]
+    return int(byte) >> (f * bits) & ((1 << bits) - 1)
+
+
+@given(LAYOUTS, st.integers(1, 35), st.integers(1, 70), st.integers(0, 99))
+def test_pack_puts_every_weight_where_the_layout_says(
+    layout: Layout, n: int, k: int, seed: int
+) -> None:
+    k = -(-k // (layout.group or k)) * (layout.group or k)
+    w = random_array(layout.dtype, (n, k), seed)
+    packed = layout.pack(w)
+    assert packed.dtype == np.uint8
+    assert packed.shape == (layout.size(n, k),)
+    np.testing.assert_array_equal(layout.unpack(packed, n, k), w)
+    for row, column in [(0, 0), (n - 1, k - 1), (n // 2, k // 3), (n // 3, k // 2)]:
+        code = code_at(layout, packed, n, row, column, k)
+        assert (code - 1 if layout.code == "i2" else code * 2 - 1) == w[row, column]
+
+
+@given(LAYOUTS, st.integers(1, 35), st.integers(1, 70))
+def test_padding_is_neutral(layout: Layout, n: int, k: int) -> None:
+    k = -(-k // (layout.group or k)) * (layout.group or k)
+    w = np.ones((n, k), np.int8)
+    packed = layout.pack(w)
+    per_byte = range(0, 8, FIELD_BITS[layout.code])
+    mask = (1 << FIELD_BITS[layout.code]) - 1
+    codes = np.concatenate([packed >> shift & mask for shift in per_byte])
+    pads, weights = (1, 2) if layout.code == "i2" else (0, 1)
+    assert np.count_nonzero(codes == weights) == n * k
+    assert np.count_nonzero(codes == pads) == codes.size - n * k
+
+
+def test_bytes_of_the_16x4_layout() -> None:
+    w = np.zeros((16, 16), np.int8)
+    w[0, [0, 4, 8, 12]] = [1, -1, 0, 1]
+    w[3, 5] = -1
+    packed = Layout("i2").pack(w)
+    assert packed[0] == 2 | 0 << 2 | 1 << 4 | 2 << 6
+    assert packed[4 * 3 + 1] == 1 | 0 << 2 | 1 << 4 | 1 << 6
+    assert np.count_nonzero(packed == 0b01010101) == 62
+
+    signs = np.full((16, 32), -1, np.int8)
+    signs[2, 4 * 7 + 3] = 1
+    packed = Layout("b1").pack(signs)
+    assert packed[4 * 2 + 3] == 1 << 7
+    assert np.count_nonzero(packed) == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "n", "k", "padded", "size"),
+    [
+        (Layout("i2"), 1, 1, 16, 64),
+        (Layout("i2"), 16, 16, 16, 64),
+        (Layout("i2"), 17, 17, 32, 256),
+        (Layout("b1"), 17, 33, 64, 256),
+        (Layout("i2", 20), 16, 40, 64, 256),
+        (Layout("i2", 128), 16, 256, 256, 1024),
+        (Layout("i2", 0, 1, 16), 10, 64, 64, 160),
+    ],
+)
+def test_sizes(layout: Layout, n: int, k: int, padded: int, size: int) -> None:
+    assert layout.padded_k(k) == padded
+    assert layout.size(n, k) == size
+
+
+def test_types() -> None:
+    assert [Layout(code).dtype for code in CODES] == [DType.sign, DType.trit]
+
+
+@pytest.mark.parametrize("args", [("x5",), ("i2", -1), ("i2", 0, 0), ("i2", 0, 16, 0)])
+def test_layouts_that_do_not_exist(args: tuple[str, int]) -> None:
+    with pytest.raises(ValueError, match="there is no layout"):
+        Layout(*args)
