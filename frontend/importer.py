@@ -1,0 +1,245 @@
+"""The walk over the nodes: names to values, calls to function bodies, mismatches to equalities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnx
+
+from tbc.dims import Dim, bounds
+from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
+from tbc.frontend.context import Array, Context
+from tbc.frontend.expansion import body_of_schema
+from tbc.frontend.nodes import Node, decode, name_of, op_of, read_attributes
+from tbc.frontend.operators import ONNX, OTHERS
+from tbc.frontend.reader import Source, opsets, plain_domain
+from tbc.frontend.structure import (
+    Body,
+    FunctionKey,
+    function_body,
+    function_key,
+    graph_body,
+    refuse_free,
+)
+from tbc.frontend.tensors import check_sizes, tensor
+from tbc.ir import Builder, Graph, Value
+from tbc.ops import Const, DimMismatch, Dims, Input
+from tbc.types import DType, TensorType
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for a value that tbc cannot make; it matters only where it is used."""
+
+    error: Unsupported
+
+
+Entry: TypeAlias = Value | Absent | None
+"""What a name stands for; None where an optional input of a function was not given."""
+
+
+class Mismatch(Exception):
+    """Sizes that must be equal are not known to be, at a node."""
+
+    def __init__(self, a: Dim, b: Dim, error: TbcError):
+        super().__init__(str(error))
+        self.a, self.b, self.error = a, b, error
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where nodes stand: what names mean there.
+
+    Attributes:
+        attributes: the attributes that the nodes of a function's body may refer to.
+        prefix: what goes before the names of the nodes.
+    """
+
+    env: dict[str, Entry]
+    opsets: Mapping[str, int]
+    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Makes the graph of a model whose names are checked.
+
+    Attributes:
+        inputs: the type and the sizes' texts or numbers of each input, by name.
+        constants: the initializers.
+    """
+
+    source: Source
+    functions: Mapping[FunctionKey, onnx.FunctionProto]
+    body: Body
+    constants: Mapping[str, Const | Absent]
+
+    def graph(self, inputs: Mapping[str, TensorType], values: Mapping[str, Array]) -> Graph:
+        """The graph for inputs of these types, those with values taken as constants.
+
+        Raises:
+            Mismatch: sizes must be equal that are not known to be.
+        """
+        c = Context(Builder())
+        scope = Scope({}, opsets(self.source.model.opset_import))
+        leaves = []
+        for name, type in inputs.items():
+            if name in values:
+                scope.env[name] = c.constant(values[name], type.dtype)
+            else:
+                leaves.append(c(Input(name, type)))
+                scope.env[name] = leaves[-1]
+        for name, constant in self.constants.items():
+            scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
+        self._walk(c, self.body.nodes, scope)
+        outputs = tuple(
+            (o.name, _value(scope.env[o.name], f"the output '{o.name}'"))
+            for o in self.source.model.graph.output
+        )
+        return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
+
+    # -- nodes ------------------------------------------------------------------------------------
+
+    def _walk(self, c: Context, nodes: Iterable[onnx.NodeProto], scope: Scope) -> None:
+        """Give the nodes' outputs their meaning in the scope."""
+        for proto in nodes:
+            name, op = scope.prefix + name_of(proto), op_of(proto)
+            entries: Sequence[Entry]
+            try:
+                with c.builder.origin(name):
+                    entries = self._results(c, proto, scope, name)
+            except Unsupported as error:
+                error.at(node=name, op=op)
+                entries = [Absent(error)] * len(proto.output)
+            except TbcError as error:
+                raise error.at(node=name, op=op) from None
+            except DimMismatch as error:
+                raise Mismatch(error.a, error.b, _refusal(error).at(node=name, op=op)) from None
+            except ValueError as error:
+                raise InvalidModel(str(error), node=name, op=op) from None
+            except Mismatch:
+                raise
+            except Exception as error:
+                raise InternalError(f"{error!r}", node=name, op=op) from error
+            lacking = Absent(Unsupported("this output is not supported", node=name, op=op))
+            for i, output in enumerate(proto.output):
+                entry = entries[i] if i < len(entries) else None
+                scope.env[output] = lacking if entry is None else entry
+
+    def _results(
+        self, c: Context, proto: onnx.NodeProto, scope: Scope, name: str
+    ) -> Sequence[Entry]:
+        """The values of a node's outputs; None for those that tbc does not have."""
+        inputs = [
+            _value(scope.env.get(n), f"its input '{n}'") if n and scope.env[n] else None
+            for n in proto.input
+        ]
+        attributes = read_attributes(proto, scope.attributes)
+        key = function_key(proto)
+        if key in self.functions:
+            return self._call(c, self.functions[key], inputs, attributes, name)
+        node = self._decoded(proto, scope, attributes, [x is not None for x in inputs])
+        if node.domain == "" and node.op_type == "If":
+            return self._if(c, node, inputs, scope, name)
+        lower = ONNX.get(node.op_type) if node.domain == "" else None
+        if entry := OTHERS.get((node.domain, node.op_type)):
+            lower = entry[0]
+        if lower is None:
+            expanded = body_of_schema(proto, node.opset, attributes, inputs)
+            if expanded is None:
+                raise Unsupported(f"the operator {node.op} is not supported yet")
+            function, bound = expanded
+            return self._call(c, function, inputs, bound, name)
+        results = lower(c, node, *inputs)
+        return [
+            None if r is None else _settled(c, r)
+            for r in (results if isinstance(results, tuple) else (results,))
+        ]
+
+    def _decoded(
+        self,
+        proto: onnx.NodeProto,
+        scope: Scope,
+        attributes: Mapping[str, onnx.AttributeProto],
+        given: Sequence[bool],
+    ) -> Node:
+        domain = plain_domain(proto.domain)
+        if domain not in scope.opsets:
+            raise InvalidModel(f"its domain '{domain}' is not in opset_import")
+        entry = OTHERS.get((domain, proto.op_type))
+        if domain != "" and entry is None:
+            raise Unsupported(
+                f"the operator {proto.op_type} of the domain '{domain}' is not supported"
+            )
+        return decode(proto, scope.opsets[domain], attributes, entry and entry[1], given)
+
+    # -- nested bodies ----------------------------------------------------------------------------
+
+    def _call(
+        self,
+        c: Context,
+        function: onnx.FunctionProto,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, onnx.AttributeProto],
+        name: str,
+    ) -> Sequence[Entry]:
+        """The outputs of a function's body."""
+        if len(inputs) > len(function.input):
+            raise InvalidModel(f"it has {len(inputs)} inputs instead of {len(function.input)}")
+        defaults = {a.name: a for a in function.attribute_proto}
+        env: dict[str, Entry] = dict.fromkeys(function.input)
+        env.update(zip(function.input, inputs, strict=False))
+        scope = Scope(env, opsets(function.opset_import), {**defaults, **attributes}, f"{name}/")
+        self._walk(c, function_body(function).nodes, scope)
+        return [env.get(o) for o in function.output]
+
+    def _if(
+        self, c: Context, node: Node, inputs: Sequence[Value | None], scope: Scope, name: str
+    ) -> Sequence[Entry]:
+        """The outputs of the branch that a condition known at import chooses."""
+        (condition,) = inputs
+        assert condition is not None
+        chosen = c.numbers(condition, "the condition").any()
+        graph = node["then_branch" if chosen else "else_branch"]
+        inner = Scope(dict(scope.env), scope.opsets, scope.attributes, f"{name}/")
+        for proto in graph.initializer:
+            inner.env[proto.name] = c(tensor(proto, self.source.folder))
+        body = graph_body(graph)
+        refuse_free(body, inner.env)
+        self._walk(c, body.nodes, inner)
+        if missing := [o.name for o in graph.output if o.name not in inner.env]:
+            raise InvalidModel(f"its branch does not define its output '{missing[0]}'")
+        return [inner.env[o.name] for o in graph.output]
+
+
+def _value(entry: Entry, what: str) -> Value:
+    if isinstance(entry, Absent):
+        raise entry.error
+    if entry is None:
+        raise InvalidModel(f"{what} is not given")
+    return entry
+
+
+def _refusal(error: DimMismatch) -> TbcError:
+    """The error for sizes that must be equal and cannot be made so."""
+    low, high = bounds(error.a - error.b)
+    if low > 0 or high < 0:
+        return InvalidModel(str(error))
+    return Unsupported(f"{error}, and tbc cannot see that they are equal", hint="fix the symbols")
+
+
+def _settled(c: Context, value: Value) -> Value:
+    """The value, as sizes or numbers where shape arithmetic knows all of its elements."""
+    check_sizes([d for d in value.type.shape if isinstance(d, int)], "its result")
+    dtype = value.type.dtype
+    if value.is_constant or dtype not in (DType.i64, DType.i32, DType.bool):
+        return value
+    array = c.known.array(value)
+    if array is None or isinstance(value.op, Dims):
+        return value
+    if array.dtype == object:
+        return c.cast(c(Dims(tuple(array.reshape(-1).tolist()), array.shape)), dtype)
+    return c.constant(array, dtype)

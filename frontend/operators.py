@@ -1,0 +1,40 @@
+"""Every operator that has a lowering, by domain and name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tbc.frontend import (
+    ops_conv,
+    ops_elementwise,
+    ops_index,
+    ops_matmul,
+    ops_nn,
+    ops_quant,
+    ops_reduce,
+    ops_shape,
+)
+from tbc.frontend.context import Lowering
+from tbc.frontend.nodes import Signature
+from tbc.frontend.ops_microsoft import MICROSOFT, SIMPLIFIED
+
+QONNX_DOMAIN = "qonnx.custom_op.general"
+
+ONNX: Mapping[str, Lowering] = {
+    **ops_elementwise.OPERATORS,
+    **ops_shape.OPERATORS,
+    **ops_index.OPERATORS,
+    **ops_reduce.OPERATORS,
+    **ops_nn.OPERATORS,
+    **ops_matmul.OPERATORS,
+    **ops_conv.OPERATORS,
+    **ops_quant.OPERATORS,
+}
+"""ONNX's own operators; their signatures are the schemas of the onnx package."""
+
+OTHERS: Mapping[tuple[str, str], tuple[Lowering, Signature]] = {
+    ("", "SimplifiedLayerNormalization"): SIMPLIFIED,
+    **{("com.microsoft", name): entry for name, entry in MICROSOFT.items()},
+    **{(QONNX_DOMAIN, name): entry for name, entry in ops_quant.QONNX.items()},
+}
+"""Operators that onnx has no schema of, with their signatures."""

@@ -1,0 +1,283 @@
+"""Operators that pick, join and place parts of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tbc.dims import Dim, bounds, ceil_div, dim_max, dim_min
+from tbc.frontend.context import Context, Lowering, axis_of, fixed, supported, valid
+from tbc.frontend.nodes import Node
+from tbc.frontend.ops_shape import axes_of
+from tbc.frontend.ranges import outside
+from tbc.frontend.tensors import check_sizes
+from tbc.ir import Value
+from tbc.ops import Concat, Gather, GatherND, Iota, Pad, ScatterND, Slice, require_equal
+from tbc.types import DType
+
+_END = (1 << 31) - 1
+"""An end of this or more means the end of the axis, whatever its size."""
+
+
+def concat(c: Context, node: Node, *xs: Value) -> Value:
+    """The arguments one behind the other."""
+    return c(Concat(axis_of(node["axis"], xs[0].type.rank)), *xs)
+
+
+# -- slices ---------------------------------------------------------------------------------------
+
+
+def slice_(
+    c: Context,
+    node: Node,
+    x: Value,
+    starts: Value | None = None,
+    ends: Value | None = None,
+    axes: Value | None = None,
+    steps: Value | None = None,
+) -> Value:
+    """x from starts to ends by steps; up to opset 9 they are attributes."""
+    if starts is None or ends is None:
+        first, last = list(node["starts"]), list(node["ends"])
+    else:
+        first, last = c.vector(starts, "its start"), c.vector(ends, "its end")
+    chosen = axes_of(c, node, axes, x.type.rank)
+    chosen = tuple(range(len(first))) if chosen is None else chosen
+    by = [1] * len(first) if steps is None else c.integers(steps, "its step")
+    valid(
+        len(first) == len(last) == len(chosen) == len(by) and len(first) <= x.type.rank,
+        "its starts, ends, axes and steps differ in number",
+    )
+    valid(0 not in by, "a step is 0")
+    begin: list[Dim] = [0] * x.type.rank
+    size, step = list(x.type.shape), [1] * x.type.rank
+    for axis, s, e, d in zip(chosen, first, last, by, strict=True):
+        begin[axis], size[axis] = _part(s, e, d, x.type.shape[axis])
+        step[axis] = d
+    return part(c, x, begin, size, step)
+
+
+def part(
+    c: Context, x: Value, starts: Sequence[Dim], sizes: Sequence[Dim], steps: Sequence[int]
+) -> Value:
+    """A part of x; x itself where that is all of it."""
+    if tuple(sizes) == x.type.shape and set(steps) <= {1}:
+        return x
+    return c(Slice(tuple(starts), tuple(steps), tuple(sizes)), x)
+
+
+def leading(c: Context, x: Value, size: int) -> Value:
+    """The first elements of the last axis."""
+    shape = [*x.type.shape[:-1], size]
+    return part(c, x, [0] * len(shape), shape, [1] * len(shape))
+
+
+def _part(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
+    """Where a slice starts and how many elements it has."""
+    if step > 0:
+        if _is_from_end(end):
+            stop = dim_max(end + size, 0)
+        else:
+            stop = size if isinstance(end, int) and end >= _END else dim_min(end, size)
+        if _is_from_end(start):  # stop - max(start + size, 0), written so that it simplifies
+            return dim_max(start + size, 0), _count(dim_min(stop - start - size, stop), step)
+        return start, _count(stop - start, step)
+    if _is_from_end(start):
+        begin = dim_max(start + size, -1)
+    else:
+        begin = size - 1 if isinstance(start, int) and start >= _END else dim_min(start, size - 1)
+    if _is_from_end(end):
+        stop = -1 if isinstance(end, int) and end <= -_END else dim_max(end + size, -1)
+    else:
+        stop = end
+    return begin, _count(begin - stop, -step)
+
+
+def _count(distance: Dim, step: int) -> Dim:
+    return dim_max(ceil_div(distance, step), 0)
+
+
+def _is_from_end(index: Dim) -> bool:
+    """Whether an index is negative, so that it counts from the end of the axis."""
+    low, high = bounds(index)
+    supported(
+        low >= 0 or high < 0,
+        f"a slice at {index} may count from the start or from the end",
+        hint="give its symbols a range in which its sign is known",
+    )
+    return high < 0
+
+
+def split(c: Context, node: Node, x: Value, sizes: Value | None = None) -> tuple[Value, ...]:
+    """Parts of x along an axis: of given sizes, or equal with a smaller last one."""
+    axis = axis_of(node["axis"], x.type.rank)
+    size, count = x.type.shape[axis], len(node.outputs)
+    if sizes is not None or node["split"] is not None:
+        parts = list(node["split"]) if sizes is None else c.vector(sizes, "the sizes of the parts")
+        valid(len(parts) == count, f"{len(parts)} sizes for {count} outputs")
+        check_sizes([p for p in parts if isinstance(p, int)], "the parts")
+        total: Dim = 0
+        for p in parts:
+            total = total + p
+        require_equal(total, size, "the sizes of the parts and the axis")
+    else:
+        valid(node["num_outputs"] in (None, count), "num_outputs is not the number of outputs")
+        each = ceil_div(size, count)
+        parts = [each] * (count - 1) + [size - each * (count - 1)]
+        valid(bounds(parts[-1])[1] >= 0, f"an axis of {size} cannot be split in {count}")
+    results = []
+    start: Dim = 0
+    for p in parts:
+        begin: list[Dim] = [0] * x.type.rank
+        begin[axis] = start
+        shape = [p if a == axis else d for a, d in enumerate(x.type.shape)]
+        results.append(part(c, x, begin, shape, [1] * x.type.rank))
+        start = start + p
+    return tuple(results)
+
+
+# -- padding --------------------------------------------------------------------------------------
+
+
+def pad(
+    c: Context,
+    node: Node,
+    x: Value,
+    pads: Value | None = None,
+    value: Value | None = None,
+    axes: Value | None = None,
+) -> Value:
+    """x with borders; negative ones cut it. Up to opset 10 they are attributes."""
+    amounts = list(node["pads"]) if pads is None else c.vector(pads, "the padding")
+    chosen = axes_of(c, node, axes, x.type.rank)
+    chosen = tuple(range(x.type.rank)) if chosen is None else chosen
+    valid(len(amounts) == 2 * len(chosen), f"{len(amounts)} amounts for {len(chosen)} axes")
+    before: list[Dim] = [0] * x.type.rank
+    after: list[Dim] = [0] * x.type.rank
+    for i, axis in enumerate(chosen):
+        before[axis], after[axis] = amounts[i], amounts[i + len(chosen)]
+    fill = c.constant(node["value"] or 0, x.type.dtype) if value is None else c.reshape(value, ())
+    return padded(c, x, before, after, fill, node["mode"])
+
+
+def padded(
+    c: Context,
+    x: Value,
+    before: Sequence[Dim],
+    after: Sequence[Dim],
+    fill: Value,
+    mode: str = "constant",
+) -> Value:
+    """x with borders; negative ones cut it."""
+    for amount in (*before, *after):
+        low, high = bounds(amount)
+        supported(low >= 0 or high <= 0, f"a padding of {amount} may add or cut")
+    cuts = [dim_max(-1 * b, 0) for b in before]
+    left = [
+        d - cut - dim_max(-1 * a, 0) for d, cut, a in zip(x.type.shape, cuts, after, strict=True)
+    ]
+    valid(all(bounds(d)[1] >= 0 for d in left), f"cutting more than there is of {x.type}")
+    x = part(c, x, cuts, left, [1] * x.type.rank)
+    before = [dim_max(b, 0) for b in before]
+    shape = [b + d + dim_max(a, 0) for b, d, a in zip(before, left, after, strict=True)]
+    if tuple(shape) == x.type.shape:
+        return x
+    return c(Pad(tuple(before), tuple(shape), mode), x, fill)
+
+
+# -- gather and scatter ---------------------------------------------------------------------------
+
+
+def gather(c: Context, node: Node, x: Value, indices: Value) -> Value:
+    """Slices of x along an axis."""
+    axis = axis_of(node["axis"], x.type.rank)
+    valid(indices.type.dtype in (DType.i32, DType.i64), f"indices of {indices.type.dtype.name}")
+    c.checks.extend(outside(c, indices, x.type.shape[axis]))
+    return c(Gather(axis), x, indices)
+
+
+def gather_nd(c: Context, node: Node, x: Value, indices: Value) -> Value:
+    """Slices of x at points."""
+    batch = node["batch_dims"] or 0
+    depth = fixed(indices.type.shape[-1], "the last size of the indices")
+    valid(batch >= 0 and batch + depth <= x.type.rank, f"indices {indices.type} of {x.type}")
+    return _at_points(c, batch, x, indices, depth)
+
+
+def _at_points(c: Context, batch: int, x: Value, indices: Value, depth: int) -> Value:
+    for i in range(depth):
+        c.checks.extend(outside(c, _component(c, indices, i), x.type.shape[batch + i]))
+    return c(GatherND(batch), x, indices)
+
+
+def _component(c: Context, points: Value, i: int) -> Value:
+    """Element i of the last axis; of a Concat of single ones, the argument itself."""
+    last = points.type.rank - 1
+    if points.op == Concat(last) and all(a.type.shape[-1] == 1 for a in points.args):
+        return points.args[i]
+    starts = [0] * last + [i]
+    return c(Slice(tuple(starts), (1,) * (last + 1), (*points.type.shape[:-1], 1)), points)
+
+
+def gather_elements(c: Context, node: Node, x: Value, indices: Value) -> Value:
+    """y[i, j, …] = x[i, indices[i, j, …], …], the index standing on the axis."""
+    axis = axis_of(node["axis"], x.type.rank)
+    valid(indices.type.rank == x.type.rank, f"indices {indices.type} of {x.type}")
+    shape = indices.type.shape
+    points = []
+    for a, size in enumerate(shape):
+        index = indices if a == axis else c.along(c(Iota(size)), a, len(shape))
+        points.append(c.reshape(c.broadcast(c.cast(index, DType.i64), shape), [*shape, 1]))
+    return _at_points(c, 0, x, c(Concat(len(shape)), *points), len(shape))
+
+
+def scatter_nd(c: Context, node: Node, x: Value, indices: Value, updates: Value) -> Value:
+    """x with slices at points replaced."""
+    how = node["reduction"] or "none"
+    supported(how == "none", f"the reduction '{how}' is not supported")
+    depth = fixed(indices.type.shape[-1], "the last size of the indices")
+    valid(depth <= x.type.rank, f"indices {indices.type} of {x.type}")
+    expected = (*indices.type.shape[:-1], *x.type.shape[depth:])
+    updates = c.broadcast(updates, expected)
+    for i in range(depth):
+        c.checks.extend(outside(c, _component(c, indices, i), x.type.shape[i]))
+    return c(ScatterND(), x, indices, updates)
+
+
+def one_hot(c: Context, node: Node, indices: Value, depth: Value, values: Value) -> Value:
+    """A new axis that holds values[1] at the index and values[0] elsewhere."""
+    (count,) = c.dims(c.cast(depth, DType.i64), "the depth").reshape(-1)
+    rank = indices.type.rank
+    axis = axis_of(node["axis"], rank + 1)
+    index = c.cast(indices, DType.i64)
+    from_end = c.add(index, c.sizes(count))
+    index = c.where(c.binary("lt", index, 0), from_end, index)
+    index = c.reshape(index, [*indices.type.shape[:axis], 1, *indices.type.shape[axis:]])
+    hot = c.binary("eq", index, c.along(c(Iota(count)), axis, rank + 1))
+    off, on = (c.reshape(part(c, values, [i], [1], [1]), ()) for i in range(2))
+    return c.where(hot, on, off)
+
+
+def cumulative_sum(c: Context, node: Node, x: Value, axis: Value) -> Value:
+    """The sum of the elements up to each one along an axis, or from it where `reverse` is 1."""
+    (where,) = c.integers(axis, "the axis")
+    at = axis_of(where, x.type.rank)
+    size, rank = x.type.shape[at], x.type.rank + 1
+    of_sum, of_term = c.along(c(Iota(size)), at, rank), c.along(c(Iota(size)), at + 1, rank)
+    order = ("gt" if node["reverse"] else "lt") if node["exclusive"] else None
+    order = order or ("ge" if node["reverse"] else "le")
+    terms = c.reshape(x, [*x.type.shape[:at], 1, *x.type.shape[at:]])
+    return c.reduce("sum", c.where(c.binary(order, of_term, of_sum), terms, 0), [at + 1])
+
+
+OPERATORS: Mapping[str, Lowering] = {
+    "CumSum": cumulative_sum,
+    "Concat": concat,
+    "Slice": slice_,
+    "Split": split,
+    "Pad": pad,
+    "Gather": gather,
+    "GatherND": gather_nd,
+    "GatherElements": gather_elements,
+    "ScatterND": scatter_nd,
+    "OneHot": one_hot,
+}

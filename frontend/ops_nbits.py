@@ -1,0 +1,110 @@
+"""MatMulNBits: matrix products by weights of 2, 4 or 8 bits, from the domain com.microsoft."""
+
+from __future__ import annotations
+
+from tbc.frontend.context import Context, fixed, supported, valid
+from tbc.frontend.nodes import Node, Signature
+from tbc.frontend.ops_index import leading, padded
+from tbc.frontend.ops_matmul import product
+from tbc.frontend.ranges import outside
+from tbc.ir import Value
+from tbc.ops import Gather
+from tbc.types import DType
+
+
+def unpacked(c: Context, packed: Value, bits: int) -> Value:
+    """The fields of the bytes of the last axis, low bits first, as u8."""
+    per_byte = 8 // bits
+    shape = packed.type.shape
+    bytes_ = c.reshape(packed, [*shape, 1])
+    shifts = c.constant([bits * i for i in range(per_byte)], DType.u8)
+    fields = c.binary("and", c.binary("shr", bytes_, shifts), (1 << bits) - 1)
+    return c.reshape(fields, [*shape[:-1], shape[-1] * per_byte])
+
+
+def matmul_nbits(
+    c: Context, node: Node, a: Value, b: Value, scales: Value, zero_points: Value | None = None,
+    group_index: Value | None = None, bias: Value | None = None,
+) -> Value:  # fmt: skip
+    """a[…, K] @ w[N, K].T + bias with w = (code - zero point) * scale, by blocks of K.
+
+    Halves are computed in f32 and rounded once.
+    """
+    n, k, bits, block = node["N"], node["K"], node["bits"], node["block_size"]
+    supported(bits in (2, 4, 8), f"weights of {bits} bits are not supported")
+    valid(n > 0 and k > 0 and block > 0 and block * bits % 8 == 0, f"N={n}, K={k}, block {block}")
+    blocks = -(-k // block)
+    valid(
+        b.type.dtype is DType.u8 and b.type.size == n * blocks * (block * bits // 8),
+        f"B is {b.type}, but N={n}, K={k}, bits={bits} and block_size={block} need "
+        f"u8[{n}, {blocks}, {block * bits // 8}]",
+    )
+    valid(scales.type.size == n * blocks, f"the scales are {scales.type}, not [{n}, {blocks}]")
+    dtype = DType.f64 if a.type.dtype is DType.f64 else DType.f32
+    codes = unpacked(c, c.reshape(b, [n, blocks, block * bits // 8]), bits)
+    scale = c.cast(c.reshape(scales, [n, blocks]), dtype)
+    zero = _zero_points(c, zero_points, n, blocks, bits, dtype)
+    if group_index is None:
+        columns = [c.reshape(p, [n, blocks, 1]) if p.type.rank else p for p in (zero, scale)]
+        w = c.mul(c.sub(c.cast(codes, dtype), columns[0]), columns[1])
+        w = leading(c, c.reshape(w, [n, blocks * block]), k)
+    else:
+        codes = leading(c, c.reshape(codes, [n, blocks * block]), k)
+        groups = leading(c, group_index, k)
+        c.checks.extend(outside(c, groups, blocks))
+        zero, scale = (c(Gather(1), p, groups) if p.type.rank else p for p in (zero, scale))
+        w = c.mul(c.sub(c.cast(codes, dtype), zero), scale)
+    x = c.cast(a, dtype)
+    if node["accuracy_level"] == 4:
+        x = rounded_by_blocks(c, x, block)
+    y = product(c, x, c.transpose(w, (1, 0)))
+    return c.cast(y if bias is None else c.add(y, c.cast(bias, dtype)), a.type.dtype)
+
+
+def rounded_by_blocks(c: Context, x: Value, block: int) -> Value:
+    """x as 8-bit codes times a scale of each block of the last axis: onnxruntime's level 4."""
+    *outer, k = x.type.shape
+    size = fixed(k, "K")
+    blocks = -(-size // block)
+    none = [0] * len(outer)
+    room = padded(c, x, [*none, 0], [*none, blocks * block - size], c.constant(0, x.type.dtype))
+    parts = c.reshape(room, [*outer, blocks, block])
+    axis = x.type.rank
+    scale = c.div(c.reduce("max", c.unary("abs", parts), [axis], keepdims=True), 127)
+    inverse = c.where(c.binary("eq", scale, 0), 0, c.div(1, scale))
+    codes = c.unary("round", c.mul(parts, inverse))
+    return leading(c, c.reshape(c.mul(codes, scale), room.type.shape), size)
+
+
+def _zero_points(
+    c: Context, given: Value | None, n: int, blocks: int, bits: int, dtype: DType
+) -> Value:
+    """The zero points [N, blocks], or the default as a scalar, in the type of the activations."""
+    if given is None:
+        return c.constant(1 << (bits - 1), dtype)
+    if given.type.dtype is not DType.u8:
+        valid(given.type.size == n * blocks, f"zero points {given.type} for [{n}, {blocks}]")
+        return c.cast(c.reshape(given, [n, blocks]), dtype)
+    row = -(-blocks * bits // 8)
+    valid(
+        given.type.size == n * row, f"zero points {given.type} for {bits} bits of [{n}, {blocks}]"
+    )
+    codes = unpacked(c, c.reshape(given, [n, row]), bits)
+    return c.cast(leading(c, codes, blocks), dtype)
+
+
+MATMUL_NBITS = (
+    matmul_nbits,
+    Signature(
+        3,
+        6,
+        attributes={
+            "K": int,
+            "N": int,
+            "bits": 4,
+            "block_size": int,
+            "accuracy_level": 0,
+            "weight_prepacked": 0,
+        },
+    ),
+)

@@ -1,0 +1,192 @@
+"""ONNX's quantisation operators, and QONNX's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tbc.dims import ceil_div
+from tbc.frontend.context import (
+    Context,
+    Lowering,
+    axis_of,
+    numpy_scalar,
+    supported,
+    valid,
+)
+from tbc.frontend.nodes import Node, Signature
+from tbc.frontend.ops_conv import integer_convolution
+from tbc.frontend.ops_index import part
+from tbc.frontend.ops_matmul import by_row, centered, product
+from tbc.frontend.tensors import dtype_of
+from tbc.ir import Value
+from tbc.ops import require_equal
+from tbc.types import DType
+
+# -- scales and zero points -----------------------------------------------------------------------
+
+
+def spread(c: Context, node: Node, p: Value, x: Value) -> Value:
+    """A scale or zero point made to broadcast with x: of the tensor, of an axis, or of blocks."""
+    if p.type.rank < 2 and p.type.size == 1:
+        return c.reshape(p, ())
+    axis = axis_of(node["axis"], x.type.rank)
+    if not node["block_size"]:
+        valid(p.type.rank == 1, f"{p.type} is neither of {x.type} nor of its axis {axis}")
+        require_equal(p.type.size, x.type.shape[axis], "a scale or zero point and its axis")
+        return c.along(p, axis, x.type.rank)
+    return by_blocks(c, p, axis, node["block_size"], x)
+
+
+def by_blocks(c: Context, p: Value, axis: int, block: int, x: Value) -> Value:
+    """Each element of p repeated `block` times along an axis, the last block cut to fit x."""
+    shape = p.type.shape
+    valid(block > 0 and p.type.rank == x.type.rank, f"blocks of {block} of {p.type} on {x.type}")
+    size = x.type.shape[axis]
+    require_equal(shape[axis], ceil_div(size, block), "a scale or zero point and its blocks")
+    apart = [*shape[: axis + 1], 1, *shape[axis + 1 :]]
+    wide = [*shape[: axis + 1], block, *shape[axis + 1 :]]
+    joined = [*shape[:axis], shape[axis] * block, *shape[axis + 1 :]]
+    repeated = c.reshape(c.broadcast(c.reshape(p, apart), wide), joined)
+    fitting = [*shape[:axis], size, *shape[axis + 1 :]]
+    return part(c, repeated, [0] * len(shape), fitting, [1] * len(shape))
+
+
+def rounded(c: Context, x: Value, zero_point: Value | None, dtype: DType) -> Value:
+    """saturate(round(x) + zero_point) as integers; a zero point known to be 0 is left out."""
+    y = c.cast(c.unary("round", x), DType.f32)
+    if zero_point is not None:
+        known = c.known.array(zero_point)
+        if known is None or known.any():
+            y = c.add(y, c.cast(zero_point, DType.f32))
+    return c.cast(y, dtype)
+
+
+# -- ONNX -----------------------------------------------------------------------------------------
+
+
+def quantize_linear(
+    c: Context, node: Node, x: Value, scale: Value, zero_point: Value | None = None
+) -> Value:
+    """saturate(round(x / scale) + zero_point)."""
+    code = node["output_dtype"]
+    dtype = DType.u8 if not code else dtype_of(code, "output_dtype")
+    if zero_point is not None:
+        valid(not code or zero_point.type.dtype is dtype, f"output_dtype is not {zero_point.type}")
+        dtype = zero_point.type.dtype
+        zero_point = spread(c, node, zero_point, x)
+    precision = dtype_of(node["precision"], "precision") if node["precision"] else scale.type.dtype
+    scale = c.cast(spread(c, node, scale, x), precision)
+    return rounded(c, c.div(c.cast(x, precision), scale), zero_point, dtype)
+
+
+def dequantize_linear(
+    c: Context, node: Node, x: Value, scale: Value, zero_point: Value | None = None
+) -> Value:
+    """(x - zero_point) * scale, multiplied in the result's type."""
+    code = node["output_dtype"]
+    dtype = dtype_of(code, "output_dtype") if code else scale.type.dtype
+    if zero_point is not None:
+        zero_point = spread(c, node, zero_point, x)
+    codes = c.cast(centered(c, x, zero_point), dtype)
+    return c.mul(codes, c.cast(spread(c, node, scale, x), dtype))
+
+
+def dynamic_quantize_linear(c: Context, node: Node, x: Value) -> tuple[Value, ...]:
+    """x in u8, with the scale and zero point that its range, 0 included, has.
+
+    Where x is all 0 the scale is 1, as in onnxruntime.
+    """
+    axes = range(x.type.rank)
+    high = c.binary("max", c.reduce("max", x, axes), 0)
+    low = c.binary("min", c.reduce("min", x, axes), 0)
+    span = c.sub(high, low)
+    scale = c.where(c.binary("eq", span, 0), 1, c.div(span, 255))
+    zero_point = c.cast(c.unary("round", c.clip(c.sub(0, c.div(low, scale)), 0, 255)), DType.u8)
+    return rounded(c, c.div(x, scale), zero_point, DType.u8), scale, zero_point
+
+
+def qlinear_matmul(
+    c: Context, node: Node, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value,
+    b_zero: Value, y_scale: Value, y_zero: Value,
+) -> Value:  # fmt: skip
+    """The product of the dequantised matrices, quantised."""
+    total = product(c, centered(c, a, by_row(c, a_zero)), centered(c, b, b_zero))
+    return requantized(c, total, by_row(c, a_scale), b_scale, y_scale, y_zero)
+
+
+def requantized(
+    c: Context, total: Value, x_scale: Value, w_scale: Value, y_scale: Value, y_zero: Value
+) -> Value:
+    """An i32 sum of products quantised: saturate(round(total * (sx * sw / sy)) + y_zero)."""
+    sx, sw, sy = (scalar(c, c.cast(s, DType.f32)) for s in (x_scale, w_scale, y_scale))
+    scaled = c.mul(c.cast(total, DType.f32), c.div(c.mul(sx, sw), sy))
+    return rounded(c, scaled, scalar(c, y_zero), y_zero.type.dtype)
+
+
+def scalar(c: Context, p: Value) -> Value:
+    """A parameter of one element as a scalar; others as they are."""
+    return c.reshape(p, ()) if p.type.size == 1 else p
+
+
+def qlinear_conv(
+    c: Context, node: Node, x: Value, x_scale: Value, x_zero: Value, w: Value, w_scale: Value,
+    w_zero: Value, y_scale: Value, y_zero: Value, bias: Value | None = None,
+) -> Value:  # fmt: skip
+    """The convolution of the dequantised tensors, quantised; the bias is i32 of their scale."""
+    total = integer_convolution(c, node, x, w, x_zero, w_zero)
+    if bias is not None:
+        total = c.add(total, c.along(bias, 1, x.type.rank))
+    if w_scale.type.size != 1:
+        w_scale = c.along(w_scale, 1, x.type.rank)
+    return requantized(c, total, x_scale, w_scale, y_scale, y_zero)
+
+
+OPERATORS: Mapping[str, Lowering] = {
+    "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
+    "DynamicQuantizeLinear": dynamic_quantize_linear,
+    "QLinearMatMul": qlinear_matmul,
+    "QLinearConv": qlinear_conv,
+}
+
+# -- QONNX ----------------------------------------------------------------------------------------
+
+_ROUNDING = {"ROUND": "round", "CEIL": "ceil", "FLOOR": "floor"}
+
+
+def quant(
+    c: Context, node: Node, x: Value, scale: Value, zero_point: Value, bit_width: Value
+) -> Value:
+    """(clip(round(x / scale + zero_point)) - zero_point) * scale, clipped to bit_width bits."""
+    bits = numpy_scalar(c.numbers(bit_width, "the bit width"))
+    valid(bits >= 1 and bits == int(bits), f"the bit width {bits} is no number of bits")
+    known = c.known.array(zero_point)
+    shifts = known is None or bool(known.any())
+    codes = c.div(x, scale)
+    codes = c.add(codes, zero_point) if shifts else codes
+    if bits == 1 and node["signed"]:
+        codes = c.where(c.binary("ge", codes, 0), c.constant(1, x.type.dtype), -1)
+    else:
+        how, narrow = node["rounding_mode"].upper(), int(bool(node["narrow"]))
+        supported(how in _ROUNDING, f"the rounding mode {how} is not supported")
+        if node["signed"]:
+            low, high = -(2 ** (bits - 1)) + narrow, 2 ** (bits - 1) - 1
+        else:
+            low, high = 0, 2**bits - 1 - narrow
+        codes = c.clip(c.unary(_ROUNDING[how], codes), low, high)
+    return c.mul(c.sub(codes, zero_point) if shifts else codes, scale)
+
+
+def bipolar_quant(c: Context, node: Node, x: Value, scale: Value) -> Value:
+    """scale where x >= 0, else -scale."""
+    sign = c.where(c.binary("ge", x, 0), c.constant(1, x.type.dtype), -1)
+    return c.mul(sign, scale)
+
+
+_QUANT = Signature(4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"})
+
+QONNX: Mapping[str, tuple[Lowering, Signature]] = {
+    "Quant": (quant, _QUANT),
+    "IntQuant": (quant, _QUANT),
+    "BipolarQuant": (bipolar_quant, Signature(2, 2)),
+}

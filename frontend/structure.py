@@ -1,0 +1,168 @@
+"""What a graph's names say, before any meaning: definitions, order, cycles, nesting."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx
+
+from tbc.errors import InvalidModel, Unsupported
+from tbc.frontend.nodes import name_of, op_of
+from tbc.frontend.reader import plain_domain
+
+_MOST_NESTING = 100
+_MOST_NODES = 1 << 20
+
+FunctionKey: TypeAlias = tuple[str, str, str]
+"""Domain, name and overload of one of the model's functions."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """The nodes of a graph or a function.
+
+    Attributes:
+        nodes: each behind those whose outputs it reads.
+        free: names that are read but not defined here, with a node that reads them.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    free: Mapping[str, onnx.NodeProto]
+
+
+def graph_body(graph: onnx.GraphProto, depth: int = 0) -> Body:
+    """The body of a graph.
+
+    Raises:
+        InvalidModel: a name is defined twice, or nodes need each other.
+    """
+    initializers = [t.name for t in graph.initializer]
+    initializers += [t.values.name for t in graph.sparse_initializer]
+    for what, names in (("inputs", [i.name for i in graph.input]), ("initializers", initializers)):
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise InvalidModel(f"two {what} are called '{twice}'")
+    return _body(graph.node, {*(i.name for i in graph.input), *initializers}, depth)
+
+
+def function_body(function: onnx.FunctionProto) -> Body:
+    """The body of a function, in which every name that is read must be defined."""
+    body = _body(function.node, set(function.input), 0)
+    refuse_free(body, ())
+    return body
+
+
+def refuse_free(body: Body, visible: Iterable[str]) -> None:
+    """Raise InvalidModel for a name that is read but not defined anywhere."""
+    for name in body.free.keys() - set(visible):
+        node = body.free[name]
+        raise InvalidModel(f"its input '{name}' is not defined", node=name_of(node), op=op_of(node))
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _body(nodes: Iterable[onnx.NodeProto], defined: set[str], depth: int) -> Body:
+    if depth > _MOST_NESTING:
+        raise Unsupported(f"graphs nest deeper than {_MOST_NESTING}")
+    nodes = list(nodes)
+    maker: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for name in node.output:
+            if name and (name in defined or maker.setdefault(name, index) != index):
+                raise InvalidModel(
+                    f"its output '{name}' is defined already", node=name_of(node), op=op_of(node)
+                )
+    free: dict[str, onnx.NodeProto] = {}
+    needs: list[set[int]] = []
+    for node in nodes:
+        reads = {name for name in node.input if name}
+        for graph in subgraphs(node):
+            reads |= graph_body(graph, depth + 1).free.keys()
+        needs.append({maker[name] for name in reads if name in maker})
+        free |= {name: node for name in reads if name not in maker and name not in defined}
+    return Body([nodes[i] for i in _sorted(nodes, needs)], free)
+
+
+def _sorted(nodes: Sequence[onnx.NodeProto], needs: Sequence[set[int]]) -> list[int]:
+    """The nodes' numbers, each behind those it needs, otherwise as they stand."""
+    users: dict[int, list[int]] = {}
+    for index, needed in enumerate(needs):
+        for other in needed:
+            users.setdefault(other, []).append(index)
+    missing = [len(n) for n in needs]
+    ready = [i for i, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users.get(index, ()):
+            missing[user] -= 1
+            if not missing[user]:
+                heapq.heappush(ready, user)
+    if len(order) < len(nodes):
+        node = nodes[min(set(range(len(nodes))) - set(order))]
+        raise InvalidModel(
+            "it needs its own result: the graph has a cycle", node=name_of(node), op=op_of(node)
+        )
+    return order
+
+
+# -- functions of the model -----------------------------------------------------------------------
+
+
+def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
+    """The model's own functions.
+
+    Raises:
+        InvalidModel: one is defined twice, or calls itself.
+        Unsupported: the model with its functions inlined would be too large.
+    """
+    found: dict[FunctionKey, onnx.FunctionProto] = {}
+    for function in model.functions:
+        key = (plain_domain(function.domain), function.name, function.overload)
+        if key in found:
+            raise InvalidModel(f"the function '{function.name}' is defined twice")
+        found[key] = function
+    sizes: dict[FunctionKey, int] = {}
+    if found and _inlined_size(model.graph.node, found, sizes, ()) > _MOST_NODES:
+        raise Unsupported(f"with its functions inlined, the model has over {_MOST_NODES} nodes")
+    return found
+
+
+def function_key(node: onnx.NodeProto) -> FunctionKey:
+    """The key of the function that a node would call."""
+    return plain_domain(node.domain), node.op_type, node.overload
+
+
+def _inlined_size(
+    nodes: Iterable[onnx.NodeProto],
+    functions: Mapping[FunctionKey, onnx.FunctionProto],
+    sizes: dict[FunctionKey, int],
+    callers: tuple[FunctionKey, ...],
+) -> int:
+    """How many nodes there are with every call replaced by the function's body."""
+    if len(callers) > _MOST_NESTING:
+        raise Unsupported(f"functions nest deeper than {_MOST_NESTING}")
+    total = 0
+    for node in nodes:
+        total += 1
+        for graph in subgraphs(node):
+            total += _inlined_size(graph.node, functions, sizes, callers)
+        key = function_key(node)
+        if key in functions:
+            if key in callers:
+                raise InvalidModel(f"the function '{key[1]}' calls itself")
+            if key not in sizes:
+                called = functions[key].node
+                sizes[key] = _inlined_size(called, functions, sizes, (*callers, key))
+            total += sizes[key]
+    return total

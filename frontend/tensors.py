@@ -1,0 +1,149 @@
+"""TensorProto to constants: types, sizes and data are checked against each other before use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from tbc.constants import constant, decode, file_constant, raw_size
+from tbc.errors import InvalidModel, Unsupported
+from tbc.ir import Builder
+from tbc.ops import Const
+from tbc.types import BY_ONNX_CODE, DType, TensorType
+
+MOST_ELEMENTS = (1 << 63) - 1
+MOST_AXES = 64
+"""NumPy's limit of an array's rank."""
+
+_INT32_DATA = ("i32", "i16", "i8", "i4", "i2", "u16", "u8", "u4", "u2", "bool", "f16", "bf16")
+_FIELDS = {
+    "f32": "float_data",
+    "f64": "double_data",
+    "i64": "int64_data",
+    "u64": "uint64_data",
+    "u32": "uint64_data",
+    **dict.fromkeys(_INT32_DATA, "int32_data"),
+}
+
+
+def dtype_of(code: int, what: str) -> DType:
+    """The element type of ONNX's code.
+
+    Raises:
+        InvalidModel: there is no such type.
+        Unsupported: it is not one of tbc's.
+    """
+    if code in BY_ONNX_CODE:
+        return BY_ONNX_CODE[code]
+    names = {v: k for k, v in onnx.TensorProto.DataType.items()}
+    if code not in names or code == onnx.TensorProto.UNDEFINED:
+        raise InvalidModel(f"{what} has the element type {code}, which ONNX does not have")
+    raise Unsupported(f"{what} has elements of type {names[code]}, which tbc does not have")
+
+
+def check_sizes(sizes: Sequence[int], what: str) -> None:
+    """Raise InvalidModel unless the numbers can be a shape."""
+    if len(sizes) > MOST_AXES:
+        raise InvalidModel(f"{what} has {len(sizes)} axes")
+    if any(d < 0 for d in sizes):
+        raise InvalidModel(f"{what} has a negative size: {list(sizes)}")
+    if math.prod(d for d in sizes if d) > MOST_ELEMENTS:
+        raise InvalidModel(f"{what} has more elements than can be counted: {list(sizes)}")
+
+
+def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:
+    """The constant that a tensor holds; external data stays in its file.
+
+    Raises:
+        InvalidModel: type, sizes and data do not fit each other.
+        Unsupported: the element type is not one of tbc's.
+    """
+    what = f"the tensor '{proto.name}'" if proto.name else "a tensor"
+    dtype = dtype_of(proto.data_type, what)
+    sizes = tuple(proto.dims)
+    check_sizes(sizes, what)
+    type = TensorType(dtype, sizes)
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        path, offset = _external_range(proto, type, folder, what)
+        value = file_constant(Builder(), path, offset, type)
+    else:
+        value = constant(Builder(), _inline(proto, type, what), dtype)
+    return cast(Const, value.op)
+
+
+def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray[Any]:
+    """The elements that the message itself holds."""
+    dtype = type.dtype
+    if proto.HasField("raw_data"):
+        raw = np.frombuffer(proto.raw_data, np.uint8)
+        if raw.size != raw_size(type):
+            raise InvalidModel(
+                f"{what} holds {raw.size} bytes of raw data, but {type} needs {raw_size(type)}"
+            )
+        return decode(raw, type)
+    field = getattr(proto, _FIELDS[dtype.name])
+    count = raw_size(type) if dtype.bits < 8 else math.prod(proto.dims)
+    if len(field) != count:
+        raise InvalidModel(
+            f"{what} holds {len(field)} numbers in {_FIELDS[dtype.name]}, but {type} needs {count}"
+        )
+    if _FIELDS[dtype.name] != "int32_data":
+        return np.fromiter(field, dtype.numpy, count).reshape(proto.dims)
+    words = np.fromiter(field, np.int32, count)
+    if dtype.bits < 8:
+        return decode(words.astype(np.uint8), type)
+    if dtype.is_float:
+        return words.astype(np.uint16).view(dtype.numpy).reshape(proto.dims)
+    return words.astype(dtype.numpy).reshape(proto.dims)
+
+
+def _external_range(
+    proto: onnx.TensorProto, type: TensorType, folder: Path | None, what: str
+) -> tuple[Path, int]:
+    """The file and the offset that hold the elements."""
+    keys = {e.key: e.value for e in proto.external_data}
+    path = _inside(keys.get("location", ""), folder, what)
+    try:
+        offset = int(keys.get("offset") or 0)
+        length = int(keys["length"]) if keys.get("length") else None
+    except ValueError:
+        raise InvalidModel(f"{what} has an external offset or length that is no number") from None
+    needed, held = raw_size(type), path.stat().st_size
+    if length is not None and length != needed:
+        raise InvalidModel(f"{what} has {length} bytes of external data, but {type} needs {needed}")
+    if offset < 0 or offset + needed > held:
+        raise InvalidModel(
+            f"{what} lies at bytes {offset} to {offset + needed} of '{path.name}', "
+            f"which has {held}: the file is truncated or of another model"
+        )
+    return path, offset
+
+
+def _inside(location: str, folder: Path | None, what: str) -> Path:
+    """The file at a location, which must lie in the model's folder."""
+    if folder is None:
+        raise InvalidModel(
+            f"{what} has external data, but the model was not read from a file",
+            hint="load the model by its path",
+        )
+    named = PurePosixPath(location)
+    if not location or named.is_absolute() or Path(location).is_absolute() or ".." in named.parts:
+        raise InvalidModel(f"{what} has its data at '{location}', outside the model's folder")
+    try:
+        path = (folder / location).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise InvalidModel(
+                f"{what} has its data at '{location}', a link out of the model's folder",
+                hint="copy the data file to the model",
+            )
+        if not path.is_file():
+            raise InvalidModel(f"{what} has its data in '{location}', which is not there")
+    except (OSError, ValueError, RuntimeError):
+        raise InvalidModel(f"{what} has its data at '{location}', which is no path") from None
+    return path
