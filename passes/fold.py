@@ -1,0 +1,39 @@
+"""Fold: small constant expressions become constants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tbc.constants import constant, value_of
+from tbc.ir import Graph, Uses, Value, rebuilt
+from tbc.ops import Const
+
+if TYPE_CHECKING:
+    from tbc.target import Target
+
+LIMIT = 4096
+"""Constant expressions of at most this many elements are evaluated."""
+
+
+def fold(graph: Graph, target: Target) -> Graph:
+    """The graph with every small constant expression evaluated.
+
+    Larger ones stay recipes, evaluated where their elements are needed, one at a time; so do
+    low-bit weights, whose recipes tell their scales.
+    """
+
+    def change(value: Value, args: tuple[Value, ...]) -> Value:
+        value = rebuilt(value, args)
+        folded = small_constant(value, {})
+        return value if folded is None else folded
+
+    return graph.rebuild(change)
+
+
+def small_constant(value: Value, uses: Uses) -> Value | None:
+    """A constant expression of at most `LIMIT` elements -> its elements."""
+    size, dtype = value.type.size, value.type.dtype
+    small = isinstance(size, int) and size <= LIMIT
+    if not value.is_constant or isinstance(value.op, Const) or dtype.is_weight or not small:
+        return None
+    return constant(value.builder, value_of(value), dtype)

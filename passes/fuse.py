@@ -1,0 +1,262 @@
+"""Divide a graph into steps: one contraction or reduction each, with what surrounds it.
+
+A value is kept in memory (it is the root of a step) where a kernel needs it there, where several
+steps read it and computing it again would cost more, or where an index map would compute it again
+and again. Everything else is computed in place by the step that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import networkx as nx
+
+from tbc import ops
+from tbc.ir import Graph, Value, topological
+from tbc.program import Step
+from tbc.types import DType
+
+ANCHORS = (ops.Reduce, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
+LEAVES = (ops.Input, ops.Const)
+FREE = (ops.Dims, ops.Iota, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
+CHEAP = 2
+"""Elementwise operations that are rather done again than kept in memory."""
+
+
+def fuse(graph: Graph) -> tuple[Step, ...]:
+    """The steps of a graph, each before those that read what it computes."""
+    return _Fusion(graph).steps()
+
+
+class _Fusion:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.values = topological(graph.results, stop=is_leaf)
+        self.users: dict[Value, list[Value]] = {v: [] for v in self.values}
+        for value in self.values:
+            if not is_leaf(value):
+                for arg in dict.fromkeys(value.args):
+                    self.users[arg].append(value)
+        self.kept = set(graph.results)
+        self.epilogues: dict[Value, Value] = {}
+        """From the root of a step to its anchor."""
+        self.absorbed: set[Value] = set()
+        """What epilogues compute."""
+
+    def steps(self) -> tuple[Step, ...]:
+        self._keep_operands()
+        after = self._post_dominators()
+        for value in self.values:
+            if isinstance(value.op, ANCHORS):
+                root = self._absorb(value, after)
+                self.kept.add(root)
+                self.epilogues[root] = value
+        self._keep_shared()
+        roots = sorted((v for v in self.kept if not is_memory(v)), key=lambda v: v.number)
+        return (*(self._step(root) for root in roots), *self._copies())
+
+    def _copies(self) -> Iterator[Step]:
+        """Steps for outputs that are inputs or constants, or another output's value."""
+        seen: set[Value] = set()
+        for number, (_, value) in enumerate(self.graph.outputs):
+            if is_memory(value) or value in seen:
+                yield Step(value, value, (value,), copy_to=number)
+            seen.add(value)
+
+    def _step(self, root: Value) -> Step:
+        anchor = self.epilogues.get(root, root)
+        inside: list[Value] = []
+        reads: dict[Value, None] = {}
+        todo = [root]
+        seen = set()
+        while todo:
+            value = todo.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            if is_memory(value) or (value is not root and value in self.kept):
+                reads[value] = None
+            else:
+                inside.append(value)
+                todo.extend(reversed(value.args))
+        return Step(root, anchor, tuple(reads))
+
+    def _keep_operands(self) -> None:
+        """Keep what kernels read as arrays, and what index maps would compute over and over."""
+        for value in self.values:
+            if is_leaf(value):
+                continue
+            match value.op:
+                case ops.PackedDot() | ops.PackedGroupedDot():
+                    self.kept.add(self._operand(value.args[0]))
+                    self.kept.update(a for a in value.args[1:] if not is_leaf(a))
+                case ops.MatMul():
+                    a, b = value.args
+                    if not self._is_view(a):
+                        self.kept.add(a)
+                    if not self._is_view(b) or self._is_transposed(b):
+                        self.kept.add(b)
+                case ops.Windows() | ops.Gather() | ops.GatherND():
+                    self.kept.update(a for a in value.args if not self._is_view(a))
+                case ops.Pad(mode="constant") | ops.Concat():
+                    self.kept.add(value)
+            for arg in value.args:
+                if self._is_repeated(arg, value) and not self._is_cheap(arg):
+                    self.kept.add(arg)
+
+    def _operand(self, x: Value) -> Value:
+        """What to keep as the activations of a packed dot: whole rows, aligned, in the arena."""
+        base = unreshaped(x)
+        outside = is_leaf(base) or base in self.graph.results
+        return x if outside and x.type.dtype is DType.i8 else base
+
+    def _is_view(self, value: Value) -> bool:
+        """Whether reading an element costs no arithmetic."""
+        while not is_leaf(value) and value not in self.kept:
+            if not isinstance(value.op, FREE):
+                return False
+            if not value.args:
+                return True
+            value = value.args[0]
+        return True
+
+    def _is_transposed(self, value: Value) -> bool:
+        """Whether a view's last axis may not be the last one in memory."""
+        while not is_leaf(value) and value not in self.kept:
+            if isinstance(value.op, ops.Transpose):
+                return True
+            value = value.args[0]
+        return False
+
+    def _is_repeated(self, arg: Value, user: Value) -> bool:
+        """Whether a user reads the elements of an argument again along outer axes."""
+        if not isinstance(user.op, (*ops.ELEMENTWISE, ops.Broadcast)) or arg.type.size == 1:
+            return False
+        offset = user.type.rank - arg.type.rank
+        stretched = [
+            axis for axis, d in enumerate(user.type.shape)
+            if d != 1 and (axis < offset or arg.type.shape[axis - offset] == 1)
+        ]  # fmt: skip
+        own = [axis for axis in range(offset, user.type.rank) if arg.type.shape[axis - offset] != 1]
+        return bool(stretched) and bool(own) and min(stretched) < max(own)
+
+    def _is_cheap(self, value: Value) -> bool:
+        """Whether computing an element again costs next to nothing."""
+        cost = 0
+        todo = [value]
+        while todo and cost <= CHEAP:
+            value = todo.pop()
+            if is_memory(value) or value in self.kept:
+                continue
+            if isinstance(value.op, ops.Unary) and value.op.fn not in ("neg", "abs", "not"):
+                return False
+            if isinstance(value.op, ops.Binary) and value.op.fn in ("div", "mod", "fmod", "pow"):
+                return False
+            if isinstance(value.op, ANCHORS):
+                return False
+            cost += isinstance(value.op, ops.ELEMENTWISE)
+            todo.extend(value.args)
+        return cost <= CHEAP
+
+    def _post_dominators(self) -> dict[Value, Value]:
+        """For each value the first one through which all its uses pass."""
+        flow = nx.DiGraph()
+        end = object()
+        for value in self.values:
+            for user in self.users[value]:
+                flow.add_edge(user, value)
+        for value in self.graph.results:
+            flow.add_edge(end, value)
+        found = nx.immediate_dominators(flow, end)
+        return {v: d for v, d in found.items() if isinstance(v, Value) and isinstance(d, Value)}
+
+    def _absorb(self, anchor: Value, after: dict[Value, Value]) -> Value:
+        """How far a step reaches: the last value computed on the anchor's elements in place."""
+        root = anchor
+        while root not in self.kept and root in after:
+            region = self._between(root, after[root])
+            if region is None or not self.absorbed.isdisjoint(region):
+                break
+            self.absorbed.update(region)
+            root = after[root]
+        return root
+
+    def _between(self, below: Value, above: Value) -> list[Value] | None:
+        """The values from one to its post-dominator, if each keeps its elements one for one."""
+        found: list[Value] = []
+        todo = [above]
+        seen = set()
+        reaches = self._reaching(below, above)
+        while todo:
+            value = todo.pop()
+            if value in seen or value is below:
+                continue
+            seen.add(value)
+            if value not in reaches:
+                continue
+            if value is not above and value in self.kept:
+                return None
+            if not self._keeps_elements(value, reaches | {below}):
+                return None
+            found.append(value)
+            todo.extend(value.args)
+        return found
+
+    def _reaching(self, below: Value, above: Value) -> set[Value]:
+        """The values on the way from one to the other."""
+        found: set[Value] = set()
+        todo = [below]
+        while todo:
+            for user in self.users[todo.pop()]:
+                if user not in found and user.number <= above.number:
+                    found.add(user)
+                    todo.append(user)
+        return found
+
+    def _keeps_elements(self, value: Value, inside: set[Value]) -> bool:
+        """Whether a value has the elements of its arguments inside, one for one."""
+        if isinstance(value.op, ops.Reshape | ops.Transpose):
+            return True
+        if not isinstance(value.op, ops.ELEMENTWISE):
+            return False
+        for arg in value.args:
+            if arg in inside:
+                extra = value.type.rank - arg.type.rank
+                if value.type.shape != ((1,) * extra + arg.type.shape):
+                    return False
+        return True
+
+    def _keep_shared(self) -> None:
+        """Keep what several steps need, unless it is cheap; users before arguments."""
+        needed_by: dict[Value, set[Value]] = {v: set() for v in self.values}
+        for value in reversed(self.values):
+            if is_leaf(value):
+                continue
+            if value not in self.kept:
+                roots = needed_by[value]
+                if len(roots) > 1 and not self._is_view(value) and not self._is_cheap(value):
+                    self.kept.add(value)
+            owners = {value} if value in self.kept else needed_by[value]
+            for arg in value.args:
+                needed_by[arg] |= owners
+
+
+def unreshaped(value: Value) -> Value:
+    """The value behind reshapes: the same elements in the same order."""
+    while isinstance(value.op, ops.Reshape) and not is_leaf(value):
+        value = value.args[0]
+    return value
+
+
+def is_leaf(value: Value) -> bool:
+    """Whether a step does not look inside a value: an input or a constant that is no index map."""
+    if isinstance(value.op, LEAVES):
+        return True
+    return value.is_constant and not isinstance(value.op, ops.Broadcast | ops.Dims | ops.Iota)
+
+
+def is_memory(value: Value) -> bool:
+    """Whether a leaf lies in memory; a constant of one element is part of the code."""
+    if isinstance(value.op, ops.Input):
+        return True
+    return is_leaf(value) and value.type.size != 1

@@ -1,0 +1,119 @@
+"""Give every value that is kept in memory its place: an order of axes, and bytes in the arena."""
+
+from __future__ import annotations
+
+from tbc import ops
+from tbc.dims import Expr, Symbol, symbols_of, upper
+from tbc.ir import Graph, Value
+from tbc.passes.fuse import unreshaped
+from tbc.program import Buffer, Program, Step, root_index
+
+ALIGNMENT = 64
+"""Bytes to which buffers are aligned: a cache line, and the widest vector."""
+
+
+def plan(graph: Graph, steps: tuple[Step, ...]) -> Program:
+    """The program of a graph's steps.
+
+    Arena offsets are first fit, largest buffer first, among buffers that live at the same time.
+    """
+    buffers: dict[Value, Buffer] = {}
+    for number, value in enumerate(graph.inputs):
+        buffers[value] = _buffer(value, "input", number)
+    for number, (_, value) in enumerate(graph.outputs):
+        if value not in buffers:
+            buffers[value] = _buffer(value, "output", number)
+    orders = _orders(steps, buffers)
+    offsets, arena_size = _arena(steps, [s.root for s in steps if s.root not in buffers], graph)
+    for value, offset in offsets.items():
+        buffers[value] = Buffer(value, "arena", 0, offset, orders[value])
+    weights_size = 0
+    for step in steps:
+        for value in step.reads:
+            if value not in buffers:
+                buffers[value] = _buffer(value, "weights", 0, weights_size)
+                weights_size += aligned(upper(value.type.size) * value.type.dtype.bytes)
+    return Program(
+        name=graph.name,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        checks=graph.checks,
+        symbols=graph.symbols(),
+        steps=steps,
+        buffers=buffers,
+        arena_size=arena_size,
+        weights_size=weights_size,
+        alignment=ALIGNMENT,
+    )
+
+
+def aligned(size: int) -> int:
+    """A size rounded up to the alignment."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _buffer(value: Value, place: str, index: int, offset: int = 0) -> Buffer:
+    return Buffer(value, place, index, offset, tuple(range(value.type.rank)))
+
+
+def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, tuple[int, ...]]:
+    """For each root in the arena, the order of axes that its step writes most evenly."""
+    rows = {unreshaped(s.anchor.args[0]) for s in steps if _is_packed(s.anchor)}
+    orders: dict[Value, tuple[int, ...]] = {}
+    for step in steps:
+        root = step.root
+        order = tuple(range(root.type.rank))
+        if root not in fixed and root not in rows and step.copy_to is None:
+            if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
+                order = _columns_last(step)
+            elif step.anchor is root:
+                alike = [orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)]
+                order = max(alike, key=alike.count, default=order)
+        orders[root] = order
+    return orders
+
+
+def _is_packed(anchor: Value) -> bool:
+    return isinstance(anchor.op, ops.PackedDot | ops.PackedGroupedDot)
+
+
+def _columns_last(step: Step) -> tuple[int, ...]:
+    """The axes of the root with that one last along which the columns of a product run."""
+    shape = step.anchor.type.shape
+    column = Symbol("column", 0, None, shape[-1])
+    index = tuple(
+        Expr.of(Symbol(f"axis{a}", 0, None, d)) if d != 1 else 0 for a, d in enumerate(shape[:-1])
+    )
+    place = root_index(step, (*index, Expr.of(column) if shape[-1] != 1 else 0))
+    moving = [a for a, i in enumerate(place) if any(s == column for s in symbols_of(i))]
+    axes = list(range(step.root.type.rank))
+    if len(moving) == 1 and place[moving[0]] == Expr.of(column):
+        axes.remove(moving[0])
+        axes.append(moving[0])
+    return tuple(axes)
+
+
+def _arena(
+    steps: tuple[Step, ...], values: list[Value], graph: Graph
+) -> tuple[dict[Value, int], int]:
+    """Offsets of values in the arena, and its size."""
+    born = {s.root: i for i, s in enumerate(steps)}
+    dies = dict(born)
+    for i, step in enumerate(steps):
+        for value in step.reads:
+            dies[value] = i
+    for check in graph.checks:
+        dies[check] = len(steps)
+    sizes = {v: aligned(upper(v.type.size) * v.type.dtype.bytes) for v in values}
+    placed: list[Value] = []
+    offsets: dict[Value, int] = {}
+    for value in sorted(values, key=lambda v: (-sizes[v], v.number)):
+        offset = 0
+        alive = [p for p in placed if born[p] <= dies[value] and born[value] <= dies[p]]
+        for other in sorted(alive, key=lambda p: offsets[p]):
+            if offset + sizes[value] <= offsets[other]:
+                break
+            offset = max(offset, offsets[other] + sizes[other])
+        offsets[value] = offset
+        placed.append(value)
+    return offsets, max((offsets[v] + sizes[v] for v in values), default=0)

@@ -1,0 +1,95 @@
+"""Choose the kernel, the layout and the packing of every low-bit dot.
+
+What a kernel asks of its surroundings becomes ordinary operations: activations padded to whole
+units, their sum, which the stored codes {0, 1, 2} make necessary, and the packing of the weight.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tbc import kernels, ops
+from tbc.constants import constant
+from tbc.dims import Dim, product, static
+from tbc.ir import Graph, Uses, Value, rewrite
+from tbc.layout import Layout
+from tbc.types import DType
+
+if TYPE_CHECKING:
+    from tbc.target import Target
+
+
+def select(graph: Graph, target: Target) -> Graph:
+    """Dot and GroupedDot become PackedDot and PackedGroupedDot of the target's best kernels."""
+
+    def rule(value: Value, uses: Uses) -> Value | None:
+        match value.op:
+            case ops.Dot():
+                return _dot(value, target)
+            case ops.GroupedDot():
+                return _grouped_dot(value, target)
+        return None
+
+    return rewrite(graph, [rule])
+
+
+def _dot(value: Value, target: Target) -> Value:
+    b, (x, w) = value.builder, value.args
+    n, k = (static(d, "the size of a weight") for d in w.type.shape)
+    layout = Layout("b1" if w.type.dtype is DType.sign else "i2")
+    rows = product(x.type.shape[:-1])
+    kernel = kernels.choose(target, layout.code, x.type.dtype, rows, k)
+    packed = b(ops.Pack(layout), w)
+    padded = _pad_groups(x, rows, k, layout)
+    op = ops.PackedDot(kernel.name, layout, n, k)
+    total = b(op, padded, packed)
+    if x.type.dtype is DType.i8:
+        wide = b(ops.Cast(DType.i32), padded)
+        xsum = b(ops.Reduce("sum", (1,), keepdims=True), wide)
+        if layout.code == "b1":
+            total = b(ops.Binary("mul"), total, constant(b, 2, DType.i32))
+        total = b(ops.Binary("sub"), total, xsum)
+    return b(ops.Reshape((*x.type.shape[:-1], n)), total)
+
+
+def _grouped_dot(value: Value, target: Target) -> Value:
+    b, (x, w, s) = value.builder, value.args
+    n, k = (static(d, "the size of a weight") for d in w.type.shape)
+    groups = static(s.type.shape[1], "the number of groups")
+    layout = Layout("b1" if w.type.dtype is DType.sign else "i2", group=k // groups)
+    rows = product(x.type.shape[:-1])
+    kernel = kernels.choose(target, layout.code, x.type.dtype, rows, k)
+    packed = b(ops.Pack(layout), w)
+    padded = _pad_groups(x, rows, k, layout)
+    args = [padded, packed, _scale_blocks(s, layout)]
+    if x.type.dtype is DType.i8:
+        by_group = b(ops.Reshape((rows, groups, layout.padded_k(k) // groups)), padded)
+        wide = b(ops.Cast(DType.i32), by_group)
+        args.append(b(ops.Reduce("sum", (2,)), wide))
+    total = b(ops.PackedGroupedDot(kernel.name, layout, n, k), *args)
+    return b(ops.Reshape((*x.type.shape[:-1], n)), total)
+
+
+def _pad_groups(x: Value, rows: Dim, k: int, layout: Layout) -> Value:
+    """x as [rows, padded k], every group of k filled up with zeros to whole units."""
+    b = x.builder
+    groups = k // layout.group if layout.group else 1
+    width = layout.padded_k(k) // groups
+    if width == k // groups:
+        return b(ops.Reshape((rows, k)), x)
+    zero = constant(b, 0, x.type.dtype)
+    if groups == 1:
+        return b(ops.Pad((0, 0), (rows, width)), b(ops.Reshape((rows, k)), x), zero)
+    split = b(ops.Reshape((rows, groups, k // groups)), x)
+    padded = b(ops.Pad((0, 0, 0), (rows, groups, width)), split, zero)
+    return b(ops.Reshape((rows, groups * width)), padded)
+
+
+def _scale_blocks(s: Value, layout: Layout) -> Value:
+    """Scales s[n, g] as [blocks, g, rows of a block], which is how a kernel reads them."""
+    b = s.builder
+    n, groups = (static(d, "scales") for d in s.type.shape)
+    blocks = layout.blocks(n)
+    zero = constant(b, 0.0, DType.f32)
+    padded = b(ops.Pad((0, 0), (blocks * layout.rows, groups)), s, zero)
+    return b(ops.Transpose((0, 2, 1)), b(ops.Reshape((blocks, layout.rows, groups)), padded))
