@@ -1,0 +1,98 @@
+"""Steps around a low-bit dot: the kernel's skeleton, and the epilogue on its accumulators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tbc import ops
+from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot
+from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.llvm_text import Function, Val, const, lanes_of
+from tbc.codegen.loops import Share
+from tbc.dims import Expr, Symbol, bounds
+from tbc.ir import Value
+from tbc.kernels import BY_NAME
+from tbc.program import Step, root_index
+from tbc.target import Target
+
+ROWS_TO_SPLIT = 64
+"""From this many rows on, the parts of a phase divide the rows, below it the weight's blocks."""
+
+
+def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Target) -> None:
+    """A step whose anchor is a PackedDot or a PackedGroupedDot."""
+    op = step.anchor.op
+    assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
+    kernel = BY_NAME[op.kernel]
+    rows = step.anchor.type.shape[0]
+    blocks = op.layout.blocks(op.n)
+    zero = const(e.index_type, 0)
+    if bounds(rows)[1] >= ROWS_TO_SPLIT:
+        (m_lo, m_hi), (b_lo, b_hi) = share.of(e, rows), (zero, e.index(blocks))
+    else:
+        (m_lo, m_hi), (b_lo, b_hi) = (zero, e.index(rows)), share.of(e, blocks)
+    x, packed, *rest = (_pointer(e, a) for a in step.anchor.args)
+    common: dict[str, Any] = {
+        "target": target,
+        "x": x,
+        "x_stride": op.layout.padded_k(op.k),
+        "packed": packed,
+        "m_lo": m_lo,
+        "m_hi": m_hi,
+        "block_lo": b_lo,
+        "block_hi": b_hi,
+        "epilogue": _epilogue(e, step, out),
+        "index": e.index_type,
+    }
+    if isinstance(op, ops.PackedDot):
+        emit_dot(e.f, kernel, op.layout, op.k, **common)
+    else:
+        scales, xsum = rest[0], rest[1] if len(rest) > 1 else None
+        emit_grouped_dot(e.f, kernel, op.layout, op.k, scales=scales, xsum=xsum, **common)
+
+
+def _pointer(e: Emitter, value: Value) -> Val:
+    """Where an operand lies, which may be named by a reshape of it."""
+    while value not in e.memory and isinstance(value.op, ops.Reshape):
+        value = value.args[0]
+    return e.memory[value].pointer
+
+
+def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
+    """What becomes of 16 accumulators: the step's root, computed and stored."""
+    op = step.anchor.op
+    assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
+    m, n = step.anchor.type.shape
+    row = Symbol(e.f.fresh("m"), 0, None, m)
+    column = Symbol(e.f.fresh("n"), 0, None, n)
+    rest = op.n % op.layout.rows
+
+    def store(first: Val, acc: Val) -> None:
+        with e.lanes_along(column, first, lanes_of(acc.type)):
+            e.bind(step.anchor, acc)
+            index = root_index(step, (0 if m == 1 else Expr.of(row), Expr.of(column)))
+            e.store(out, step.root, index, e.element(step.root, index))
+
+    def tail(first: Val, acc: Val) -> None:
+        """The rows that the last block really has, in ever narrower vectors."""
+        done, width = 0, op.layout.rows
+        while done < rest:
+            width //= 2
+            if done + width <= rest:
+                lanes = list(range(done, done + width))
+                piece = e.f.shuffle(acc, acc, lanes) if width > 1 else e.f.extract(acc, done)
+                store(e.f.op("add", first, const(first.type, done)), piece)
+                done += width
+
+    def epilogue(f: Function, m_index: Val, first: Val, acc: Val) -> None:
+        with e.scope(**{row.name: m_index}):
+            if not rest:
+                store(first, acc)
+                return
+            last = const(first.type, op.n - rest)
+            with f.when(f.icmp("slt", first, last)):
+                store(first, acc)
+            with f.when(f.icmp("eq", first, last)):
+                tail(first, acc)
+
+    return epilogue

@@ -1,0 +1,134 @@
+"""The dots of f32 activations: additions and subtractions, serial in k for every row of weights.
+
+A weight picks x, -x or +0.0, by masks on the bits of x; nothing is multiplied.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tbc.codegen.dots_portable import Scalar
+from tbc.codegen.dots_tile import Parts, State, Sums, Tile, iterate, zeros
+from tbc.codegen.llvm_text import Function, Val, const, vec
+from tbc.layout import FIELD_BITS
+
+SIGN = -(1 << 31)
+"""The sign bit of an f32."""
+
+
+class FloatIsa(Protocol):
+    """How a machine adds f32 activations as weights decide, a lane for a row of weights."""
+
+    def weights(self, f: Function, w: Val) -> Val:
+        """The dwords of the unit at w, <16 x i32>; `picks` knows what was done to them."""
+
+    def activation(self, f: Function, tile: Tile, x: Val) -> Val:
+        """The activation at x, as `add` takes it."""
+
+    def picks(self, f: Function, tile: Tile, dwords: Val, lane: int) -> Parts:
+        """What decides on the activation of byte `lane`, whose field is now the lowest."""
+
+    def add(self, f: Function, tile: Tile, sums: Val, picks: Parts, x: Val) -> Val:
+        """The <16 x float> sums plus x, minus x, or plus 0."""
+
+
+def float_tile(isa: FloatIsa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+    """The sums of f32 activations, serial in k; the loop over the fields shifts them down."""
+    bits, lanes = FIELD_BITS[tile.layout.code], tile.layout.lanes_k
+    places = [(m, n) for m in range(tile.mr) for n in range(tile.nr)]
+    fields = tile.number(tile.layout.fields)
+
+    def step(index: Val, sums: State[tuple[int, int] | int]) -> None:
+        xs, ws = tile.at(f, x, index, tile.x_unit), tile.at(f, w, index, tile.layout.unit_bytes)
+        state = sums | {
+            n: (isa.weights(f, tile.at(f, ws, n, tile.w_stride)),) for n in range(tile.nr)
+        }
+
+        def field(index: Val, state: State[tuple[int, int] | int]) -> None:
+            first = tile.at(f, xs, index, 4 * lanes)
+            for lane in range(lanes):
+                picks = [isa.picks(f, tile, state[n][0], lane) for n in range(tile.nr)]
+                for m in range(tile.mr):
+                    activation = isa.activation(
+                        f, tile, tile.at(f, first, m, tile.x_stride, 4 * lane)
+                    )
+                    for n, pick in enumerate(picks):
+                        state[m, n] = (isa.add(f, tile, state[m, n][0], pick, activation),)
+            for n in range(tile.nr):
+                dwords = state[n][0]
+                state[n] = (f.op("lshr", dwords, const(dwords.type, bits)),)
+
+        state = iterate(f, tile.number(0), fields, state, field)
+        sums |= {place: state[place] for place in places}
+
+    start: State[tuple[int, int] | int] = {
+        place: zeros(vec("float", tile.layout.rows)) for place in places
+    }
+    sums = iterate(f, tile.number(0), tile.number(tile.steps), start, step)
+    return [[sums[m, n][0] for n in range(tile.nr)] for m in range(tile.mr)]
+
+
+def sign_mask(f: Function, tile: Tile, inverted: Val, position: int) -> Val:
+    """The sign bit where the weight at `position` is -1 (or 0, whose sum is masked elsewhere)."""
+    to_top = const(inverted.type, 32 - FIELD_BITS[tile.layout.code] - position)
+    return f.op("and", f.op("shl", inverted, to_top), const(inverted.type, SIGN))
+
+
+class Masked:
+    """Vectors of any length: sign and zero masks made of the inverted bits of the weights."""
+
+    def weights(self, f: Function, w: Val) -> Val:
+        """Inverted."""
+        dwords = f.load("<16 x i32>", w, 64)
+        return f.op("xor", dwords, const(dwords.type, -1))
+
+    def activation(self, f: Function, tile: Tile, x: Val) -> Val:
+        """Its bits, repeated."""
+        return f.splat(f.load("i32", x, 4), tile.layout.rows)
+
+    def picks(self, f: Function, tile: Tile, dwords: Val, lane: int) -> Parts:
+        """The sign mask; for trits, also which of them are not 0."""
+        flip = sign_mask(f, tile, dwords, tile.position(lane))
+        if tile.layout.code == "b1":
+            return (flip,)
+        bit = f.op("and", dwords, const(dwords.type, 1 << tile.position(lane)))
+        return flip, f.icmp("ne", bit, const(dwords.type, 0))
+
+    def add(self, f: Function, tile: Tile, sums: Val, picks: Parts, x: Val) -> Val:
+        """Where there are mask registers, the sum is left alone: it is never -0.0."""
+        flip, *kept = picks
+        term = f.op("xor", x, flip)
+        predicated = tile.target.arch == "riscv" or "avx512f" in tile.target.features
+        if kept and not predicated:
+            term = f.select(kept[0], term, const(term.type, 0))
+        total = f.op("fadd", sums, f.cast("bitcast", term, sums.type))
+        return f.select(kept[0], total, sums) if kept and predicated else total
+
+
+class Floats(Scalar):
+    """Scalar code."""
+
+    word = "i32"
+    sum = "float"
+
+    def weights(self, ptr: Val) -> Val:
+        """Inverted."""
+        return self.f.op("xor", super().weights(ptr), const("i32", -1))
+
+    def activation(self, ptr: Val) -> Val:
+        """Its bits."""
+        return self.f.load("i32", ptr, 4)
+
+    def add(self, sum: Val, word: Val, position: int, x: Val) -> Val:
+        """One addition."""
+        f = self.f
+        bits = f.op("xor", x, sign_mask(f, self.tile, word, position))
+        if self.tile.layout.code == "i2":
+            to_top = f.op("shl", word, const("i32", 31 - position))
+            bits = f.op("and", bits, f.op("ashr", to_top, const("i32", 31)))
+        return f.op("fadd", sum, f.cast("bitcast", bits, "float"))
+
+
+def floats_tile(f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+    """The sums, in scalar code."""
+    return Floats(f, tile).emit(x, w)

@@ -1,0 +1,278 @@
+"""The skeleton of the integer dots: the loops over k of one register tile, on any machine.
+
+An `Isa` says how a machine loads, masks, multiplies and adds; nothing here knows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+from tbc.codegen.llvm_text import Function, Val, const, lanes_of
+from tbc.kernels import Kernel
+from tbc.layout import FIELD_BITS, Layout
+from tbc.target import Target
+
+Parts: TypeAlias = tuple[Val, ...]
+Sums: TypeAlias = list[list[Val]]
+"""By activation row and block of the tile: the <16 x i32> or <16 x float> sums."""
+
+K = TypeVar("K")
+State: TypeAlias = dict[K, Parts]
+"""What a loop carries."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """mr activation rows by nr blocks of weight rows, over `steps` units along k.
+
+    Attributes:
+        x_stride: bytes between activation rows.
+        w_stride: bytes between blocks.
+        index: the type of indices.
+    """
+
+    kernel: Kernel
+    layout: Layout
+    target: Target
+    mr: int
+    nr: int
+    steps: int
+    x_stride: int
+    w_stride: int
+    index: str
+
+    @property
+    def fields(self) -> tuple[tuple[int, int], ...]:
+        """(shift, scale) of every field of a byte."""
+        whole = self.mr == self.kernel.mr
+        return self.kernel.fields(self.kernel.scales if whole else self.kernel.row_scales)
+
+    @property
+    def mask(self) -> int:
+        """The bits of field 0 of a byte."""
+        return (1 << FIELD_BITS[self.layout.code]) - 1
+
+    @property
+    def x_unit(self) -> int:
+        """Bytes of activations a unit."""
+        return self.layout.unit_k * self.kernel.activations.bytes
+
+    def number(self, value: int) -> Val:
+        """An index constant."""
+        return const(self.index, value)
+
+    def at(self, f: Function, ptr: Val, index: Val | int, scale: int = 1, plus: int = 0) -> Val:
+        """The address ptr + index * scale + plus, in bytes."""
+        if isinstance(index, int):
+            return f.offset(ptr, self.number(index * scale + plus))
+        if scale != 1:
+            index = f.op("mul nsw", index, self.number(scale))
+        ptr = f.offset(ptr, index)
+        return f.offset(ptr, self.number(plus)) if plus else ptr
+
+    def position(self, lane: int) -> int:
+        """The lowest bit of byte `lane` of a dword in memory."""
+        return 8 * lane if self.target.little_endian else 24 - 8 * lane
+
+
+class Isa(Protocol):
+    """How a machine multiplies and adds vectors of weights and activations.
+
+    A vector of weights may come in several parts; activations have the same number of parts.
+    """
+
+    @property
+    def vector(self) -> int:
+        """Bytes of weights a vector."""
+
+    @property
+    def prefetch(self) -> int:
+        """How many bytes ahead to fetch weights that are used only once; 0 for not at all."""
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The types of a vector's sums."""
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """The types of its 32-bit sums; the same where the sums have 32 bits."""
+
+    def row(self, f: Function, tile: Tile, x: Val) -> Parts:
+        """What a step keeps of the unit of activations at x."""
+
+    def activation(self, f: Function, row: Parts, field: int) -> Parts:
+        """The 4 activations of a field, repeated through a vector."""
+
+    def weights(self, f: Function, w: Val) -> Parts:
+        """The vector of weights at w."""
+
+    def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
+        """Every byte as (byte >> shift) & mask."""
+
+    def dot(self, f: Function, sums: Parts, w: Val, x: Val) -> Parts:
+        """The sums plus w * x."""
+
+    def widen(self, f: Function, wide: Parts, sums: Parts) -> Parts:
+        """The wide sums plus the narrow ones."""
+
+    def rows(self, f: Function, wide: Parts) -> Val:
+        """<vector / 4 x i32>: one sum for every row of weights."""
+
+
+def iterate(
+    f: Function,
+    start: Val,
+    stop: Val,
+    state: State[K],
+    body: Callable[[Val, State[K]], None],
+    step: int = 1,
+) -> State[K]:
+    """`for index in range(start, stop, step): body(index, state)`; the body renews the state."""
+    if start.text == "0" and stop.text == "1":
+        state = dict(state)
+        body(start, state)
+        return state
+
+    def named(values: Parts) -> State[K]:
+        rest = iter(values)
+        return {key: tuple(next(rest) for _ in parts) for key, parts in state.items()}
+
+    def values(state: State[K]) -> Parts:
+        return tuple(val for parts in state.values() for val in parts)
+
+    with f.loop(start, stop, step, values(state)) as loop:
+        inside = named(loop.carried)
+        body(loop.index, inside)
+        loop.yield_(*values(inside))
+    return named(loop.results)
+
+
+def zeros(*types: str) -> Parts:
+    """A zero of every type."""
+    return tuple(const(t, 0) for t in types)
+
+
+def integer_tile(isa: Isa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+    """The exact sums of a tile whose first activation row and block are at x and w."""
+    scales = sorted({scale for _, scale in tile.fields})
+    keys = [(place, scale) for place in _places(isa, tile) for scale in scales]
+    zero, stop = tile.number(0), tile.number(tile.steps)
+    widen = tile.kernel.widen
+
+    def step(index: Val, sums: State[_Key]) -> None:
+        _step(isa, f, tile, x, w, index, sums)
+
+    def add_steps(first: Val, last: Val, wide: State[_Key]) -> None:
+        sums = iterate(f, first, last, {key: zeros(*isa.sums) for key in keys}, step)
+        wide |= {key: isa.widen(f, wide[key], parts) for key, parts in sums.items()}
+
+    def chunk(index: Val, wide: State[_Key]) -> None:
+        last = f.op("add nsw", index, tile.number(widen))
+        if tile.steps % widen:
+            last = f.select(f.icmp("slt", last, stop), last, stop)
+        add_steps(index, last, wide)
+
+    wide = {key: zeros(*isa.wide) for key in keys}
+    if not widen:
+        wide = iterate(f, zero, stop, wide, step)
+    elif tile.steps > widen:
+        wide = iterate(f, zero, stop, wide, chunk, widen)
+    else:
+        add_steps(zero, stop, wide)
+
+    def rows(place: _Place) -> Val:
+        return _rescaled(f, [(isa.rows(f, wide[place, scale]), scale) for scale in scales])
+
+    vectors = range(tile.layout.unit_bytes // isa.vector)
+    return [
+        [_concat(f, [rows((m, n, v)) for v in vectors]) for n in range(tile.nr)]
+        for m in range(tile.mr)
+    ]
+
+
+_Place: TypeAlias = tuple[int, int, int]
+"""Activation row, block, and vector within the block."""
+
+_Key: TypeAlias = tuple[_Place, int]
+"""A place, and the scale of the fields that are summed there."""
+
+
+def _places(isa: Isa, tile: Tile) -> list[_Place]:
+    vectors = tile.layout.unit_bytes // isa.vector
+    return [(m, n, v) for m in range(tile.mr) for n in range(tile.nr) for v in range(vectors)]
+
+
+def _rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
+    """sum(sums >> scale), each shift exact."""
+    total, *rest = (
+        f.op("ashr exact", s, const(s.type, scale)) if scale else s for s, scale in sums
+    )
+    for part in rest:
+        total = f.op("add", total, part)
+    return total
+
+
+def _concat(f: Function, parts: list[Val]) -> Val:
+    """The lanes of all parts, one behind the other."""
+    while len(parts) > 1:
+        lanes = range(2 * lanes_of(parts[0].type))
+        parts = [f.shuffle(a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _step(isa: Isa, f: Function, tile: Tile, x: Val, w: Val, index: Val, sums: State[_Key]) -> None:
+    """Add one unit of k to the sums."""
+    x, w = tile.at(f, x, index, tile.x_unit), tile.at(f, w, index, tile.layout.unit_bytes)
+    rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
+    if isa.prefetch and tile.mr == 1:
+        for n in range(tile.nr):
+            _prefetch(f, tile.at(f, w, n, tile.w_stride), isa.prefetch)
+    vectors = {
+        (n, v): isa.weights(f, tile.at(f, w, n, tile.w_stride, v * isa.vector))
+        for m, n, v in _places(isa, tile)
+        if m == 0
+    }
+    for field in range(len(tile.fields)):
+        _add_field(isa, f, tile, rows, vectors, field, sums)
+
+
+def _prefetch(f: Function, ptr: Val, ahead: int) -> None:
+    """Fetch for reading into all caches; the address may lie behind the buffer."""
+    ptr = f.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
+    read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)
+    f.intrinsic("void", "llvm.prefetch.p0", ptr, read, keep, data)
+
+
+def _add_field(
+    isa: Isa,
+    f: Function,
+    tile: Tile,
+    rows: list[Parts],
+    vectors: dict[tuple[int, int], Parts],
+    field: int,
+    sums: State[_Key],
+) -> None:
+    """Add one field of a unit: of its activations and weights, the fewer stay in registers."""
+    shift, scale = tile.fields[field]
+
+    def weights(at: tuple[int, int]) -> Parts:
+        return tuple(isa.field(f, part, shift, tile.mask << scale) for part in vectors[at])
+
+    def add(place: _Place, w: Parts, x: Parts) -> None:
+        for part, activations in zip(w, x, strict=True):
+            sums[place, scale] = isa.dot(f, sums[place, scale], part, activations)
+
+    if len(rows) > len(vectors):
+        ws = {at: weights(at) for at in vectors}
+        for m, row in enumerate(rows):
+            x = isa.activation(f, row, field)
+            for at, w in ws.items():
+                add((m, *at), w, x)
+    else:
+        xs = [isa.activation(f, row, field) for row in rows]
+        for at in vectors:
+            w = weights(at)
+            for m, x in enumerate(xs):
+                add((m, *at), w, x)

@@ -1,0 +1,387 @@
+"""Elements of values as LLVM code: the index expressions and the elementwise operations of a step.
+
+`Emitter.element(value, index)` computes one element of a value, or a vector of neighbouring ones
+when the index moves with the lanes. Index maps cost nothing: they rewrite the index. Values that
+lie in memory are loaded, all others are computed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tbc import ops
+from tbc.codegen.elements import (
+    element_constant,
+    emit_binary,
+    emit_cast,
+    emit_unary,
+    load_element,
+    register_type,
+    store_element,
+)
+from tbc.codegen.llvm_text import Function, Val, const, elem_of, lanes_const, lanes_of, vec
+from tbc.constants import value_of
+from tbc.dims import (
+    Dim,
+    Expr,
+    Extremum,
+    FloorDiv,
+    Symbol,
+    bounds,
+    symbols_of,
+)
+from tbc.errors import Unsupported
+from tbc.indices import Index, broadcast_index, clamp, mapped_index, surely_below, windows_index
+from tbc.ir import Value
+from tbc.program import strides
+from tbc.types import DType
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A value's elements at an address, its axes lying in an order."""
+
+    pointer: Val
+    order: tuple[int, ...]
+
+    def address(self, value: Value, index: Index) -> Dim:
+        """The element's position, counted in elements."""
+        steps = strides(value.type.shape, self.order)
+        return sum((i * s for i, s in zip(index, steps, strict=True)), start=0)
+
+
+class Emitter:
+    """Emits elements into a function.
+
+    Attributes:
+        memory: the values that lie in memory.
+        lanes: elements computed at once while a lane symbol is set.
+    """
+
+    def __init__(self, f: Function, index_type: str, memory: Mapping[Value, Memory]):
+        self.f, self.index_type, self.memory = f, index_type, memory
+        self.lanes = 1
+        self._lane_symbol = ""
+        self._scalars: dict[str, Val] = {}
+        self._vectors: dict[str, Val] = {}
+        self._caches: list[dict[object, Val]] = [{}]
+
+    # -- scopes ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, **symbols: Val) -> Iterator[None]:
+        """A region of code whose values do not outlive it, with symbols bound to index values."""
+        self._caches.append({})
+        self._scalars.update(symbols)
+        yield
+        self._caches.pop()
+        for name in symbols:
+            del self._scalars[name]
+
+    @contextmanager
+    def lanes_along(self, symbol: Symbol, base: Val, lanes: int) -> Iterator[None]:
+        """A scope in which `symbol` is base, base + 1, … in the lanes."""
+        assert self.lanes == 1, "vector loops do not nest"
+        with self.scope(**{symbol.name: base}):
+            self.lanes, self._lane_symbol = lanes, symbol.name
+            yield
+            self.lanes, self._lane_symbol = 1, ""
+
+    def bind(self, value: Value, element: Val) -> None:
+        """Within this scope, the element of `value` at whatever index is `element`."""
+        self._caches[-1][value] = element
+
+    def bind_symbol(self, name: str, index: Val) -> None:
+        """Give a symbol its value for the rest of the function."""
+        self._scalars[name] = index
+
+    def _cached(self, key: object) -> Val | None:
+        for cache in reversed(self._caches):
+            if key in cache:
+                return cache[key]
+        return None
+
+    # -- index arithmetic -----------------------------------------------------------------------
+
+    def varies(self, dim: Dim) -> bool:
+        """Whether a dim differs from lane to lane."""
+        if isinstance(dim, int) or self.lanes == 1:
+            return False
+        return any(s.name == self._lane_symbol or s.name in self._vectors for s in symbols_of(dim))
+
+    def lane_step(self, dim: Dim) -> int | None:
+        """By how much a dim grows from lane to lane; None where that is not constant."""
+        if not self.varies(dim):
+            return 0
+        assert isinstance(dim, Expr)
+        moving = [(m, c) for m, c in dim.terms if m and self.varies(Expr(((m, 1),)))]
+        if len(moving) == 1:
+            (monomial, coef) = moving[0]
+            if len(monomial) == 1 and str(monomial[0]) == self._lane_symbol:
+                return coef
+        return None
+
+    def index(self, dim: Dim, lane: int = 0) -> Val:
+        """A dim as an index, for one lane."""
+        type = self.index_type
+        if isinstance(dim, int):
+            return const(type, dim)
+        key = (dim, lane if self.varies(dim) else 0)
+        if (found := self._cached(key)) is not None:
+            return found
+        total: Val | None = None
+        for monomial, coef in sorted(dim.terms, key=lambda t: t[1] < 0):
+            if not monomial:
+                continue
+            term: Val | None = None
+            for atom in monomial:
+                factor = self._atom(atom, lane)
+                term = factor if term is None else self.f.op("mul nsw", term, factor)
+            assert term is not None
+            if abs(coef) != 1:
+                term = self.f.op("mul nsw", term, const(type, abs(coef)))
+            if total is None:
+                total = term if coef > 0 else self.f.op("sub nsw", const(type, 0), term)
+            else:
+                total = self.f.op("add nsw" if coef > 0 else "sub nsw", total, term)
+        assert total is not None
+        offset = next((c for m, c in dim.terms if not m), 0)
+        if offset:
+            total = self.f.op("add nsw", total, const(type, offset))
+        self._caches[-1][key] = total
+        return total
+
+    def _atom(self, atom: Symbol | FloorDiv | Extremum, lane: int) -> Val:
+        f, type = self.f, self.index_type
+        match atom:
+            case Symbol(name):
+                if name in self._vectors:
+                    return f.extract(self._vectors[name], lane)
+                value = self._scalars[name]
+                moved = name == self._lane_symbol and lane
+                return f.op("add nsw", value, const(type, lane)) if moved else value
+            case FloorDiv(num, den):
+                a, b = self.index(num, lane), self.index(den, lane)
+                if bounds(num)[0] >= 0:
+                    return f.op("udiv", a, b)
+                quotient = f.op("sdiv", a, b)
+                below = f.icmp("slt", f.op("sub", a, f.op("mul", quotient, b)), const(type, 0))
+                return f.select(below, f.op("sub", quotient, const(type, 1)), quotient)
+            case Extremum(kind, x, y):
+                a, b = self.index(x, lane), self.index(y, lane)
+                return f.select(f.icmp("slt" if kind == "min" else "sgt", a, b), a, b)
+
+    def dim_element(self, dim: Dim, dtype: DType = DType.i64) -> Val:
+        """A dim as data of an integer type, one lane or all."""
+        type = register_type(dtype)
+        if not self.varies(dim):
+            return self._resize(self.index(dim), type)
+        step = self.lane_step(dim)
+        if step is not None:
+            base = self.f.splat(self._resize(self.index(dim), type), self.lanes)
+            return self.f.op("add", base, lanes_const(type, [step * i for i in range(self.lanes)]))
+        result = Val(vec(type, self.lanes), "poison")
+        for lane in range(self.lanes):
+            one = self._resize(self.index(dim, lane), type)
+            result = self.f.insert(result, one, lane)
+        return result
+
+    def _resize(self, index: Val, type: str) -> Val:
+        if index.type == type:
+            return index
+        wider = int(type[1:]) > int(index.type[1:])
+        if not index.text.startswith("%"):
+            return Val(type, index.text)
+        return self.f.cast("sext" if wider else "trunc", index, type)
+
+    # -- memory ---------------------------------------------------------------------------------
+
+    def load(self, memory: Memory, value: Value, index: Index) -> Val:
+        """An element from memory, or one for each lane."""
+        dtype = value.type.dtype
+        position = memory.address(value, index)
+        step = self.lane_step(position)
+        if step == 0:
+            return load_element(self.f, dtype, self._pointer(memory, dtype, position))
+        if step == 1:
+            return load_element(self.f, dtype, self._pointer(memory, dtype, position), self.lanes)
+        result = Val(register_type(dtype, self.lanes), "poison")
+        for lane in range(self.lanes):
+            one = load_element(self.f, dtype, self._pointer(memory, dtype, position, lane))
+            result = self.f.insert(result, one, lane)
+        return result
+
+    def store(self, memory: Memory, value: Value, index: Index, element: Val) -> None:
+        """Store an element, or one for each lane; `value` is whose elements the memory holds."""
+        dtype = value.type.dtype
+        position = memory.address(value, index)
+        step = self.lane_step(position)
+        if self.lanes == 1 or step == 1:
+            element = self.f.splat(element, self.lanes) if lanes_of(element.type) == 1 else element
+            store_element(self.f, dtype, element, self._pointer(memory, dtype, position))
+            return
+        for lane in range(self.lanes):
+            one = self.f.extract(element, lane) if lanes_of(element.type) > 1 else element
+            store_element(self.f, dtype, one, self._pointer(memory, dtype, position, lane))
+
+    def _pointer(self, memory: Memory, dtype: DType, position: Dim, lane: int = 0) -> Val:
+        step = self.lane_step(position) if lane else None
+        elem = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}[dtype.bytes]
+        if step is not None:
+            base = self.f.offset(memory.pointer, self.index(position), elem)
+            return self.f.offset(base, const(self.index_type, lane * step), elem)
+        return self.f.offset(memory.pointer, self.index(position, lane), elem)
+
+    # -- elements -------------------------------------------------------------------------------
+
+    def element(self, value: Value, index: Index) -> Val:
+        """The element of `value` at an index: a scalar, or a vector where the index varies."""
+        bound = self._cached(value)
+        if bound is not None:
+            return bound
+        key = (value, index)
+        found = self._cached(key)
+        if found is None:
+            found = self._element(value, index)
+            self._caches[-1][key] = found
+        return found
+
+    def _element(self, value: Value, index: Index) -> Val:
+        if (memory := self.memory.get(value)) is not None:
+            return self.load(memory, value, index)
+        if value.is_constant and value.type.size == 1:
+            return element_constant(value.type.dtype, value_of(value).reshape(-1)[0].item())
+        match value.op:
+            case ops.Dims(dims, shape):
+                return self._dims(dims, shape, index)
+            case ops.Iota():
+                return self.dim_element(index[0])
+            case ops.Unary(fn):
+                return emit_unary(self.f, fn, value.args[0].type.dtype, self._arg(value, 0, index))
+            case ops.Cast(dtype):
+                source = value.args[0]
+                if isinstance(source.op, ops.Iota) and dtype.is_int:
+                    return self.dim_element(index[0], dtype)
+                return emit_cast(self.f, source.type.dtype, dtype, self._arg(value, 0, index))
+            case ops.Binary(fn):
+                a, b = self._same_lanes(self._arg(value, 0, index), self._arg(value, 1, index))
+                return emit_binary(self.f, fn, value.args[0].type.dtype, a, b)
+            case ops.Where():
+                args = (self._arg(value, i, index) for i in range(3))
+                return self.f.select(*self._same_lanes(*args))
+            case ops.Gather() | ops.GatherND():
+                return self.element(value.args[0], self._gathered(value, index))
+            case ops.Concat(axis):
+                return self._concat(value, axis, index)
+            case ops.Pad() if value.op.mode == "constant":
+                inner = tuple(i - b for i, b in zip(index, value.op.before, strict=True))
+                return self._guarded(value, inner)
+            case ops.Windows():
+                return self._guarded(value, windows_index(value, index))
+            case _ if isinstance(value.op, ops.INDEX_MAPS):
+                return self.element(value.args[0], mapped_index(value, index))
+            case _:
+                raise Unsupported(f"no code for {type(value.op).__name__}", node=value.origin)
+
+    def _arg(self, value: Value, number: int, index: Index) -> Val:
+        arg = value.args[number]
+        return self.element(arg, broadcast_index(arg, index))
+
+    def _same_lanes(self, *elements: Val) -> tuple[Val, ...]:
+        lanes = max(lanes_of(e.type) for e in elements)
+        return tuple(self.f.splat(e, lanes) if lanes_of(e.type) == 1 else e for e in elements)
+
+    def _dims(self, dims: Sequence[Dim], shape: tuple[int, ...], index: Index) -> Val:
+        flat: Dim = 0
+        for i, size in zip(index, shape, strict=True):
+            flat = flat * size + i
+        if isinstance(flat, int):
+            return self.dim_element(dims[flat])
+        where = self.dim_element(flat)
+        result: Val | None = None
+        for number, dim in enumerate(dims):
+            one = self.f.splat(self.dim_element(dim), lanes_of(where.type))
+            if result is None:
+                result = one
+            else:
+                here = self.f.icmp("eq", where, const(where.type, number))
+                result = self.f.select(here, one, result)
+        assert result is not None
+        return result
+
+    def _concat(self, value: Value, axis: int, index: Index) -> Val:
+        start: Dim = 0
+        result: Val | None = None
+        for arg in value.args:
+            inner = (*index[:axis], index[axis] - start, *index[axis + 1 :])
+            here = self._clamped(arg, inner, (axis,))
+            if result is None:
+                result = here
+            else:
+                position, first = self.dim_element(index[axis]), self.dim_element(start)
+                inside = self.f.icmp("sge", *self._same_lanes(position, first))
+                result = self.f.select(*self._same_lanes(inside, here, result))
+            start = start + arg.type.shape[axis]
+        assert result is not None
+        return result
+
+    def _guarded(self, value: Value, inner: Index) -> Val:
+        """The first argument at `inner`, or the second, a scalar, where that lies outside."""
+        x, fill = value.args
+        axes = [
+            a
+            for a, (i, d) in enumerate(zip(inner, x.type.shape, strict=True))
+            if bounds(i)[0] < 0 or not surely_below(i, d)
+        ]
+        element = self._clamped(x, inner, axes)
+        for axis in axes:
+            position, size = self.dim_element(inner[axis]), self.dim_element(x.type.shape[axis])
+            # as unsigned numbers, negative positions lie behind the end too
+            inside = self.f.icmp("ult", *self._same_lanes(position, size))
+            element = self.f.select(*self._same_lanes(inside, element, self.element(fill, ())))
+        return element
+
+    def _clamped(self, x: Value, inner: Index, axes: Sequence[int]) -> Val:
+        """An element with the index along some axes brought into range."""
+        safe = list(inner)
+        for axis in axes:
+            safe[axis] = clamp(inner[axis], x.type.shape[axis])
+        return self.element(x, tuple(safe))
+
+    def _gathered(self, value: Value, index: Index) -> Index:
+        """The index into the first argument, with what the indices say as new symbols."""
+        x, indices = value.args
+        if isinstance(value.op, ops.Gather):
+            axis, rank = value.op.axis, indices.type.rank
+            where = self.element(indices, index[axis : axis + rank])
+            chosen = self._runtime_index(where, x.type.shape[axis])
+            return (*index[:axis], chosen, *index[axis + rank :])
+        assert isinstance(value.op, ops.GatherND)
+        batch, depth = value.op.batch_dims, indices.type.shape[-1]
+        outer = index[: indices.type.rank - 1]
+        chosen_axes = [
+            self._runtime_index(self.element(indices, (*outer, d)), x.type.shape[batch + d])
+            for d in range(depth if isinstance(depth, int) else 0)
+        ]
+        return (*index[:batch], *chosen_axes, *index[indices.type.rank - 1 :])
+
+    def _runtime_index(self, where: Val, size: Dim) -> Dim:
+        """A symbol for an index that is data: counted from the end if negative, then clamped.
+
+        The clamp keeps a wrong index inside the buffer; the graph's checks report it.
+        """
+        f, type = self.f, vec(self.index_type, lanes_of(where.type))
+        wide = int(elem_of(where.type)[1:]) > int(self.index_type[1:])
+        if where.type != type:
+            where = f.cast("trunc" if wide else "sext", where, type)
+        limit = f.splat(self.index(size), lanes_of(type))
+        negative = f.icmp("slt", where, const(type, 0))
+        where = f.select(negative, f.op("add", where, limit), where)
+        where = f.select(f.icmp("slt", where, const(type, 0)), const(type, 0), where)
+        last = f.op("sub", limit, const(type, 1))
+        where = f.select(f.icmp("sgt", where, last), last, where)
+        name = f.fresh("at")
+        (self._vectors if lanes_of(type) > 1 else self._scalars)[name] = where
+        return Expr.of(Symbol(name, 0, None, size))

@@ -1,0 +1,322 @@
+"""Loop nests: how a step visits the elements it computes, vectorised along its innermost axes.
+
+A nest covers a domain of indices. The trailing axes that every access walks through evenly are
+merged into one loop, which runs in lanes; the axes before them are one flat loop, which is what
+the parts of a phase divide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tbc import ops
+from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.llvm_text import Val, const
+from tbc.dims import Dim, Expr, FloorDiv, Symbol, product, symbols_of
+from tbc.indices import (
+    Index,
+    broadcast_index,
+    mapped_index,
+    reshape_index,
+    split_index,
+    windows_index,
+)
+from tbc.ir import Value
+from tbc.program import Step
+
+SPLIT = 64
+"""Elements to whose multiples a flat loop is divided among parts: a cache line of bytes."""
+
+
+Map: TypeAlias = Callable[[Index], Index]
+Source: TypeAlias = Callable[[Index], tuple[Value, Index]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the work a call does: part of parts."""
+
+    part: Val
+    parts: Val
+
+    def of(self, e: Emitter, count: Dim, multiple: int = 1) -> tuple[Val, Val]:
+        """This part's range of 0 .. count, cut at multiples."""
+        f = e.f
+        units = e.index((count + (multiple - 1)) // multiple)
+        first = f.op("udiv", f.op("mul", units, self.part), self.parts)
+        following = f.op("add", self.part, const(e.index_type, 1))
+        last = f.op("udiv", f.op("mul", units, following), self.parts)
+        if multiple == 1:
+            return first, last
+        scale, total = const(e.index_type, multiple), e.index(count)
+        low, high = f.op("mul", first, scale), f.op("mul", last, scale)
+        return low, f.select(f.icmp("slt", high, total), high, total)
+
+
+def nest(
+    e: Emitter,
+    domain: tuple[Dim, ...],
+    share: Share,
+    probe: Callable[[Index], Iterator[Dim | None]],
+    visit: Callable[[Index], None],
+    lanes: int,
+) -> None:
+    """Visit every index of a domain once, in lanes along its last axes where that is possible.
+
+    `probe` yields the memory positions that a visit to an index touches; None is one that no
+    merging of loops makes regular.
+    """
+    merged = _merge(domain, probe)
+    outer, inner = domain[: len(domain) - merged], domain[len(domain) - merged :]
+    extent, count = product(inner), product(outer)
+    along = Symbol(e.f.fresh("j"), 0, None, extent)
+    tail = split_index(Expr.of(along), inner)
+
+    def run(strips: Iterator[tuple[Val, Val, int]], head: Index) -> None:
+        for start, stop, step in strips:
+            with e.f.loop(start, stop, step) as loop, e.lanes_along(along, loop.index, step):
+                visit((*head, *tail))
+
+    if count != 1:
+        row = Symbol(e.f.fresh("i"), 0, None, count)
+        low, high = share.of(e, count)
+        with e.f.loop(low, high) as loop, e.scope(**{row.name: loop.index}):
+            run(_strips(e, extent, lanes), split_index(Expr.of(row), outer))
+    elif isinstance(extent, int) and extent < 4 * SPLIT:
+        with e.f.when(e.f.icmp("eq", share.part, const(e.index_type, 0))):
+            run(_strips(e, extent, lanes), (0,) * len(outer))
+    else:
+        run(_range_strips(e, *share.of(e, extent, SPLIT), lanes), (0,) * len(outer))
+
+
+def _strips(e: Emitter, size: Dim, lanes: int) -> Iterator[tuple[Val, Val, int]]:
+    """0 .. size as (start, stop, lanes): whole vectors, then ever narrower ones."""
+    if not isinstance(size, int):
+        yield from _range_strips(e, const(e.index_type, 0), e.index(size), lanes)
+        return
+    start = 0
+    while lanes >= 1:
+        stop = start + (size - start) // lanes * lanes
+        if stop > start:
+            yield const(e.index_type, start), const(e.index_type, stop), lanes
+        start, lanes = stop, lanes // 2
+
+
+def _range_strips(e: Emitter, low: Val, high: Val, lanes: int) -> Iterator[tuple[Val, Val, int]]:
+    """low .. high, known at run time: whole vectors, then single lanes."""
+    f = e.f
+    if lanes > 1:
+        rest = f.op("and", f.op("sub", high, low), const(e.index_type, lanes - 1))
+        middle = f.op("sub", high, rest)
+        yield low, middle, lanes
+        low = middle
+    yield low, high, 1
+
+
+def _merge(domain: tuple[Dim, ...], probe: Callable[[Index], Iterator[Dim | None]]) -> int:
+    """How many trailing axes to run through in one loop: as many as stay regular."""
+    best, best_cost = 1 if domain else 0, None
+    for merged in range(len(domain), 0, -1):
+        inner = domain[len(domain) - merged :]
+        along = Symbol("probe", 0, None, product(inner))
+        outer = tuple(
+            0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d))
+            for a, d in enumerate(domain[: len(domain) - merged])
+        )
+        index = (*outer, *split_index(Expr.of(along), inner))
+        cost = sum(irregular(position, along) for position in probe(index))
+        if cost == 0:
+            return merged
+        if merged > 1 and product(inner[:-1]) == 1:
+            continue
+        if best_cost is None or cost < best_cost:
+            best, best_cost = merged, cost
+    return best
+
+
+def irregular(position: Dim | None, along: Symbol) -> int:
+    """What an access costs beyond a vector load or a broadcast: 0, 1 (strided) or 2."""
+    if position is None:
+        return 2
+    if isinstance(position, int):
+        return 0
+    moving = [(m, c) for m, c in position.terms if m and _mentions(Expr(((m, 1),)), along)]
+    if not moving:
+        return 0
+    if len(moving) == 1 and moving[0][0] == (along,):
+        return 0 if moving[0][1] == 1 else 1
+    return 2
+
+
+def _mentions(dim: Dim, along: Symbol) -> bool:
+    return any(s.name == along.name for s in symbols_of(dim))
+
+
+# -- what a step touches --------------------------------------------------------------------------
+
+
+def accesses(
+    e: Emitter, value: Value, index: Index, bound: Value | None = None
+) -> Iterator[Dim | None]:
+    """The memory positions read to compute an element, not entering the value `bound`."""
+    todo, seen = [(value, index)], set()
+    while todo:
+        value, index = todo.pop()
+        if value is bound or (value, index) in seen:
+            continue
+        seen.add((value, index))
+        if (memory := e.memory.get(value)) is not None:
+            yield memory.address(value, index)
+            continue
+        if isinstance(value.op, ops.Gather | ops.GatherND):
+            yield from _gather_accesses(value, index, todo)
+        else:
+            todo.extend(operands(value, index))
+
+
+def _gather_accesses(
+    value: Value, index: Index, todo: list[tuple[Value, Index]]
+) -> Iterator[Dim | None]:
+    """The accesses of a gather: what varies in the indices makes the data irregular."""
+    x, indices = value.args
+    if isinstance(value.op, ops.Gather):
+        axis, rank = value.op.axis, indices.type.rank
+        where = index[axis : axis + rank]
+        if any(not isinstance(w, int) for w in where) and any(
+            s.name == "probe" for w in where for s in symbols_of(w)
+        ):
+            yield None
+        data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
+        todo.append((x, (*index[:axis], data, *index[axis + rank :])))
+        todo.append((indices, where))
+    else:
+        yield None
+
+
+def operands(value: Value, index: Index) -> list[tuple[Value, Index]]:
+    """What an element that is computed in place needs: arguments, and where."""
+    op = value.op
+    if isinstance(op, ops.ELEMENTWISE):
+        return [(a, broadcast_index(a, index)) for a in value.args]
+    if isinstance(op, ops.Concat):
+        start: Dim = 0
+        result: list[tuple[Value, Index]] = []
+        for arg in value.args:
+            inner = (*index[: op.axis], index[op.axis] - start, *index[op.axis + 1 :])
+            result.append((arg, _opaque(inner, op.axis)))
+            start = start + arg.type.shape[op.axis]
+        return result
+    if isinstance(op, ops.Windows):
+        return [(value.args[0], windows_index(value, index))]
+    if isinstance(op, ops.Pad) and op.mode == "constant":
+        return [(value.args[0], tuple(i - b for i, b in zip(index, op.before, strict=True)))]
+    if isinstance(op, ops.INDEX_MAPS):
+        return [(value.args[0], mapped_index(value, index))]
+    return []
+
+
+def _opaque(index: Index, axis: int) -> Index:
+    """An index whose one axis is clamped, which makes it irregular where it varies."""
+    moved = index[axis]
+    if isinstance(moved, int):
+        return index
+    clamped: Dim = Expr((((FloorDiv(moved, 1),), 1),))
+    return (*index[:axis], clamped, *index[axis + 1 :])
+
+
+# -- plain steps ----------------------------------------------------------------------------------
+
+
+def emit_loops(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
+    """A step without a contraction: every element of the root from what it reads."""
+    for domain, place, source in _pieces(step):
+        emit_piece(e, step.root, out, share, lanes, domain, place, source)
+
+
+def emit_piece(
+    e: Emitter,
+    root: Value,
+    out: Memory,
+    share: Share,
+    lanes: int,
+    domain: tuple[Dim, ...],
+    place: Map,
+    source: Source,
+) -> None:
+    """Store the elements that `source` names for the indices of a domain, at `place`."""
+
+    order = out.order if len(domain) == len(out.order) else tuple(range(len(domain)))
+
+    def logical(index: Index) -> Index:
+        """From the order of the loops to the value's own order of axes."""
+        result: list[Dim] = [0] * len(index)
+        for position, axis in enumerate(order):
+            result[axis] = index[position]
+        return tuple(result)
+
+    def visit(index: Index) -> None:
+        value, at = source(logical(index))
+        e.store(out, root, place(logical(index)), e.element(value, at))
+
+    def probe(index: Index) -> Iterator[Dim | None]:
+        value, at = source(logical(index))
+        yield out.address(root, place(logical(index)))
+        yield from accesses(e, value, at)
+
+    nest(e, tuple(domain[a] for a in order), share, probe, visit, lanes)
+
+
+def _pieces(step: Step) -> Iterator[tuple[tuple[Dim, ...], Map, Source]]:
+    """A step as (domain, where an index of the domain is stored, what is stored there).
+
+    Paddings and concatenations are cut at their seams, so that no piece has to choose. A reshape
+    at the top is run through in the shape before it, whose axes are the finer or plainer ones.
+    """
+    root = step.root
+    match root.op:
+        case _ if root in step.reads:
+            yield root.type.shape, _shifted({}), _same(root)
+        case ops.Concat(axis):
+            start: Dim = 0
+            for arg in root.args:
+                yield _unreshaped(step, arg, _shifted({axis: start}))
+                start = start + arg.type.shape[axis]
+        case ops.Pad(before, shape, "constant"):
+            x, fill = root.args
+            yield _unreshaped(step, x, _shifted(dict(enumerate(before))))
+            for axis, (b, d, size) in enumerate(zip(before, x.type.shape, shape, strict=True)):
+                inner = (*x.type.shape[:axis], 0, *shape[axis + 1 :])
+                shift = dict(enumerate(before[:axis]))
+                for length, offset in ((b, 0), (size - b - d, b + d)):
+                    if length != 0:
+                        domain = (*inner[:axis], length, *inner[axis + 1 :])
+                        yield domain, _shifted({**shift, axis: offset}), _scalar(fill)
+        case _:
+            yield _unreshaped(step, root, _shifted({}))
+
+
+def _unreshaped(step: Step, value: Value, place: Map) -> tuple[tuple[Dim, ...], Map, Source]:
+    """A piece that holds `value`, its reshapes taken into the place where it is stored."""
+    while isinstance(value.op, ops.Reshape) and value not in step.reads and value.args:
+        inner, outer = value.args[0].type.shape, value.type.shape
+        place = _reshaped(inner, outer, place)
+        value = value.args[0]
+    return value.type.shape, place, _same(value)
+
+
+def _reshaped(inner: tuple[Dim, ...], outer: tuple[Dim, ...], place: Map) -> Map:
+    return lambda index: place(reshape_index(inner, outer, index))
+
+
+def _shifted(offsets: dict[int, Dim]) -> Map:
+    return lambda index: tuple(i + offsets.get(a, 0) for a, i in enumerate(index))
+
+
+def _same(value: Value) -> Source:
+    return lambda index: (value, index)
+
+
+def _scalar(value: Value) -> Source:
+    return lambda index: (value, ())

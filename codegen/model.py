@@ -1,0 +1,336 @@
+"""A program as an LLVM module: its steps, and the functions of `tbc_model` that call them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc import ops
+from tbc.codegen.expressions import Emitter
+from tbc.codegen.llvm_text import Function, Module, Val, const
+from tbc.codegen.steps import ATTRIBUTES, emit_step, is_hand_shaped, signature
+from tbc.constants import value_of
+from tbc.dims import Expr, upper
+from tbc.ir import Value
+from tbc.program import Buffer, Program, Step
+from tbc.target import Target
+
+NULL, ALIGN, DIM, WEIGHTS, VALUE = 3, 4, 5, 6, 7
+"""`enum tbc_status`."""
+
+INPUTS, OUTPUTS, ARENA, STATE, CALL_WEIGHTS, DIMS = range(6)
+"""The fields of `tbc_call`, each one pointer."""
+
+
+@dataclass(frozen=True)
+class ModelCode:
+    """The LLVM text of a model.
+
+    Attributes:
+        hand: functions that are already scheduled; no pass pipeline.
+        glue: everything else.
+        phases: how many steps `run_phase` knows.
+        kernels: by phase, the name of the function that it calls.
+    """
+
+    hand: Module
+    glue: Module
+    phases: int
+    kernels: tuple[str, ...]
+
+
+def emit_model(
+    program: Program, target: Target, symbol: str, weights_symbol: str | None, datalayout: str
+) -> ModelCode:
+    """The functions `<symbol>_run`, `<symbol>_run_phase` and `<symbol>_output_shape`.
+
+    `weights_symbol` names the constants inside the module; None where the caller brings them.
+    """
+    return _Emission(program, target, symbol, weights_symbol, datalayout).emit()
+
+
+class _Emission:
+    def __init__(
+        self,
+        program: Program,
+        target: Target,
+        symbol: str,
+        weights_symbol: str | None,
+        datalayout: str,
+    ):
+        self.program, self.target, self.symbol = program, target, symbol
+        self.weights_symbol = weights_symbol
+        self.hand = Module(target.triple, datalayout)
+        self.glue = Module(target.triple, datalayout)
+        self.index = f"i{target.index_bits}"
+        self.pointer_bytes = target.index_bits // 8
+
+    def emit(self) -> ModelCode:
+        names = self._steps()
+        tests = self._checks_before()
+        phases = len(names) + (len(names) in tests)
+        self._phase_function(names, tests)
+        self._check()
+        self._run(phases)
+        self._run_phase(phases)
+        self._output_shape()
+        return ModelCode(self.hand, self.glue, phases, tuple(names))
+
+    def _steps(self) -> list[str]:
+        """Emit each distinct step once; returns the function of every step."""
+        known: dict[str, str] = {}
+        names = []
+        for step in self.program.steps:
+            out = self._out(step)
+            key = signature(step, self.program.buffers, out, self.program.symbols)
+            if key not in known:
+                known[key] = f"{self.symbol}_step{len(known)}_{_title(step)}"
+                module = self.hand if is_hand_shaped(step) else self.glue
+                emit_step(
+                    module,
+                    known[key],
+                    step,
+                    self.program.buffers,
+                    out,
+                    self.program.symbols,
+                    self.target,
+                )
+                self._declare(known[key], len(step.reads))
+            names.append(known[key])
+        return names
+
+    def _declare(self, name: str, reads: int) -> None:
+        args = ", ".join(["ptr"] * (reads + 2) + [self.index] * 2)
+        self.glue.declarations[name] = f"declare void @{name}({args})"
+
+    def _out(self, step: Step) -> Buffer:
+        buffer = self.program.buffers[step.root]
+        if step.copy_to is None:
+            return buffer
+        rank = step.root.type.rank
+        return Buffer(step.root, "output", step.copy_to, 0, tuple(range(rank)))
+
+    def _checks_before(self) -> dict[int, list[Buffer]]:
+        """By phase, the checks to look at before it: those that the phase before computed."""
+        tests: dict[int, list[Buffer]] = {}
+        for number, step in enumerate(self.program.steps):
+            if step.root in self.program.checks and step.copy_to is None:
+                tests.setdefault(number + 1, []).append(self.program.buffers[step.root])
+        return tests
+
+    # -- pointers -------------------------------------------------------------------------------
+
+    def _field(self, f: Function, call: Val, field: int) -> Val:
+        place = f.offset(call, const(self.index, field * self.pointer_bytes))
+        return f.load("ptr", place, self.pointer_bytes)
+
+    def _weights(self, f: Function, call: Val) -> Val:
+        given = self._field(f, call, CALL_WEIGHTS)
+        if self.weights_symbol is None:
+            return given
+        absent = f.icmp("eq", given, Val("ptr", "null"))
+        return f.select(absent, Val("ptr", f"@{self.weights_symbol}"), given)
+
+    def _pointer(self, f: Function, call: Val, buffer: Buffer) -> Val:
+        match buffer.place:
+            case "arena":
+                return f.offset(self._field(f, call, ARENA), const(self.index, buffer.offset))
+            case "weights":
+                return f.offset(self._weights(f, call), const(self.index, buffer.offset))
+            case place:
+                table = self._field(f, call, INPUTS if place == "input" else OUTPUTS)
+                where = const(self.index, buffer.index * self.pointer_bytes)
+                return f.load("ptr", f.offset(table, where), self.pointer_bytes)
+
+    # -- functions ------------------------------------------------------------------------------
+
+    def _phase_function(self, names: list[str], tests: dict[int, list[Buffer]]) -> None:
+        """`i32 <symbol>_phase(call, phase, part, parts)`: one step, no checks of the call."""
+        args = [("ptr", "call"), ("i32", "phase"), (self.index, "part"), (self.index, "parts")]
+        f = self._function("phase", args, "internal")
+        call, phase, part, parts = f.args
+        count = len(names) + (len(names) in tests)
+        cases = "\n".join(f"    i32 {i}, label %phase{i}" for i in range(count))
+        f.do(f"switch {phase}, label %done [\n{cases}\n  ]")
+        for number in range(count):
+            f.label(f"phase{number}")
+            for buffer in tests.get(number, ()):
+                flag = f.load("i8", self._pointer(f, call, buffer), 1)
+                _return_if(f, f.icmp("ne", flag, const("i8", 0)), VALUE)
+            if number < len(names):
+                step = self.program.steps[number]
+                buffers = [self._out(step), *(self.program.buffers[v] for v in step.reads)]
+                pointers = [self._pointer(f, call, b) for b in buffers]
+                f.call("void", names[number], *pointers, self._field(f, call, DIMS), part, parts)
+            f.do("br label %done")
+        f.label("done")
+        f.do("ret i32 0")
+        f.finish()
+
+    def _run(self, phases: int) -> None:
+        f = self._entry("run", [])
+        (call,) = f.args
+        zero, one = const(self.index, 0), const(self.index, 1)
+        with f.loop(const("i32", 0), const("i32", phases)) as loop:
+            status = f.call("i32", f"{self.symbol}_phase", call, loop.index, zero, one)
+            with _Returning(f, f.icmp("ne", status, const("i32", 0))):
+                f.do(f"ret {status}")
+        f.do("ret i32 0")
+        f.finish()
+
+    def _run_phase(self, phases: int) -> None:
+        f = self._entry("run_phase", [("i32", "phase"), ("i32", "part"), ("i32", "parts")])
+        call, phase, part, parts = f.args
+        outside = f.icmp("uge", phase, const("i32", phases))
+        _return_if(f, f.op("or", outside, f.icmp("uge", part, parts)), DIM)
+        wide = [f.cast("zext", v, self.index) for v in (part, parts)]
+        status = f.call("i32", f"{self.symbol}_phase", call, phase, *wide)
+        f.do(f"ret {status}")
+        f.finish()
+
+    def _entry(self, name: str, args: list[tuple[str, str]]) -> Function:
+        """A function of `tbc_model` that begins by checking the call."""
+        f = self._function(name, [("ptr", "call"), *args], "hidden")
+        status = f.call("i32", f"{self.symbol}_check", f.args[0])
+        with _Returning(f, f.icmp("ne", status, const("i32", 0))):
+            f.do(f"ret {status}")
+        return f
+
+    def _function(self, name: str, args: list[tuple[str, str]], linkage: str) -> Function:
+        symbol = f"{self.symbol}_{name}"
+        return Function(self.glue, symbol, args, "i32", linkage, ATTRIBUTES)
+
+    def _check(self) -> None:
+        """`i32 <symbol>_check(call)`: whether the model can run on what the caller brought."""
+        f = self._function("check", [("ptr", "call")], "internal")
+        call = f.args[0]
+        self._check_table(f, self._field(f, call, INPUTS), len(self.program.inputs))
+        self._check_table(f, self._field(f, call, OUTPUTS), len(self.program.outputs))
+        if self.program.arena_size:
+            self._check_block(f, self._field(f, call, ARENA), NULL)
+        if self.program.weights_size:
+            self._check_block(f, self._weights(f, call), WEIGHTS)
+        if self.program.symbols:
+            dims = self._field(f, call, DIMS)
+            _return_if(f, f.icmp("eq", dims, Val("ptr", "null")), NULL)
+            for symbol, size in zip(self.program.symbols, self._sizes(f, dims), strict=True):
+                low = f.icmp("ult", size, const(self.index, symbol.lo))
+                high = f.icmp("ugt", size, const(self.index, upper(Expr.of(symbol))))
+                _return_if(f, f.op("or", low, high), DIM)
+        f.do("ret i32 0")
+        f.finish()
+
+    def _sizes(self, f: Function, dims: Val) -> list[Val]:
+        """The values of the symbols in a call's dims."""
+        places = (
+            f.offset(dims, const(self.index, i), self.index)
+            for i in range(len(self.program.symbols))
+        )
+        return [f.load(self.index, place, self.pointer_bytes) for place in places]
+
+    def _check_table(self, f: Function, table: Val, count: int) -> None:
+        """A table of `count` pointers, none of them null."""
+        if not count:
+            return
+        null = Val("ptr", "null")
+        _return_if(f, f.icmp("eq", table, null), NULL)
+        for i in range(count):
+            where = f.offset(table, const(self.index, i * self.pointer_bytes))
+            _return_if(f, f.icmp("eq", f.load("ptr", where, self.pointer_bytes), null), NULL)
+
+    def _check_block(self, f: Function, block: Val, absent: int) -> None:
+        _return_if(f, f.icmp("eq", block, Val("ptr", "null")), absent)
+        address = f.cast("ptrtoint", block, self.index)
+        rest = f.op("and", address, const(self.index, self.program.alignment - 1))
+        _return_if(f, f.icmp("ne", rest, const(self.index, 0)), ALIGN)
+
+    def _output_shape(self) -> None:
+        """`i32 <symbol>_output_shape(call, index, shape)`."""
+        args = [("ptr", "call"), ("i32", "index"), ("ptr", "shape")]
+        f = self._function("output_shape", args, "hidden")
+        call, index, shape = f.args
+        count = len(self.program.outputs)
+        cases = "\n".join(f"    i32 {i}, label %output{i}" for i in range(count))
+        f.do(f"switch {index}, label %none [\n{cases}\n  ]")
+        for number, (_, value) in enumerate(self.program.outputs):
+            f.label(f"output{number}")
+            e = Emitter(f, self.index, {})
+            if not value.type.is_static:
+                sizes = self._sizes(f, self._field(f, call, DIMS))
+                for symbol, size in zip(self.program.symbols, sizes, strict=True):
+                    e.bind_symbol(symbol.name, size)
+            for axis, dim in enumerate(value.type.shape):
+                place = f.offset(shape, const(self.index, axis), self.index)
+                f.store(e.index(dim), place, self.pointer_bytes)
+            f.do("ret i32 0")
+        f.label("none")
+        f.do(f"ret i32 {DIM}")
+        f.finish()
+
+
+class _Returning:
+    """A conditional block that ends with a return of its own."""
+
+    def __init__(self, f: Function, cond: Val):
+        self.f, self.cond = f, cond
+
+    def __enter__(self) -> None:
+        yes, self.after = self.f.fresh("return"), self.f.fresh("go")
+        self.f.do(f"br {self.cond}, label %{yes}, label %{self.after}")
+        self.f.label(yes)
+
+    def __exit__(self, *_: object) -> None:
+        self.f.label(self.after)
+
+
+def _return_if(f: Function, cond: Val, status: int) -> None:
+    with _Returning(f, cond):
+        f.do(f"ret i32 {status}")
+
+
+def _title(step: Step) -> str:
+    """A word for what a step does, for its symbol."""
+    op = step.anchor.op
+    packed = isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
+    return op.kernel if packed else type(op).__name__.lower()
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def constant_bytes(value: Value, little_endian: bool) -> npt.NDArray[np.uint8]:
+    """The elements of a constant as they lie in the weights."""
+    elements: npt.NDArray[Any] = np.ascontiguousarray(value_of(value))
+    dtype = elements.dtype.newbyteorder("<" if little_endian else ">")
+    stored = elements.astype(dtype, copy=False)
+    return np.frombuffer(stored.tobytes(), np.uint8)
+
+
+def weight_blocks(program: Program, little_endian: bool) -> Iterator[npt.NDArray[np.uint8]]:
+    """The weights' bytes in order, one constant at a time, padding included."""
+    end = 0
+    for buffer in program.constants:
+        if buffer.offset > end:
+            yield np.zeros(buffer.offset - end, np.uint8)
+        block = constant_bytes(buffer.value, little_endian)
+        yield block
+        end = buffer.offset + block.size
+    if program.weights_size > end:
+        yield np.zeros(program.weights_size - end, np.uint8)
+
+
+def aligned_weights(program: Program) -> npt.NDArray[np.uint8]:
+    """The weights in this process's memory, aligned as the program asks."""
+    room = np.empty(program.weights_size + program.alignment, np.uint8)
+    start = -room.ctypes.data % program.alignment
+    image = room[start : start + program.weights_size]
+    end = 0
+    for block in weight_blocks(program, sys.byteorder == "little"):
+        image[end : end + block.size] = block
+        end += block.size
+    return image

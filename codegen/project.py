@@ -1,0 +1,136 @@
+"""The C project around a compiled model: its header, an example program, and the build file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+import tbc
+from tbc.codegen.modelinfo import ModelInfo, TensorInfo
+
+_DTYPES: dict[int, tuple[str, str, str, str]] = {
+    1: ("float32", "float", "double", "%g"),
+    2: ("uint8", "uint8_t", "unsigned", "%u"),
+    3: ("int8", "int8_t", "int", "%d"),
+    4: ("uint16", "uint16_t", "unsigned", "%u"),
+    5: ("int16", "int16_t", "int", "%d"),
+    6: ("int32", "int32_t", "long", "%ld"),
+    7: ("int64", "int64_t", "long long", "%lld"),
+    9: ("bool", "uint8_t", "unsigned", "%u"),
+    10: ("float16", "uint16_t", "unsigned", "0x%04x"),
+    11: ("float64", "double", "double", "%g"),
+    12: ("uint32", "uint32_t", "unsigned long", "%lu"),
+    13: ("uint64", "uint64_t", "unsigned long long", "%llu"),
+    16: ("bfloat16", "uint16_t", "unsigned", "0x%04x"),
+}
+"""Value of `enum tbc_dtype` -> name, C type, the type it is printed as, and printf's format."""
+
+
+@dataclass(frozen=True)
+class _Port:
+    """An input or output, as the templates need it."""
+
+    index: int
+    tensor: TensorInfo
+    macro: str
+
+    @property
+    def dtype(self) -> str:
+        return _DTYPES[self.tensor.dtype_code][0]
+
+    @property
+    def ctype(self) -> str:
+        return _DTYPES[self.tensor.dtype_code][1]
+
+    @property
+    def promoted(self) -> str:
+        return _DTYPES[self.tensor.dtype_code][2]
+
+    @property
+    def format(self) -> str:
+        return _DTYPES[self.tensor.dtype_code][3]
+
+
+def header(info: ModelInfo) -> str:
+    """`<name>.h`: the declaration of the model, and its sizes as macros."""
+    return _render("model.h.j2", info)
+
+
+def project_files(info: ModelInfo, shared: str = "", static: str = "") -> dict[str, str]:
+    """File name -> text of everything that a C program needs besides the library itself.
+
+    Args:
+        info: the model.
+        shared: the file name of the shared library that lies beside, or "".
+        static: that of the static library; by default lib<name>.a.
+    """
+    static = static or f"lib{info.name}.a"
+    return {
+        f"{info.name}.h": header(info),
+        "main.c": _render("main.c.j2", info),
+        "CMakeLists.txt": _render("CMakeLists.txt.j2", info, shared=shared, static=static),
+        "tbc.h": runtime_file("include/tbc.h"),
+        "tbc_cpu.c": runtime_file("src/tbc_cpu.c"),
+    }
+
+
+def runtime_file(name: str) -> str:
+    """The text of a C file that tbc ships: "include/tbc.h" or one of "src/"."""
+    return (Path(tbc.__file__).parent / "runtime" / name).read_text(encoding="utf-8")
+
+
+def _render(template: str, info: ModelInfo, **more: object) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"comment": _comment, "cstring": _cstring}
+    ports = [(k, p) for k in ("input", "output") for p in _ports(getattr(info, k + "s"))]
+    return environment.get_template(template).render(
+        info=info,
+        NAME=info.name.upper(),
+        ports=ports,
+        dims=_macros(name for name, _, _ in info.symbols),
+        rank=max([1, *(tensor.rank for tensor in info.outputs)]),
+        **more,
+    )
+
+
+def _ports(tensors: tuple[TensorInfo, ...]) -> Iterator[_Port]:
+    for i, macro in enumerate(_macros(tensor.name for tensor in tensors)):
+        yield _Port(i, tensors[i], macro)
+
+
+def _macros(names: Iterable[str]) -> list[str]:
+    """The names as parts of C macros: upper case, and with their number where they would clash."""
+    macros: list[str] = []
+    taken: set[str] = set()
+    for i, name in enumerate(names):
+        macro = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_") or str(i)
+        while taken & {macro, macro + "_COUNT", macro + "_BYTES"}:
+            macro += f"_{i}"
+        macros.append(macro)
+        taken |= {macro, macro + "_COUNT", macro + "_BYTES"}
+    return macros
+
+
+def _comment(text: str) -> str:
+    """The text without anything that would end a C comment or a line."""
+    return (
+        re.sub(r"[^ -~]", "?", text).replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
+    )
+
+
+def _cstring(text: str) -> str:
+    """The text as the inside of a C string literal."""
+    escaped = (
+        chr(b) if 32 <= b < 127 and b not in b'"\\?' else f"\\{b:03o}" for b in text.encode()
+    )
+    return "".join(escaped)

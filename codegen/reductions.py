@@ -1,0 +1,227 @@
+"""Reductions in `tbc.reference`'s fixed order: 16 partial results, then a binary tree.
+
+Element r of the reduced axes, counted row-major, belongs to partial result r mod 16. Where memory
+runs along the reduced axes, the 16 partial results are the lanes of one vector; elsewhere the lanes
+run along the results, and each partial result is a vector of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tbc import ops
+from tbc.codegen.elements import (
+    element_constant,
+    emit_binary,
+    narrow_float,
+    register_type,
+    widen_float,
+)
+from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.llvm_text import Val, const, lanes_of, vec
+from tbc.codegen.loops import Share, accesses, irregular, nest
+from tbc.dims import Dim, Expr, Symbol, product
+from tbc.indices import Index, split_index
+from tbc.ir import Value
+from tbc.program import Step, root_index
+from tbc.types import DType
+
+PARTIALS = 16
+UNROLLED = 64
+"""Up to this many elements are reduced in straight-line code when the lanes are the results."""
+
+_BINARY = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+
+
+class Reducer:
+    """Partial results of one reduction."""
+
+    def __init__(self, e: Emitter, anchor: Value):
+        op = anchor.op
+        assert isinstance(op, ops.Reduce)
+        self.e, self.op, self.x = e, op, anchor.args[0]
+        self.source = self.x.type.dtype
+        narrow = self.source in (DType.f16, DType.bf16)
+        self.dtype = DType.f32 if narrow else self.source
+        self.sizes = tuple(self.x.type.shape[a] for a in op.axes)
+        self.count = product(self.sizes)
+
+    @property
+    def identity(self) -> Val:
+        """What a partial result starts from."""
+        if self.op.kind in ("sum", "prod"):
+            return element_constant(self.dtype, 0 if self.op.kind == "sum" else 1)
+        low = self.op.kind == "max"
+        if self.dtype.is_float:
+            return element_constant(self.dtype, float("-inf") if low else float("inf"))
+        value = self.dtype.range[0 if low else 1]
+        return Val(
+            register_type(self.dtype),
+            str(value) if self.dtype is not DType.bool else ("false" if low else "true"),
+        )
+
+    def combine(self, a: Val, b: Val) -> Val:
+        """One step of the reduction."""
+        if self.dtype is DType.bool:
+            return self.e.f.op("or" if self.op.kind == "max" else "and", a, b)
+        return emit_binary(self.e.f, _BINARY[self.op.kind], self.dtype, a, b)
+
+    def tree(self, partials: Sequence[Val | None]) -> Val:
+        """The result of 16 partial results; those that are None hold the identity still."""
+        level = list(partials)
+        for stride in (8, 4, 2, 1):
+            level = [self._pair(level[i], level[i + stride]) for i in range(stride)]
+        return level[0] if level[0] is not None else self.identity
+
+    def _pair(self, a: Val | None, b: Val | None) -> Val | None:
+        if a is None or b is None:  # combining with the identity changes no partial result
+            return a if b is None else b
+        return self.combine(a, b)
+
+    def element(self, index: Index, position: Dim) -> Val:
+        """Element `position` of the reduced axes, for the result at `index`."""
+        value = self.e.element(self.x, self.source_index(index, position))
+        return widen_float(self.e.f, self.source, value)
+
+    def source_index(self, index: Index, position: Dim) -> Index:
+        """The index into the argument."""
+        inner = iter(split_index(position, self.sizes))
+        kept = iter(index)
+        axes = range(self.x.type.rank)
+        if self.op.keepdims:
+            along = list(index)
+            return tuple(next(inner) if a in self.op.axes else along[a] for a in axes)
+        return tuple(next(inner) if a in self.op.axes else next(kept) for a in axes)
+
+    def finish(self, result: Val) -> Val:
+        """The result in the reduction's own type."""
+        return narrow_float(self.e.f, self.source, result)
+
+
+def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
+    """A step whose anchor is a Reduce."""
+    reducer = Reducer(e, step.anchor)
+    domain = step.anchor.type.shape
+    along = _runs_along(e, reducer, domain)
+
+    def visit(index: Index) -> None:
+        with e.scope():
+            e.bind(step.anchor, reducer.finish(_reduce(reducer, index, along)))
+            place = root_index(step, index)
+            e.store(out, step.root, place, e.element(step.root, place))
+
+    def probe(index: Index) -> Iterator[Dim | None]:
+        yield out.address(step.root, root_index(step, index))
+        yield from accesses(e, step.root, root_index(step, index), step.anchor)
+        if not along:
+            first = Expr.of(Symbol("reduced", 0, None, reducer.count))
+            yield from accesses(e, reducer.x, reducer.source_index(index, first))
+
+    nest(e, domain, share, probe, visit, 1 if along else lanes)
+
+
+def _runs_along(e: Emitter, reducer: Reducer, domain: tuple[Dim, ...]) -> bool:
+    """Whether to put the lanes along the reduced axes: where that makes more loads regular."""
+    if isinstance(reducer.count, int) and reducer.count < PARTIALS:
+        return False
+    r = Symbol("probe", 0, None, reducer.count)
+    fixed = tuple(
+        0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d)) for a, d in enumerate(domain)
+    )
+    along = sum(
+        irregular(p, r) for p in accesses(e, reducer.x, reducer.source_index(fixed, Expr.of(r)))
+    )
+    if not domain or along == 0:
+        return True
+    inner = Symbol("probe", 0, None, domain[-1])
+    position = Expr.of(Symbol("reduced", 0, None, reducer.count))
+    index = (*fixed[:-1], 0 if domain[-1] == 1 else Expr.of(inner))
+    across = accesses(e, reducer.x, reducer.source_index(index, position))
+    return along < sum(irregular(p, inner) for p in across)
+
+
+def _reduce(reducer: Reducer, index: Index, along: bool) -> Val:
+    count = reducer.count
+    if isinstance(count, int) and count <= (PARTIALS if along else UNROLLED):
+        partials: list[Val | None] = [None] * PARTIALS
+        for r in range(count):
+            before = partials[r % PARTIALS]
+            start = reducer.identity if before is None else before
+            element = reducer.element(index, r)
+            start = reducer.e.f.splat(start, lanes_of(element.type)) if before is None else start
+            partials[r % PARTIALS] = reducer.combine(start, element)
+        return reducer.tree(partials)
+    return _along(reducer, index) if along else _across(reducer, index)
+
+
+def _along(reducer: Reducer, index: Index) -> Val:
+    """Lanes along the reduced axes: one vector of partial results."""
+    e, f, type = reducer.e, reducer.e.f, reducer.e.index_type
+    total = e.index(reducer.count)
+    rest = f.op("and", total, const(type, PARTIALS - 1))
+    whole = f.op("sub", total, rest)
+    start = f.splat(reducer.identity, PARTIALS)
+    r = Symbol(f.fresh("r"), 0, None, reducer.count)
+    with (
+        f.loop(const(type, 0), whole, PARTIALS, carried=[start]) as loop,
+        e.lanes_along(r, loop.index, PARTIALS),
+    ):
+        element = reducer.element(index, Expr.of(r))
+        element = f.splat(element, PARTIALS) if lanes_of(element.type) == 1 else element
+        loop.yield_(reducer.combine(loop.carried[0], element))
+    partials = loop.results[0]
+    if not (isinstance(reducer.count, int) and reducer.count % PARTIALS == 0):
+        partials = _tail(reducer, index, partials, whole, total)
+    return reducer.tree([f.extract(partials, lane) for lane in range(PARTIALS)])
+
+
+def _tail(reducer: Reducer, index: Index, partials: Val, whole: Val, total: Val) -> Val:
+    """The last, incomplete group of 16: element j is added to partial result j, through memory."""
+    e, f = reducer.e, reducer.e.f
+    elem = reducer.identity.type
+    memory_type = "i8" if elem == "i1" else elem
+    slots = f.alloca(memory_type, PARTIALS, 64)
+    wide = f.cast("zext", partials, vec(memory_type, PARTIALS)) if elem == "i1" else partials
+    f.store(wide, slots, 64)
+    r = Symbol(f.fresh("r"), 0, None, reducer.count)
+    with f.loop(whole, total) as loop, e.scope(**{r.name: loop.index}):
+        slot = f.offset(slots, f.op("sub", loop.index, whole), memory_type)
+        _into_slot(reducer, slot, memory_type, reducer.element(index, Expr.of(r)))
+    result = f.load(vec(memory_type, PARTIALS), slots, 64)
+    return f.cast("trunc", result, partials.type) if elem == "i1" else result
+
+
+def _into_slot(reducer: Reducer, slot: Val, memory_type: str, element: Val) -> None:
+    """Combine an element into a partial result that lies in memory."""
+    f = reducer.e.f
+    lanes = lanes_of(element.type)
+    size = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}.get(memory_type, 8)
+    before = f.load(vec(memory_type, lanes), slot, size)
+    boolean = reducer.dtype is DType.bool
+    after = reducer.combine(f.cast("trunc", before, element.type) if boolean else before, element)
+    f.store(f.cast("zext", after, before.type) if boolean else after, slot, size)
+
+
+def _across(reducer: Reducer, index: Index) -> Val:
+    """Lanes along the results: each partial result is a vector in memory."""
+    e, f, type = reducer.e, reducer.e.f, reducer.e.index_type
+    lanes = e.lanes
+    elem = reducer.identity.type
+    memory_type = "i8" if elem == "i1" else elem
+    slots = f.alloca(vec(memory_type, lanes), PARTIALS, 64)
+    start = f.splat(reducer.identity, lanes)
+    stored = f.cast("zext", start, vec(memory_type, lanes)) if elem == "i1" else start
+    slot_type = vec(memory_type, lanes)
+    for number in range(PARTIALS):
+        f.store(stored, f.offset(slots, const(type, number), slot_type), 1)
+    r = Symbol(f.fresh("r"), 0, None, reducer.count)
+    with f.loop(const(type, 0), e.index(reducer.count)) as loop, e.scope(**{r.name: loop.index}):
+        slot = f.op("and", loop.index, const(type, PARTIALS - 1))
+        element = reducer.element(index, Expr.of(r))
+        element = f.splat(element, lanes) if lanes_of(element.type) != lanes else element
+        _into_slot(reducer, f.offset(slots, slot, slot_type), memory_type, element)
+    partials: list[Val | None] = []
+    for number in range(PARTIALS):
+        loaded = f.load(slot_type, f.offset(slots, const(type, number), slot_type), 1)
+        partials.append(f.cast("trunc", loaded, vec("i1", lanes)) if elem == "i1" else loaded)
+    return reducer.tree(partials)

@@ -1,0 +1,87 @@
+"""A step as one LLVM function: `(out, reads…, dims, part, parts)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tbc import ops
+from tbc.codegen.dot_steps import emit_dot_step
+from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.llvm_text import Function, Module, const
+from tbc.codegen.loops import Share, emit_loops
+from tbc.codegen.matmul import emit_matmul
+from tbc.codegen.reductions import emit_reduction
+from tbc.constants import value_of
+from tbc.dims import Symbol
+from tbc.ir import Value, topological
+from tbc.program import Buffer, Step
+from tbc.target import Target
+
+ATTRIBUTES = 'nounwind "no-builtins"'
+PACKED = (ops.PackedDot, ops.PackedGroupedDot)
+
+
+def is_hand_shaped(step: Step) -> bool:
+    """Whether a step's code is already scheduled, so that LLVM's pass pipeline would only harm."""
+    return isinstance(step.anchor.op, PACKED)
+
+
+def emit_step(
+    module: Module,
+    name: str,
+    step: Step,
+    buffers: Mapping[Value, Buffer],
+    out: Buffer,
+    symbols: Sequence[Symbol],
+    target: Target,
+) -> None:
+    """Add the function `name` that does a part of a step.
+
+    Its arguments: the output, what the step reads in order, the call's dims, part and parts.
+    """
+    index = f"i{target.index_bits}"
+    reads = [("ptr noalias readonly", f"r{i}") for i in range(len(step.reads))]
+    args = [("ptr noalias", "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
+    f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=ATTRIBUTES)
+    pointer, *read_pointers, dims, part, parts = f.args
+    memory = {
+        value: Memory(read, buffers[value].order)
+        for value, read in zip(step.reads, read_pointers, strict=True)
+    }
+    e = Emitter(f, index, memory)
+    for number, symbol in enumerate(symbols):
+        place = f.offset(dims, const(index, number), index)
+        e.bind_symbol(symbol.name, f.load(index, place, target.index_bits // 8))
+    destination = Memory(pointer, out.order)
+    lanes = max(target.vector_bytes // 4, 1)
+    share = Share(part, parts)
+    match step.anchor.op:
+        case ops.PackedDot() | ops.PackedGroupedDot():
+            emit_dot_step(e, step, destination, share, target)
+        case ops.MatMul() if step.copy_to is None:
+            emit_matmul(e, step, destination, share, lanes)
+        case ops.Reduce() if step.copy_to is None:
+            emit_reduction(e, step, destination, share, lanes)
+        case _:
+            emit_loops(e, step, destination, share, lanes)
+    f.finish()
+
+
+def signature(
+    step: Step, buffers: Mapping[Value, Buffer], out: Buffer, symbols: Sequence[Symbol]
+) -> str:
+    """A text that is equal for steps whose code is equal, whatever they read and write."""
+    reads = {v: i for i, v in enumerate(step.reads)}
+    inside = topological([step.root], stop=lambda v: v in reads or v.is_constant)
+    local = {v: i for i, v in enumerate(inside)}
+    lines = [str([str(s) for s in symbols]), str(out.order), str(step.copy_to is None)]
+    for value in inside:
+        if value in reads:
+            what = f"read {reads[value]} {buffers[value].order}"
+        elif value.is_constant and value.type.size == 1:
+            what = f"constant {value_of(value).tobytes().hex()}"
+        else:
+            what = f"{value.op} {[local[a] for a in value.args if a in local]}"
+        mark = " anchor" if value is step.anchor else ""
+        lines.append(f"{local[value]}: {value.type} {what}{mark}")
+    return "\n".join(lines)

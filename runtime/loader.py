@@ -1,0 +1,254 @@
+"""Compiled models as Python objects: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tbc.errors import IncompatibleArtifact, InternalError
+from tbc.runtime import dims as shapes
+from tbc.runtime import structs
+
+_AMX_INT8 = 1 << 6
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a model: its name, element type, and dimensions as text."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[shapes.Dim, ...]
+
+
+class Model:
+    """A compiled model in this process. Safe to run from several threads at once.
+
+    Attributes:
+        name: the model's name.
+        target: what it was compiled for, as the user wrote it.
+        inputs, outputs: the tensors, in order.
+        symbols: (name, lowest, highest) of every dimension that the shapes of the inputs decide.
+        state_size: bytes of the state that `run` carries from call to call; mostly 0.
+    """
+
+    def __init__(self, address: int, cpu_bits: int, weights: object = None, owner: object = None):
+        """The model whose `tbc_model` lies at `address`.
+
+        Args:
+            address: of a structure as in tbc.h.
+            cpu_bits: what this CPU can do, as in tbc.h.
+            weights: the bytes of its weights file, if it has one; anything with a buffer.
+            owner: kept as long as this object, because it keeps the code in memory.
+
+        Raises:
+            IncompatibleArtifact: made for another tbc.h, another CPU, or other weights.
+        """
+        # Of a structure of another ABI only the first field may be read.
+        abi = ctypes.c_uint32.from_address(address).value
+        if abi != structs.ABI:
+            raise IncompatibleArtifact(f"the model has ABI {abi}; this tbc has {structs.ABI}")
+        raw = structs.Model.from_address(address)
+        self._owner, self._raw = owner, raw
+        self.name = raw.name.decode()
+        self.target = raw.target.decode()
+        missing = raw.cpu_bits & ~cpu_bits
+        if missing or (raw.cpu_bits & _AMX_INT8 and not _may_use_tiles()):
+            reason = f"compiled for {self.target}, whose instructions this CPU lacks"
+            raise IncompatibleArtifact(f"{reason} (bits {missing or _AMX_INT8:#x} of tbc.h)")
+        self.inputs = tuple(_tensor(raw.inputs[i]) for i in range(raw.n_inputs))
+        self.outputs = tuple(_tensor(raw.outputs[i]) for i in range(raw.n_outputs))
+        listed = (raw.symbols[i] for i in range(raw.n_symbols))
+        self.symbols = tuple((s.name.decode(), int(s.lo), int(s.hi)) for s in listed)
+        self.state_size = int(raw.state_size)
+        self._run = structs.RUN(raw.run)
+        self._output_shape = structs.OUTPUT_SHAPE(raw.output_shape)
+        self._weights = None if weights is None else self._checked(weights)
+        if self._weights is None and raw.weights is None and raw.weights_size:
+            raise IncompatibleArtifact(f"the weights of '{self.name}' are absent")
+        self._arenas: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray[Any, Any]],
+        state: np.ndarray[Any, np.dtype[np.uint8]] | None = None,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """The outputs by name.
+
+        Args:
+            feeds: an array for every input name, of its dtype and with dimensions that fit;
+                C-contiguous arrays are read where they are, others copied.
+            state: from `new_state`, read and written; needed where `state_size` is not 0.
+
+        Raises:
+            ValueError: a name, dtype or shape is wrong, or a value is one the model cannot take.
+        """
+        arrays = self._arrays(feeds)
+        named = [(t.name, t.dims, a.shape) for t, a in zip(self.inputs, arrays, strict=True)]
+        values = list(shapes.bind(self.symbols, named).values())
+        call = structs.Call()
+        call.inputs = _pointers(arrays)
+        call.dims = (ctypes.c_size_t * len(values))(*values) if values else None
+        call.weights = None if self._weights is None else _address(self._weights)
+        if self.state_size:
+            if state is None or state.nbytes != self.state_size:
+                raise ValueError(f"'{self.name}' needs a state of {self.state_size} bytes")
+            call.state = _address(state)
+        outputs = [self._output(call, i, tensor) for i, tensor in enumerate(self.outputs)]
+        call.outputs = _pointers(outputs)
+        arena = self._take_arena()
+        try:
+            call.arena = _address(arena)
+            self._check(self._run(ctypes.byref(call)))
+        finally:
+            with self._lock:
+                self._arenas.append(arena)
+        return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
+
+    def new_state(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """A fresh state for `run`, all zeros, aligned as the model wants it."""
+        state = _aligned(self.state_size, self._raw.align)
+        state[:] = 0
+        return state
+
+    def _arrays(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """The inputs in order, C-contiguous."""
+        names = [tensor.name for tensor in self.inputs]
+        if wrong := [name for name in feeds if name not in names]:
+            raise ValueError(f"'{self.name}' has no input '{wrong[0]}'; it has {names}")
+        if missing := [name for name in names if name not in feeds]:
+            raise ValueError(f"no array for the inputs {missing}")
+        arrays = []
+        for tensor in self.inputs:
+            array = np.asarray(feeds[tensor.name])
+            if array.dtype != tensor.dtype:
+                message = f"input '{tensor.name}' has dtype {array.dtype}, not {tensor.dtype}"
+                raise ValueError(message)
+            arrays.append(np.require(array, requirements=["C", "ALIGNED"]))
+        return arrays
+
+    def _output(self, call: structs.Call, index: int, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """An array of the shape that output `index` has in this call."""
+        sizes = (ctypes.c_size_t * max(len(tensor.dims), 1))()
+        self._check(self._output_shape(ctypes.byref(call), index, sizes))
+        return np.empty(tuple(sizes[: len(tensor.dims)]), tensor.dtype)
+
+    def _take_arena(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """An arena that no other call uses; returned to the pool by `run`."""
+        with self._lock:
+            if self._arenas:
+                return self._arenas.pop()
+        return _aligned(int(self._raw.arena_size), self._raw.align)
+
+    def _checked(self, weights: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The weights, if they are this model's, where the code may read them."""
+        data = np.frombuffer(weights, np.uint8)
+        if data.nbytes != self._raw.weights_size or zlib.crc32(data.data) != self._raw.weights_sum:
+            raise IncompatibleArtifact(f"these are not the weights of '{self.name}'")
+        if _address(data) % self._raw.align:
+            copy = _aligned(data.nbytes, self._raw.align)
+            copy[:] = data
+            return copy
+        return data
+
+    def _check(self, status: int) -> None:
+        """Nothing if the status is TBC_OK, else the error it stands for."""
+        match status:
+            case structs.OK:
+                return
+            case structs.ERROR_DIM:
+                raise ValueError(f"'{self.name}' was not compiled for dimensions of this size")
+            case structs.ERROR_VALUE:
+                raise ValueError(f"an input of '{self.name}' holds a value it cannot accept")
+            case structs.ERROR_ABI | structs.ERROR_CPU | structs.ERROR_WEIGHTS:
+                raise IncompatibleArtifact(
+                    f"'{self.name}' does not fit this machine or its weights"
+                )
+        raise InternalError(f"'{self.name}' returned status {status}")
+
+
+def load(path: str | Path, cpu_bits: int, weights: str | Path | None = None) -> Model:
+    """The model in a shared library, or the first of its variants that this CPU can run.
+
+    Args:
+        path: a .so, .dylib or .dll made by tbc for this system.
+        cpu_bits: what this CPU can do, as in tbc.h.
+        weights: the weights file; by default `<name>.weights` beside the library.
+
+    Raises:
+        IncompatibleArtifact: not such a library, or nothing in it fits this machine.
+    """
+    path = Path(path).absolute()
+    try:
+        library = ctypes.CDLL(str(path))
+        table = ctypes.c_void_p.in_dll(library, "tbc_models")
+    except (OSError, ValueError) as error:
+        reason = f"this is not a model that this machine can load: {error}"
+        raise IncompatibleArtifact(reason, file=str(path)) from error
+    found: IncompatibleArtifact | None = None
+    for address in _until_null(ctypes.addressof(table)):
+        try:
+            return Model(address, cpu_bits, _weights_file(address, path, weights), library)
+        except IncompatibleArtifact as error:
+            found = found or error
+    found = found or IncompatibleArtifact("the library holds no model")
+    raise found.at(file=str(path))
+
+
+def _until_null(address: int) -> list[int]:
+    """The pointers at `address`, up to a NULL."""
+    pointers = []
+    while pointer := ctypes.c_void_p.from_address(address).value:
+        pointers.append(pointer)
+        address += ctypes.sizeof(ctypes.c_void_p)
+    return pointers
+
+
+def _weights_file(address: int, library: Path, weights: str | Path | None) -> object:
+    """The weights file, mapped; None for a model that holds its weights."""
+    raw = structs.Model.from_address(address)
+    if raw.abi != structs.ABI or raw.weights is not None or raw.weights_size == 0:
+        return None
+    path = Path(weights) if weights else library.parent / f"{raw.name.decode()}.weights"
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise IncompatibleArtifact(f"the weights cannot be read: {error}") from error
+
+
+def _tensor(raw: structs.Tensor) -> Tensor:
+    return Tensor(raw.name.decode(), structs.DTYPES[raw.dtype], shapes.split(raw.dims.decode()))
+
+
+def _aligned(size: int, align: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """`size` bytes at a multiple of `align`."""
+    room = np.empty(size + align, np.uint8)
+    start = -_address(room) % align
+    return room[start : start + size]
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def _pointers(arrays: list[np.ndarray[Any, Any]]) -> Any:
+    return (ctypes.c_void_p * len(arrays))(*map(_address, arrays))
+
+
+def _may_use_tiles() -> bool:
+    """Whether this process may use AMX, which Linux grants on request."""
+    if not sys.platform.startswith("linux"):
+        return True
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)

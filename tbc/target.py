@@ -1,0 +1,291 @@
+"""Targets: what `--target`, `--mcpu` and `--mattr` mean, as data that emitters can ask.
+
+Nothing here needs LLVM. `native` is resolved by `codegen.machine`, which can ask the CPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tbc.cpus import CPUS, IMPLIES, apply, implied
+from tbc.errors import BadTarget
+from tbc.target_names import (
+    ALIASES,
+    CPU_FEATURES,
+    TARGETS,
+    NamedTarget,
+    arch_of,
+    canonical,
+    is_triple,
+)
+
+__all__ = ["CPU_FEATURES", "TARGETS", "NamedTarget", "Target", "adjust", "make", "parse"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What code is compiled for; made by `parse`, `adjust` and `make` only."""
+
+    name: str
+    """As the user wrote it."""
+    triple: str
+    cpu: str
+    """LLVM's name of the CPU or level."""
+    features: frozenset[str]
+    """The features in `tbc.cpus.RELEVANT` that are on, with those they imply."""
+    attrs: str
+    """LLVM's feature string, relative to `cpu`."""
+    float_abi: str
+    """How floats are passed: "soft" or "hard" where the architecture has both, else ""."""
+
+    @property
+    def arch(self) -> str:
+        """The architecture family: "x86", "aarch64", "arm", "riscv", "wasm", "s390x", …."""
+        return arch_of(self.triple).family
+
+    @property
+    def index_bits(self) -> int:
+        """The bits of a pointer and of `size_t`."""
+        return arch_of(self.triple).bits
+
+    @property
+    def little_endian(self) -> bool:
+        """Whether the first byte of an integer is its lowest."""
+        return arch_of(self.triple).little
+
+    @property
+    def os(self) -> str:
+        """The operating system; "none" on bare metal and in a plain wasm module."""
+        system = re.match(r"[a-z]*", self.triple.split("-")[2])
+        name = system[0] if system else ""
+        return {"": "none", "elf": "none", "unknown": "none", "macosx": "macos"}.get(name, name)
+
+    @property
+    def object_format(self) -> str:
+        """The format of object files: "elf", "coff", "macho" or "wasm"."""
+        if self.arch == "wasm":
+            return "wasm"
+        return {"windows": "coff", "macos": "macho", "ios": "macho"}.get(self.os, "elf")
+
+    @property
+    def vector_bytes(self) -> int:
+        """The width of IEEE float32 vectors in bytes; 4 means scalar.
+
+        Scalar on all 32-bit Arm: the float vectors of its NEON and its MVE flush denormals.
+        """
+        widths = {
+            "x86": {"avx512f": 64, "avx": 32, "sse2": 16},
+            "aarch64": {"neon": 16},
+            "riscv": {"zvl512b": 64, "zvl256b": 32, "zvl128b": 16},
+            "wasm": {"simd128": 16},
+            "s390x": {"vector-enhancements-1": 16},
+            "powerpc": {"vsx": 16},
+            "loongarch": {"lasx": 32, "lsx": 16},
+        }.get(self.arch, {})
+        if self.arch == "riscv" and "zve32f" not in self.features:
+            return 4
+        return next((width for feature, width in widths.items() if feature in self.features), 4)
+
+    @property
+    def float_bits(self) -> int:
+        """The widest float that the hardware computes with: 64, 32, or 0 for none."""
+        names = {"arm": ("fp64", "vfp2sp"), "riscv": ("d", "f")}.get(self.arch)
+        if names is None:
+            return 64
+        return 64 if names[0] in self.features else 32 if names[1] in self.features else 0
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether a fused multiply-add is one instruction."""
+        need = {"x86": "fma", "arm": "vfp4d16sp", "riscv": "f", "wasm": "", "mips": "", "sparc": ""}
+        feature = need.get(self.arch)
+        return feature is None or feature in self.features
+
+    @property
+    def has_half(self) -> bool:
+        """Whether conversions between float16 and float32 are instructions."""
+        feature = {"x86": "f16c", "arm": "fp16", "riscv": "zfhmin"}.get(self.arch, "")
+        return self.arch == "aarch64" or (feature in self.features and self.float_bits > 0)
+
+    @property
+    def abi(self) -> str:
+        """The name of the calling convention where the triple does not decide it, else ""."""
+        if self.arch != "riscv":
+            return ""
+        base = "lp64" if self.index_bits == 64 else "ilp32"
+        return base + ("d" if "d" in self.features else "f" if "f" in self.features else "")
+
+    @property
+    def cpu_bits(self) -> int:
+        """The bits of tbc.h that code for this target needs, and that such a CPU has."""
+        rows = CPU_FEATURES.get("arm" if self.arch == "aarch64" else self.arch, ())
+        return sum(1 << bit for _, bit, features in rows if features[0] in self.features)
+
+
+def _family(triple: str) -> str:
+    """The key of `CPUS` for a triple."""
+    arch = arch_of(triple)
+    keys = {"x86": ("i686", "x86_64"), "riscv": ("riscv32", "riscv64")}.get(arch.family)
+    return arch.family if keys is None else keys[arch.bits // 64]
+
+
+def _cpu_features(triple: str, cpu: str) -> set[str]:
+    """What a CPU has by itself; BadTarget if LLVM has no CPU of that name for the triple."""
+    arch, family = arch_of(triple), _family(triple)
+    known = CPUS["x86_64"] | CPUS["i686"] if family == "i686" else CPUS[family]
+    if cpu not in known:
+        raise BadTarget(f"{family} has no CPU called '{cpu}'", hint=_closest(cpu, known))
+    names = known[cpu]
+    if arch.family == "arm" and cpu == "generic":
+        # LLVM adds what the architecture version in the triple has, but only to the generic CPU.
+        version = re.sub(r"^(arm|thumb)(eb)?|eb$", "", triple.partition("-")[0])
+        names = _ARM_VERSIONS.get(version, names)
+    return set().union(*(implied(arch.family, name) for name in names.split()))
+
+
+_ARM_VERSIONS = {
+    "v6": "dsp",
+    "v7": "dsp neon",
+    "v7a": "dsp neon",
+    "v7m": "hwdiv",
+    "v7em": "hwdiv dsp",
+    "v8": "hwdiv dsp fp-armv8d16sp neon",
+    "v8a": "hwdiv dsp fp-armv8d16sp neon",
+    "v8m.base": "hwdiv",
+    "v8m.main": "hwdiv",
+    "v8.1m.main": "hwdiv",
+}
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    """A hint with the names that look like `word`, or ""."""
+    names = [name for name in dict.fromkeys(known) if name != word]
+    return ", ".join(difflib.get_close_matches(word, names, n=4, cutoff=0.5))
+
+
+def _changes(arch: str, text: str, what: str) -> list[str]:
+    """`+a-b` or `+a,-b`, with short names spelled out; BadTarget if `what` has no such feature."""
+    known = {**{name: name for name in IMPLIES[arch]}, **ALIASES.get(arch, {})}
+    one = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    changes: list[str] = []
+    while text := text.lstrip(","):
+        match = re.match(rf"([+-])({one or '(?!)'})(?=[-+,]|$)", text)
+        if match is None:
+            word = re.split(r"[+,]", text[1:])[0]
+            names = [*known, *(n.name.removeprefix(f"{what}-") for n in TARGETS)]
+            reason = f"{what} has no feature, and no variant, called '{word}'"
+            raise BadTarget(reason, hint=_closest(word, names))
+        changes += [match[1] + name for name in known[match[2]].split()]
+        text = text[match.end() :]
+    return changes
+
+
+_OFF = {"arm": ("neon", "mve.fp")}
+"""Features that stay off unless asked for: their float32 arithmetic flushes denormals."""
+
+_NEEDED = {"x86": "sse2", "aarch64": "neon"}
+"""What the calling convention, or tbc's arithmetic, cannot do without."""
+
+
+def make(name: str, triple: str, cpu: str, changes: list[str]) -> Target:
+    """The target of a triple, a CPU and feature changes (`+f`, `-f`); BadTarget if they clash."""
+    arch = arch_of(triple).family
+    own = _cpu_features(triple, cpu)
+    off = [f"-{f}" for f in _OFF.get(arch, ()) if f in apply(arch, own, changes)]
+    changes = [*(f for f in off if f"+{f[1:]}" not in changes), *changes]
+    features = apply(arch, own, changes)
+    needed = _NEEDED.get(arch, "")
+    if needed and needed not in features:
+        raise BadTarget(f"{name}: tbc needs {needed} on {arch}", hint=f"{name}+{needed}")
+    vectors = [f[1:] for f in changes if f.startswith("+zvl")]
+    if vectors and "zve32x" not in features:
+        raise BadTarget(
+            f"{name}: {vectors[-1]} is the size of vectors, and there are none", hint="+v"
+        )
+    if arch == "arm" and triple.endswith("hf") and "vfp2sp" not in features:
+        if "vfp2sp" not in own:
+            raise BadTarget(f"{name} passes floats in registers that {cpu} lacks", hint="--mcpu")
+        triple = triple.removesuffix("hf")
+    hard = {"arm": triple.endswith("hf"), "riscv": "f" in features}.get(arch)
+    float_abi = "" if hard is None else "hard" if hard else "soft"
+    return Target(name, triple, cpu, features, ",".join(changes), float_abi)
+
+
+def adjust(target: Target, text: str, name: str = "") -> Target:
+    """The target with features switched on and off: `+vnni-amx-int8`, or LLVM's `+a,-b`."""
+    before = [change for change in target.attrs.split(",") if change]
+    changes = before + _changes(target.arch, text, name or target.name)
+    return make(name or target.name + text, target.triple, target.cpu, changes)
+
+
+def _of_cpu(cpu: str) -> NamedTarget | None:
+    """The target that a CPU's own name stands for, if it is one that says which system it runs."""
+    system = "unknown-linux-gnu"
+    if cpu == "generic" or cpu.startswith("generic-"):
+        return None
+    if cpu in CPUS["x86_64"] or cpu in CPUS["s390x"]:
+        arch = "x86_64" if cpu in CPUS["x86_64"] else "s390x"
+    elif cpu in CPUS["aarch64"]:
+        arch = "aarch64"
+        system = {"apple-m": "apple-macosx11.0.0", "apple-a": "apple-ios14.0.0"}.get(
+            cpu[:7], system
+        )
+    elif cpu in CPUS["arm"] and re.match(r"cortex-a\d", cpu):
+        arch, system = "armv7a", "unknown-linux-gnueabihf"
+    elif cpu in CPUS["riscv64"] or cpu in CPUS["riscv32"]:
+        arch = "riscv64" if cpu in CPUS["riscv64"] else "riscv32"
+        if "d" not in _cpu_features(f"{arch}-{system}", cpu):
+            system = "unknown-none-elf"
+    else:
+        return None
+    return NamedTarget(cpu, f"{arch}-{system}", cpu, "", "")
+
+
+def _of_isa(name: str) -> NamedTarget | None:
+    """The target of a RISC-V string such as rv32imac or rv64gc_zba_zbb."""
+    match = re.fullmatch(r"rv(32|64)i?([a-z]*)((?:_z[a-z0-9]+)*)", name)
+    if match is None:
+        return None
+    letters = match[2].replace("g", "mad")
+    attrs = ",".join("+" + f for f in [*letters, *match[3].split("_")[1:]])
+    system = "unknown-linux-gnu" if match[1] == "64" and "d" in letters else "unknown-none-elf"
+    return NamedTarget(name, f"riscv{match[1]}-{system}", f"generic-rv{match[1]}", attrs, "")
+
+
+def _base(name: str) -> tuple[NamedTarget, str]:
+    """What the name starts with, and the `+feature-feature` that follow; BadTarget if unknown."""
+    triple, plus, more = name.partition("+")
+    if is_triple(triple) and all(name != named.name for named in TARGETS):
+        triple = canonical(triple)
+        return NamedTarget(name, triple, arch_of(triple).cpu, "", ""), plus + more
+    cuts = [len(name), *(m.start() for m in reversed(list(re.finditer("[+-]", name))))]
+    for cut in cuts:
+        head = name[:cut]
+        named = next((named for named in TARGETS if named.name == head), None)
+        if found := named or _of_cpu(head) or _of_isa(head):
+            return found, name[cut:]
+    cpus = [cpu for cpus in CPUS.values() for cpu in cpus if _of_cpu(cpu)]
+    known = ["native", *(named.name for named in TARGETS), *cpus]
+    hint = _closest(name, known) or "`tbc targets` lists them"
+    raise BadTarget(f"there is no target called '{name}'", hint=hint)
+
+
+def parse(name: str, mcpu: str = "", mattr: str = "") -> Target:
+    """The target that `--target`, `--mcpu` and `--mattr` describe.
+
+    Args:
+        name: a friendly name, a CPU, a RISC-V string or an LLVM triple; `+f` and `-f` may follow.
+        mcpu: LLVM's name of a CPU, in place of the one that `name` implies.
+        mattr: LLVM's features, as in `+dotprod,-sve`.
+
+    Raises:
+        BadTarget: a part of it is unknown (with close matches as the hint), or they do not fit.
+    """
+    base, suffix = _base(name)
+    arch = arch_of(base.triple).family
+    text = [base.attrs, suffix, mattr]
+    changes = [change for part in text for change in _changes(arch, part, base.name)]
+    return make(name, base.triple, mcpu or base.cpu, changes)

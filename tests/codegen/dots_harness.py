@@ -1,0 +1,312 @@
+"""Low-bit dots as functions: their text, calls that try them, and what a call must leave behind."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc import reference
+from tbc.codegen.dots import emit_dot, emit_grouped_dot
+from tbc.codegen.llvm_text import Function, Module, Val
+from tbc.kernels import Kernel
+from tbc.layout import Layout
+from tbc.ops import Dot, GroupedDot
+from tbc.target import Target
+from tbc.types import DType
+
+Array = npt.NDArray[Any]
+SENTINEL = 0x5A
+"""The byte that fills the results before a call: what a kernel must not touch keeps it."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A function of `kernel` for one k, in groups of `group` if that is not 0."""
+
+    kernel: Kernel
+    k: int
+    group: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel.name}_k{self.k}_g{self.group}"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.kernel.code, self.group)
+
+    def emit(self, module: Module, target: Target) -> None:
+        """void name(x, packed, scales, xsum, out, ldo, m_lo, m_hi, block_lo, block_hi)."""
+        index = f"i{target.index_bits}"
+        pointers = [("ptr noalias", n) for n in ("x", "packed", "scales", "xsum", "out")]
+        sizes = [(index, n) for n in ("ldo", "m_lo", "m_hi", "block_lo", "block_hi")]
+        f = Function(module, self.name, [*pointers, *sizes], linkage="")
+        x, packed, scales, xsum, out, ldo, m_lo, m_hi, block_lo, block_hi = f.args
+
+        def store(f: Function, m: Val, n: Val, acc: Val) -> None:
+            place = f.op("add", f.op("mul", m, ldo), n)
+            f.store(acc, f.offset(out, place, "i32"), 4)
+
+        common: dict[str, Any] = {
+            "target": target,
+            "x": x,
+            "x_stride": self.layout.padded_k(self.k),
+            "packed": packed,
+            "m_lo": m_lo,
+            "m_hi": m_hi,
+            "block_lo": block_lo,
+            "block_hi": block_hi,
+            "epilogue": store,
+            "index": index,
+        }
+        if self.group:
+            sums = None if self.kernel.activations is DType.f32 else xsum
+            extra = {"scales": scales, "xsum": sums}
+            emit_grouped_dot(f, self.kernel, self.layout, self.k, **extra, **common)
+        else:
+            emit_dot(f, self.kernel, self.layout, self.k, **common)
+        f.finish()
+
+
+def module_text(specs: Sequence[Spec], target: Target) -> str:
+    """All functions in one module."""
+    module = Module(target.triple)
+    for spec in specs:
+        spec.emit(module, target)
+    return module.text()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its arrays, the ranges of rows and blocks, and the results' expected bytes."""
+
+    spec: Spec
+    x: Array
+    packed: Array
+    scales: Array
+    xsum: Array
+    ranges: tuple[int, int, int, int]
+    expected: Array
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        return self.x, self.packed, self.scales, self.xsum
+
+
+def raw_sums(code: str, x: Array, w: Array) -> Array:
+    """Sums over the stored codes for i8, over the weights for f32: what `emit_dot` yields."""
+    if x.dtype == np.float32:
+        return reference.evaluate(Dot(), [x, w])
+    codes = w + 1 if code == "i2" else w > 0
+    return (x.astype(np.int64) @ codes.astype(np.int64).T).astype(np.int32)
+
+
+def make_call(
+    spec: Spec,
+    x: Array,
+    w: Array,
+    scales: Array | None = None,
+    ranges: tuple[int, int, int, int] | None = None,
+) -> Call:
+    """The call for x[m, k] and w[n, k]; with `scales` f32 [n, groups] of a grouped one."""
+    (m, k), n, layout = x.shape, len(w), spec.layout
+    group = layout.group or k
+    blocks = layout.blocks(n)
+    filler = 0 if layout.code == "i2" else -1
+    w_full = np.full((blocks * 16, k), filler, np.int8)
+    w_full[:n] = w
+    padded = np.zeros((m, k // group, layout.padded_k(group)), x.dtype)
+    padded[:, :, :group] = x.reshape(m, k // group, group)
+    xsum = x.reshape(m, k // group, group).sum(-1, dtype=np.int32) if x.dtype == np.int8 else x[:0]
+    block_scales = np.zeros(0, np.float32)
+    if scales is None:
+        full = raw_sums(layout.code, x, w_full)
+    else:
+        s_full = np.zeros((blocks * 16, k // group), np.float32)
+        s_full[:n] = scales
+        full = reference.evaluate(GroupedDot(), [x, w_full, s_full])
+        block_scales = np.ascontiguousarray(s_full.reshape(blocks, 16, -1).transpose(0, 2, 1))
+    ranges = ranges or (0, m, 0, blocks)
+    expected = np.full(full.nbytes, SENTINEL, np.uint8).view(full.dtype).reshape(full.shape)
+    part = slice(ranges[0], ranges[1]), slice(ranges[2] * 16, ranges[3] * 16)
+    expected[part] = full[part]
+    flat = padded.reshape(m, layout.padded_k(k))
+    return Call(spec, flat, layout.pack(w), block_scales, xsum, ranges, expected)
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def fills(spec: Spec, rng: np.random.Generator, special: bool) -> Iterator[tuple[Any, Any]]:
+    """Endless (activations, weights) as functions of a shape: random ones and extremes.
+
+    `special` floats have infinities and NaNs among them.
+    """
+    trits = spec.kernel.code == "i2"
+    values = [-1, 0, 1] if trits else [-1, 1]
+
+    def weights(shape: tuple[int, int]) -> Array:
+        return rng.choice(values, shape).astype(np.int8)
+
+    def const(value: int) -> Any:
+        return lambda shape: np.full(shape, value, np.int8)
+
+    def integers(shape: tuple[int, int]) -> Array:
+        return rng.integers(-128, 128, shape).astype(np.int8)
+
+    def extremes(shape: tuple[int, int]) -> Array:
+        return rng.choice([-128, 127], shape).astype(np.int8)
+
+    def floats(shape: tuple[int, int]) -> Array:
+        x = rng.standard_normal(shape) * 10.0 ** rng.integers(-40, 20, shape)
+        return np.where(rng.random(shape) < 0.1, -0.0, x).astype(np.float32)
+
+    def specials(shape: tuple[int, int]) -> Array:
+        odd = rng.choice([np.inf, -np.inf, np.nan, 1e-42, -0.0], shape)
+        return np.where(rng.random(shape) < 0.02, odd, floats(shape)).astype(np.float32)
+
+    if spec.kernel.activations is DType.f32:
+        last = specials if special else floats
+        pairs = [
+            (floats, weights),
+            (floats, const(-1)),
+            (floats, const(values[1])),
+            (last, weights),
+        ]
+    else:
+        bounds = itertools.product((-128, 127), values)
+        pairs = [
+            (integers, weights),
+            (extremes, weights),
+            *((const(a), const(b)) for a, b in bounds),
+        ]
+    return itertools.cycle(pairs)
+
+
+def calls(spec: Spec, seed: int, special: bool = False) -> list[Call]:
+    """Shapes around the kernel's tile, with every fill among them; parts of a range; nothing."""
+    kernel, rng = spec.kernel, np.random.default_rng(seed)
+    rows = sorted({0, 1, 2, kernel.mr - 1, kernel.mr, kernel.mr + 1, 2 * kernel.mr + 1})
+    sizes = sorted({1, 15, 16, 17, 16 * kernel.nr, 16 * kernel.nr + 1, 32 * kernel.nr + 19})
+    shapes = [*itertools.product(rows[1:3], sizes), *itertools.product(rows, sizes[-2:])]
+    made = []
+
+    def add(m: int, n: int, ranges: tuple[int, int, int, int] | None = None) -> None:
+        make_x, make_w = next(source)
+        dtype = spec.kernel.activations.numpy
+        x, w = make_x((m, spec.k)).astype(dtype), make_w((n, spec.k))
+        scales = None
+        if spec.group:
+            scales = rng.standard_normal((n, spec.k // spec.group)).astype(np.float32)
+        made.append(make_call(spec, x, w, scales, ranges))
+
+    source = fills(spec, rng, special)
+    for m, n in shapes:
+        add(m, n)
+    m, n = kernel.mr + 3, 16 * (kernel.nr + 3)
+    for ranges in ((1, m - 1, 1, kernel.nr + 2), (m, m, 0, 2), (0, m, 3, 3), (2, 3, 2, 3)):
+        add(m, n, ranges)
+    return made
+
+
+# -- running --------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """Memory that ends where a page begins which nobody may touch."""
+
+    def __init__(self, size: int):
+        page = mmap.PAGESIZE
+        self._size = -(-size // page) * page
+        self._map = mmap.mmap(-1, self._size + page)
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        libc = ctypes.CDLL(None)
+        assert libc.mprotect(ctypes.c_void_p(self._start + self._size), page, 0) == 0
+
+    def place(self, array: Array) -> int:
+        """The address of a copy of the array that ends at the end."""
+        at = self._size - array.nbytes
+        self._map[at : self._size] = array.tobytes()
+        return self._start + at
+
+    def last(self, like: Array) -> Array:
+        """An array of the last bytes."""
+        count = like.size
+        return np.frombuffer(
+            self._map[self._size - like.nbytes : self._size], like.dtype, count
+        ).reshape(like.shape)
+
+
+class NativeRunner:
+    """Runs calls in this process, every buffer before a guard page."""
+
+    def __init__(self) -> None:
+        self._buffers = [Guarded(1 << 20) for _ in range(5)]
+
+    def __call__(self, address: int, call: Call) -> Array:
+        """What the function leaves in the results."""
+        kinds = [*[ctypes.c_void_p] * 5, *[ctypes.c_ssize_t] * 5]
+        fresh = np.full(call.expected.nbytes, SENTINEL, np.uint8)
+        places = [b.place(a) for b, a in zip(self._buffers, (*call.arrays, fresh), strict=True)]
+        ctypes.CFUNCTYPE(None, *kinds)(address)(*places, call.expected.shape[1], *call.ranges)
+        return self._buffers[-1].last(call.expected)
+
+
+_MAIN = Path(__file__).parents[1] / "emulator.c"
+
+
+def run_foreign(
+    obj: bytes, target: Target, zig: str, emulator: Sequence[str], calls: Sequence[Call], tmp: Path
+) -> list[Array]:
+    """What the functions leave in the results, in a program under an emulator."""
+    order = "<" if target.little_endian else ">"
+    stream, code = [], []
+    for call in calls:
+        x, packed, scales, xsum = (
+            a.astype(a.dtype.newbyteorder(order)).tobytes() for a in call.arrays
+        )
+        size = call.expected.nbytes
+        stream += [x, packed, scales + xsum, bytes([SENTINEL]) * size]
+        code += [f"get({i}, {len(s)});" for i, s in enumerate(stream[-4:-1])]
+        code.append(f"transfer(READ, 0, out, {size});")
+        sizes = ", ".join(str(v) for v in (call.expected.shape[1], *call.ranges))
+        code.append(f"{call.spec.name}(in[0], in[1], in[2], in[2] + {len(scales)}, out, {sizes});")
+        code.append(f"put({size});")
+    pointers, longs = "char *, " * 5, "long, long, long, long, long"
+    names = dict.fromkeys(call.spec.name for call in calls)
+    protos = "".join(f"void {name}({pointers}{longs});" for name in names)
+    (tmp / "calls.h").write_text(f"#define PROTOTYPES {protos}\n#define CALLS {' '.join(code)}\n")
+    (tmp / "code.o").write_bytes(obj)
+    flags = ["-O1", "-static", "-nostdlib", "-fno-sanitize=all", "-fno-stack-protector"]
+    files = ["-include", str(tmp / "calls.h"), str(_MAIN), str(tmp / "code.o")]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", zig]
+    subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
+    done = subprocess.run(
+        [*emulator, str(tmp / "program")], input=b"".join(stream), capture_output=True, check=True
+    )
+    results, at = [], 0
+    for call in calls:
+        dtype = call.expected.dtype.newbyteorder(order)
+        result = np.frombuffer(done.stdout, dtype, call.expected.size, at)
+        results.append(result.reshape(call.expected.shape).astype(call.expected.dtype))
+        at += result.nbytes
+    assert at == len(done.stdout)
+    return results
+
+
+def same(a: Array, b: Array) -> bool:
+    """Equal bits, all NaNs alike."""
+    if a.dtype == np.float32:
+        nans = np.isnan(a) & np.isnan(b)
+        return bool(np.array_equal(a.view(np.int32)[~nans], b.view(np.int32)[~nans]))
+    return bool(np.array_equal(a, b))
