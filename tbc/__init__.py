@@ -1,1 +1,37 @@
-"""Ternary network compiler."""
+"""tbc: compiles neural networks with ternary weights from ONNX to native add/subtract kernels."""
+
+from tbc.errors import (
+    BadTarget,
+    IncompatibleArtifact,
+    InternalError,
+    InvalidModel,
+    TbcError,
+    Unsupported,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadTarget",
+    "IncompatibleArtifact",
+    "InternalError",
+    "InvalidModel",
+    "Model",
+    "TbcError",
+    "Unsupported",
+    "__version__",
+    "compile",
+    "load",
+    "verify",
+]
+
+_LAZY = {"Model": "tbc.api", "compile": "tbc.api", "load": "tbc.api", "verify": "tbc.verify"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs onnx and LLVM when it is first used, so that `import tbc` is quick."""
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'tbc' has no attribute {name!r}")

@@ -17,11 +17,15 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Symbol:
-    """A named integer from `lo` to `hi` inclusive; `hi` None has no bound."""
+    """A named integer from `lo` to `hi` inclusive; `hi` None has no bound.
+
+    `below` is an exclusive bound that is itself a dim: a loop's index is below the loop's extent.
+    """
 
     name: str
     lo: int = 0
     hi: int | None = None
+    below: Dim | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -35,7 +39,7 @@ class FloorDiv:
     den: Dim
 
     def __str__(self) -> str:
-        return f"({self.num}) // {self.den if isinstance(self.den, int) else f'({self.den})'}"
+        return f"{_operand(self.num)} // {_operand(self.den)}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class Expr:
     @cached_property
     def text(self) -> str:
         """Python source of the expression."""
+        match self.terms:
+            case (((FloorDiv() as quotient,), 1),):
+                return str(quotient)
         parts = []
         for monomial, coef in self.terms:
             factors = [str(a) if isinstance(a, Symbol | Extremum) else f"({a})" for a in monomial]
@@ -136,6 +143,11 @@ class Expr:
 Dim: TypeAlias = int | Expr
 
 
+def _operand(dim: Dim) -> str:
+    text = str(dim)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(dim, Expr):
         return dim.terms
@@ -157,6 +169,10 @@ def floor_div(num: Dim, den: Dim) -> Dim:
     """num // den rounded down, simplified by exact division and by the symbols' ranges."""
     if isinstance(num, int) and isinstance(den, int):
         return num // den
+    if den == 0:
+        raise ZeroDivisionError(f"{num} // 0")
+    if isinstance(den, int) and den < 0:
+        num, den = num * -1, -den
     if den == 1:
         return num
     quotient, rest = _divide(num, den)
@@ -165,11 +181,41 @@ def floor_div(num: Dim, den: Dim) -> Dim:
         return quotient
     if isinstance(rest, int) and isinstance(den, int):
         return quotient + rest // den
-    if lo >= 0 and hi < bounds(den)[0]:
+    if lo >= 0 and (hi < bounds(den)[0] or bounds(den - at_most(rest))[0] >= 1):
         return quotient
     if isinstance(rest, int):
         rest = Expr((((), rest),))  # an integer over a symbol: kept as an atom of its own
     return quotient + Expr((((FloorDiv(rest, den),), 1),))
+
+
+def at_most(dim: Dim) -> Dim:
+    """A dim with symbols that have a `below` replaced by their greatest value, where that grows."""
+    limits = {s.name: s.below - 1 for s in symbols_of(dim) if s.below is not None}
+    return substitute(dim, limits) if limits and _grows(dim) else dim
+
+
+def _is_fixed(dim: Dim) -> bool:
+    """Whether no symbol in the dim has a `below`."""
+    return all(s.below is None for s in symbols_of(dim))
+
+
+def _grows(dim: Dim) -> bool:
+    """Whether the dim surely never falls where a symbol with a `below` grows."""
+    return all(
+        _is_fixed(Expr(((monomial, 1),)))
+        or (coef > 0 and all(_atom_bounds(a)[0] >= 0 and _atom_grows(a) for a in monomial))
+        for monomial, coef in _terms(dim)
+    )
+
+
+def _atom_grows(atom: Atom) -> bool:
+    match atom:
+        case FloorDiv(num, den):
+            return _grows(num) and _is_fixed(den)
+        case Extremum(_, a, b):
+            return _grows(a) and _grows(b)
+        case _:
+            return True
 
 
 def _divide(num: Dim, den: Dim) -> tuple[Dim, Dim]:
@@ -254,7 +300,9 @@ def _interval_product(a: tuple[float, float], b: tuple[float, float]) -> tuple[f
 
 def _atom_bounds(atom: Atom) -> tuple[float, float]:
     match atom:
-        case Symbol(_, lo, hi):
+        case Symbol(_, lo, hi, below):
+            if hi is None and below is not None:
+                return lo, bounds(below)[1] - 1
             return lo, math.inf if hi is None else hi
         case Extremum(kind, a, b):
             (alo, ahi), (blo, bhi) = bounds(a), bounds(b)

@@ -20,11 +20,12 @@ from tbc.types import TensorType
 class Op(Protocol):
     """An operation: a frozen dataclass that infers the type of its result (see `tbc.ops`)."""
 
-    def infer(self, *args: TensorType) -> TensorType:
-        """The result's type; raises ValueError where the arguments do not fit."""
+    @property
+    def infer(self) -> Callable[..., TensorType]:
+        """From the arguments' types, the result's; raises ValueError where they do not fit."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Value:
     """The result of `op` applied to `args`."""
 
@@ -72,8 +73,10 @@ class Builder:
     def origin(self, name: str) -> Iterator[None]:
         """Within it, new values say that they come from the node `name`."""
         before, self._origin = self._origin, name
-        yield
-        self._origin = before
+        try:
+            yield
+        finally:
+            self._origin = before
 
 
 def all_constant(values: Iterable[Value]) -> bool:
@@ -102,11 +105,16 @@ Rule: TypeAlias = Callable[[Value, Uses], Value | None]
 
 @dataclass(frozen=True)
 class Graph:
-    """Named inputs and named outputs; everything between is reached from the outputs."""
+    """Named inputs and named outputs; everything between is reached from the outputs.
+
+    A check is a bool scalar that is True where an input holds a value the model cannot accept (an
+    index outside its axis); a run then ends with an error status.
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[tuple[str, Value], ...]
+    checks: tuple[Value, ...] = ()
 
     @property
     def builder(self) -> Builder:
@@ -115,8 +123,8 @@ class Graph:
 
     @property
     def results(self) -> tuple[Value, ...]:
-        """The values of the outputs."""
-        return tuple(v for _, v in self.outputs)
+        """The values of the outputs, then the checks."""
+        return (*(v for _, v in self.outputs), *self.checks)
 
     def values(self) -> list[Value]:
         """Every value the outputs need, constants' recipes included, arguments before users."""
@@ -144,6 +152,7 @@ class Graph:
             self.name,
             tuple(new[i] for i in self.inputs),
             tuple((name, new[v]) for name, v in self.outputs),
+            tuple(new[c] for c in self.checks),
         )
 
 
@@ -156,25 +165,38 @@ def rewrite(graph: Graph, rules: Iterable[Rule]) -> Graph:
     """The graph after applying the rules wherever they match, until none does.
 
     A rule sees a value with the use counts of the graph it stands in, and returns its replacement
-    or None.
+    or None. One walk applies the rules to every value on its new arguments; there the uses that
+    the walk has taken away are still counted, so a rule that refuses shared values refuses a few
+    too many, until the next walk.
     """
     rules = tuple(rules)
     while True:
         uses = graph.uses()
         fired = False
 
-        def change(value: Value, args: tuple[Value, ...], uses: Uses = uses) -> Value:
+        def change(value: Value, args: tuple[Value, ...], uses: Counter[Value] = uses) -> Value:
             nonlocal fired
-            if args == value.args:
-                for rule in rules:
-                    if (new := rule(value, uses)) is not None and new is not value:
-                        fired = True
-                        return new
-            return rebuilt(value, args)
+            new = rebuilt(value, args)
+            if new is not value:
+                uses[new] += uses[value]
+            for rule in rules:
+                if (better := rule(new, uses)) is not None and better is not new:
+                    fired = True
+                    _count_new(better, uses)
+                    uses[better] += uses[new]
+                    return better
+            return new
 
         graph = graph.rebuild(change)
         if not fired:
             return graph
+
+
+def _count_new(value: Value, uses: Counter[Value]) -> None:
+    """Count the uses by the values behind `value` that are not counted yet."""
+    new = [v for v in topological([value], lambda v: v in uses) if v not in uses]
+    for user in new:
+        uses.update(user.args)
 
 
 def bind(graph: Graph, dims: Mapping[str, Dim]) -> Graph:

@@ -35,6 +35,10 @@ class Layout:
     rows: int = 16
     lanes_k: int = 4
 
+    def __post_init__(self) -> None:
+        if self.code not in FIELD_BITS or self.group < 0 or min(self.rows, self.lanes_k) < 1:
+            raise ValueError(f"there is no layout {self}")
+
     @property
     def fields(self) -> int:
         """Weights a byte."""

@@ -33,6 +33,14 @@ def require(holds: bool, what: str) -> None:
         raise ValueError(what)
 
 
+def has_arithmetic(dtype: DType) -> bool:
+    """Whether the type can be computed with: floats, and integers of whole bytes.
+
+    The narrower ones are only stored, moved, compared and cast.
+    """
+    return dtype.is_float or (dtype.is_int and dtype.bits >= 8)
+
+
 def require_equal(a: Dim, b: Dim, what: str) -> None:
     """Raise DimMismatch unless two sizes are equal for every value of the symbols."""
     if a != b:
@@ -136,7 +144,10 @@ BINARY = ("add", "sub", "mul", "div", "mod", "fmod", "pow", "min", "max", *BITWI
 
 @dataclass(frozen=True)
 class Unary:
-    """fn(x), element by element. `round` is half to even, `not` logical, `invert` bitwise."""
+    """fn(x), element by element.
+
+    `round` is half to even, `not` logical, `invert` bitwise, `sign` of a zero or a nan is itself.
+    """
 
     fn: str
 
@@ -148,10 +159,9 @@ class Unary:
             require(d.is_float, f"{self.fn} needs a float, not {d.name}")
         elif self.fn == "not":
             require(d is DType.bool, f"not needs a bool, not {d.name}")
-        elif self.fn == "invert":
-            require(d.is_int, f"invert needs an integer, not {d.name}")
         else:
-            require(d.is_float or d.is_int, f"{self.fn} needs a number, not {d.name}")
+            fits = has_arithmetic(d) and not (self.fn == "invert" and d.is_float)
+            require(fits, f"{self.fn} does not take {d.name}")
         return TensorType(DType.bool, x.shape) if self.fn in ("isnan", "isinf") else x
 
 
@@ -160,8 +170,10 @@ class Binary:
     """fn(a, b), element by element, broadcasting.
 
     Integers wrap; integer `div` truncates and `mod` takes the divisor's sign, both 0 where the
-    divisor is 0; `fmod` takes the dividend's sign. `max(a, b)` is `a if a > b or a is nan else b`,
-    `min` likewise. Shifts by the width or more give 0 (`shr` of a negative number, -1).
+    divisor is 0; `fmod` takes the dividend's sign (of floats it is exact, and `mod` adds b to it
+    where the signs differ). `max(a, b)` is `a if a > b or a is nan else b`, `min` likewise. Shifts
+    by the width or more, or by a negative number, give 0 (`shr` of a negative number, -1). An
+    integer to a negative power is truncated too: 0 unless it is 1 or -1.
     """
 
     fn: str
@@ -171,12 +183,14 @@ class Binary:
         require(self.fn in BINARY, f"unknown function {self.fn}")
         require(a.dtype is b.dtype, f"{self.fn} of {a.dtype.name} and {b.dtype.name}")
         d = a.dtype
-        if self.fn in ("and", "or", "xor"):
-            require(d.is_int or d is DType.bool, f"{self.fn} needs integers or bools")
-        elif self.fn in ("shl", "shr"):
-            require(d.is_int, f"{self.fn} needs integers")
-        elif self.fn not in ("eq", "ne", "min", "max"):
-            require(d.is_float or d.is_int, f"{self.fn} needs numbers, not {d.name}")
+        if self.fn in BITWISE:
+            fits = has_arithmetic(d) and not d.is_float
+            fits |= d is DType.bool and self.fn in ("and", "or", "xor")
+        elif self.fn in ("eq", "ne", "min", "max"):
+            fits = True
+        else:
+            fits = has_arithmetic(d) or (d.is_int and self.fn in COMPARE)
+        require(fits, f"{self.fn} does not take {d.name}")
         shape = broadcast_shapes(a.shape, b.shape)
         return TensorType(DType.bool if self.fn in COMPARE else d, shape)
 
@@ -197,7 +211,8 @@ class Cast:
     """x in another type.
 
     Floats become integers by truncation, saturated, nan to 0; integers wrap; anything but 0 is
-    True; a float is rounded to the nearest, ties to even.
+    True; a float is rounded to the nearest, ties to even (to bf16, by way of f32). Only values that
+    `trit` or `sign` has can be cast to it.
     """
 
     dtype: DType
@@ -258,6 +273,7 @@ class Slice:
     def infer(self, x: TensorType) -> TensorType:
         """x's element type in the new shape."""
         require(x.rank == len(self.starts) == len(self.steps) == len(self.shape), "slice rank")
+        require(0 not in self.steps, "a slice's step is 0")
         for dim, start, step, size in zip(
             x.shape, self.starts, self.steps, self.shape, strict=True
         ):
@@ -278,6 +294,7 @@ class Concat:
 
     def infer(self, *xs: TensorType) -> TensorType:
         """The common type, sizes added along the axis."""
+        require(bool(xs), "concat of nothing")
         first = xs[0]
         require(0 <= self.axis < first.rank, f"concat axis {self.axis} of {first}")
         total: Dim = 0
@@ -365,9 +382,9 @@ class GatherND:
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
         """The indices' shape but for its last axis, then x's axes that they leave."""
         require(indices.dtype is DType.i64, f"gather by {indices}")
-        require(indices.rank > self.batch_dims, f"GatherND of {x} by {indices}")
+        require(indices.rank > self.batch_dims >= 0, f"GatherND of {x} by {indices}")
         depth = static(indices.shape[-1], "GatherND's index depth")
-        require(self.batch_dims + depth <= x.rank, f"GatherND of {x} by {indices}")
+        require(1 <= depth <= x.rank - self.batch_dims, f"GatherND of {x} by {indices}")
         left = x.shape[self.batch_dims + depth :]
         for a, b in zip(x.shape[: self.batch_dims], indices.shape, strict=False):
             require_equal(a, b, "GatherND: batch sizes")
@@ -381,6 +398,13 @@ class ScatterND:
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
         """x's type."""
         require(indices.dtype is DType.i64 and updates.dtype is x.dtype, "ScatterND types")
+        require(indices.rank >= 1, f"ScatterND by {indices}")
+        depth = static(indices.shape[-1], "ScatterND's index depth")
+        shape = (*indices.shape[:-1], *x.shape[depth:])
+        require(1 <= depth <= x.rank, f"ScatterND of {x} by {indices}")
+        require(len(shape) == updates.rank, f"ScatterND of {x} by {indices} with {updates}")
+        for a, b in zip(shape, updates.shape, strict=True):
+            require_equal(a, b, "ScatterND: sizes of the updates")
         return x
 
 
@@ -404,10 +428,11 @@ class Reduce:
     def infer(self, x: TensorType) -> TensorType:
         """x's type without the axes, or with 1 in their place."""
         require(self.kind in REDUCTIONS, f"unknown reduction {self.kind}")
-        ordered = tuple(sorted(set(self.axes))) == self.axes and all(a < x.rank for a in self.axes)
-        require(ordered, f"reduction axes {self.axes} of {x}")
-        if self.kind in ("sum", "prod"):
-            require(x.dtype.is_float or x.dtype.is_int, f"{self.kind} of {x.dtype.name}")
+        inside = all(0 <= a < x.rank for a in self.axes)
+        ordered = tuple(sorted(set(self.axes))) == self.axes
+        require(inside and ordered, f"reduction axes {self.axes} of {x}")
+        fits = x.dtype is DType.bool and self.kind in ("max", "min")
+        require(fits or has_arithmetic(x.dtype), f"{self.kind} of {x.dtype.name}")
         if self.keepdims:
             shape = tuple(1 if a in self.axes else d for a, d in enumerate(x.shape))
         else:
@@ -425,10 +450,18 @@ class MatMul:
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         """The product's type."""
         require(a.rank >= 2 and b.rank >= 2, f"matmul of {a} and {b}")
-        require(a.dtype is b.dtype, f"matmul of {a.dtype.name} and {b.dtype.name}")
+        fits = a.dtype is b.dtype and has_arithmetic(a.dtype)
+        require(fits, f"matmul of {a.dtype.name} and {b.dtype.name}")
         require_equal(a.shape[-1], b.shape[-2], "matmul: inner sizes")
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1]))
+
+
+def require_scales(s: TensorType, w: TensorType, rows: tuple[Dim, ...]) -> None:
+    """Raise ValueError unless s is [one of `rows`, g] with g groups that divide w[n, k]'s k."""
+    require(s.rank == 2 and s.shape[0] in rows, f"scales {s} of {w}")
+    k, groups = static(w.shape[1], "k"), static(s.shape[1], "the number of groups")
+    require(groups > 0 and k % groups == 0, f"{groups} groups of {k}")
 
 
 @dataclass(frozen=True)
@@ -458,25 +491,45 @@ class GroupedDot:
     def infer(self, x: TensorType, w: TensorType, s: TensorType) -> TensorType:
         """f32[…, n]."""
         Dot().infer(x, w)
-        (n, k), groups = w.shape, s.shape[-1]
-        require(s.dtype is DType.f32 and s.shape == (n, groups), f"scales {s} of {w}")
-        require(static(k, "k") % static(groups, "groups") == 0, f"{groups} groups of {k}")
+        n = w.shape[0]
+        require_scales(s, w, (n,))
+        require(s.dtype is DType.f32, f"scales {s}")
         return TensorType(DType.f32, (*x.shape[:-1], n))
 
 
 @dataclass(frozen=True)
 class Lift:
-    """The low-bit weight t with t * s nearest to a float weight w[n, k], s[n or 1, g]."""
+    """The low-bit weight t with t * s nearest to a float weight w[n, k], s[n or 1, g].
+
+    A trit is 0 where |w| = |s| / 2 or s is 0; a sign is 1 where both are as near.
+    """
 
     dtype: DType
 
     def infer(self, w: TensorType, s: TensorType) -> TensorType:
         """trit[n, k] or sign[n, k]."""
-        require(self.dtype.is_weight and w.rank == 2 and s.rank == 2, f"lift of {w} by {s}")
+        require(self.dtype.is_weight and w.rank == 2, f"lift of {w} to {self.dtype.name}")
+        require(w.dtype.is_float and s.dtype.is_float, f"lift of {w} by {s}")
+        require_scales(s, w, (1, w.shape[0]))
         return TensorType(self.dtype, w.shape)
 
 
 # -- packed weights -------------------------------------------------------------------------------
+
+
+def require_packable(layout: Layout, k: int) -> None:
+    """Raise ValueError unless k is a positive number of whole groups."""
+    group = layout.group or k
+    require(k > 0 and group > 0 and k % group == 0, f"{k} weights in groups of {group}")
+
+
+def require_packed(layout: Layout, n: int, k: int, x: TensorType, packed: TensorType) -> None:
+    """Raise ValueError unless x[…, padded k] and u8 `packed` fit a weight[n, k] in the layout."""
+    require_packable(layout, k)
+    require(x.dtype in (DType.i8, DType.f32) and x.rank >= 1, f"packed dot of {x}")
+    require(x.shape[-1] == layout.padded_k(k), f"{x} is not padded for k={k}")
+    fits = packed == TensorType(DType.u8, (layout.size(n, k),))
+    require(fits, f"{packed} is no packed weight[{n}, {k}]")
 
 
 @dataclass(frozen=True)
@@ -489,6 +542,7 @@ class Pack:
         """u8[layout.size(n, k)]."""
         require(w.rank == 2 and w.dtype is self.layout.dtype, f"pack of {w} as {self.layout.code}")
         n, k = (static(d, "the size of a packed weight") for d in w.shape)
+        require_packable(self.layout, k)
         return TensorType(DType.u8, (self.layout.size(n, k),))
 
 
@@ -508,9 +562,7 @@ class PackedDot:
 
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
         """i32[…, n] of i8, f32[…, n] of f32."""
-        require(x.dtype in (DType.i8, DType.f32), f"packed dot of {x}")
-        require(x.shape[-1] == self.layout.padded_k(self.k), f"{x} is not padded for k={self.k}")
-        require(packed.shape == (self.layout.size(self.n, self.k),), f"{packed} is not n x k")
+        require_packed(self.layout, self.n, self.k, x, packed)
         dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
         return TensorType(dtype, (*x.shape[:-1], self.n))
 
@@ -519,7 +571,8 @@ class PackedDot:
 class PackedGroupedDot:
     """`GroupedDot` on a packed weight: sum_g s[n, g] * f32(c * raw_g - xsum[…, g]) for i8 x.
 
-    raw_g is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
+    The scales come as f32[blocks, groups, rows of a block], which is how kernels read them. raw_g
+    is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
     activations xsum is not an argument and codes are taken as their weights.
     """
 
@@ -532,9 +585,12 @@ class PackedGroupedDot:
         self, x: TensorType, packed: TensorType, s: TensorType, xsum: TensorType | None = None
     ) -> TensorType:
         """f32[…, n]."""
-        require((xsum is None) == (x.dtype is DType.f32), "grouped i8 dots need sums of x")
-        require(x.shape[-1] == self.layout.padded_k(self.k), f"{x} is not padded for k={self.k}")
-        require(packed.shape == (self.layout.size(self.n, self.k),), f"{packed} is not n x k")
+        require_packed(self.layout, self.n, self.k, x, packed)
+        groups = self.k // (self.layout.group or self.k)
+        blocks = (self.layout.blocks(self.n), groups, self.layout.rows)
+        require(s == TensorType(DType.f32, blocks), f"scales {s}, {groups} groups")
+        sums = None if x.dtype is DType.f32 else TensorType(DType.i32, (*x.shape[:-1], groups))
+        require(xsum == sums, f"grouped i8 dots, and only they, need {sums} as sums of x")
         return TensorType(DType.f32, (*x.shape[:-1], self.n))
 
 

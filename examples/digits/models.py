@@ -5,11 +5,13 @@ straight-through estimator). `freeze` then stores the rounded weights as int8 {-
 their scale, which is the form in which such networks are shipped.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 EPS = 1e-5
+PIXELS = 64
 CLASSES = 10
 
 
@@ -30,6 +32,17 @@ def int8_codes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * scale).round().clamp(-128, 127), scale
 
 
+class Frozen(nn.Module):
+    """The parameters of a trained layer as they are shipped: int8 {-1, 0, 1}, scales, the bias."""
+
+    def __init__(self, trained: nn.Linear | nn.Conv2d, dims: tuple[int, ...]) -> None:
+        super().__init__()
+        trits, scale = ternary(trained.weight.detach(), dims)
+        self.register_buffer("weight", trits.to(torch.int8))
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("bias", None if trained.bias is None else trained.bias.detach())
+
+
 class BitLinear(nn.Linear):
     """x @ w.T + bias as BitNet b1.58 trains it: one scale for w, one for each row of x."""
 
@@ -37,25 +50,23 @@ class BitLinear(nn.Linear):
         codes, scale = int8_codes(x)
         trits, w_scale = ternary(self.weight, (0, 1))
         x = straight_through(x, codes / scale)
-        return F.linear(x, straight_through(self.weight, trits * w_scale), self.bias)
+        return nn.functional.linear(x, straight_through(self.weight, trits * w_scale), self.bias)
 
     def freeze(self) -> nn.Module:
         return FrozenBitLinear(self)
 
 
-class FrozenBitLinear(nn.Module):
-    """A trained BitLinear: a dot of int8 codes and trits, then one division by both scales."""
+class FrozenBitLinear(Frozen):
+    """A dot of int8 codes and trits, then one division by both scales."""
 
     def __init__(self, trained: BitLinear) -> None:
-        super().__init__()
-        trits, scale = ternary(trained.weight.detach(), (0, 1))
-        self.register_buffer("weight", trits.to(torch.int8))
-        self.register_buffer("weight_scale", scale.reshape(()).reciprocal())
-        self.register_buffer("bias", trained.bias.detach().clone())
+        super().__init__(trained, (0, 1))
+        self.weight_scale = self.weight_scale.reshape(()).reciprocal()
 
     def forward(self, x: Tensor) -> Tensor:
         codes, scale = int8_codes(x)
-        return F.linear(codes, self.weight.float()) / (self.weight_scale * scale) + self.bias
+        sums = nn.functional.linear(codes, self.weight.float())
+        return sums / (self.weight_scale * scale) + self.bias
 
 
 class Quantize8(nn.Module):
@@ -79,25 +90,23 @@ class TernaryConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         trits, scale = ternary(self.weight, (1, 2, 3))
-        return self._conv_forward(x, straight_through(self.weight, trits * scale), self.bias)
+        weight = straight_through(self.weight, trits * scale)
+        return nn.functional.conv2d(x, weight, self.bias, 1, self.padding, 1, self.groups)
 
     def freeze(self) -> nn.Module:
         return FrozenConv2d(self)
 
 
-class FrozenConv2d(nn.Module):
-    """A trained TernaryConv2d: int8 trits times their scale are the weights."""
+class FrozenConv2d(Frozen):
+    """A convolution whose weights are trits times the scale of their channel."""
 
     def __init__(self, trained: TernaryConv2d) -> None:
-        super().__init__()
-        trits, scale = ternary(trained.weight.detach(), (1, 2, 3))
-        self.register_buffer("weight", trits.to(torch.int8))
-        self.register_buffer("weight_scale", scale)
+        super().__init__(trained, (1, 2, 3))
         self.padding, self.groups = trained.padding, trained.groups
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.float() * self.weight_scale
-        return F.conv2d(x, weight, padding=self.padding, groups=self.groups)
+        return nn.functional.conv2d(x, weight, self.bias, 1, self.padding, 1, self.groups)
 
 
 class TernaryLinear(nn.Linear):
@@ -105,66 +114,68 @@ class TernaryLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         trits, scale = ternary(self.weight, (1,))
-        return F.linear(x, straight_through(self.weight, trits * scale), self.bias)
+        return nn.functional.linear(x, straight_through(self.weight, trits * scale), self.bias)
 
     def freeze(self) -> nn.Module:
-        return FrozenLinear(self)
+        return FrozenLinear(self, (1,))
 
 
-class FrozenLinear(nn.Module):
-    """A trained TernaryLinear: int8 trits times their scale are the weights."""
-
-    def __init__(self, trained: TernaryLinear) -> None:
-        super().__init__()
-        trits, scale = ternary(trained.weight.detach(), (1,))
-        self.register_buffer("weight", trits.to(torch.int8))
-        self.register_buffer("weight_scale", scale)
-        self.register_buffer("bias", trained.bias.detach().clone())
+class FrozenLinear(Frozen):
+    """x @ w.T + bias, where w is trits times the scale of their output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.float() * self.weight_scale, self.bias)
+        return nn.functional.linear(x, self.weight.float() * self.weight_scale, self.bias)
 
 
-def freeze(model: nn.Sequential) -> nn.Sequential:
+def freeze(model: nn.Module) -> nn.Module:
     """The inference form of a trained network."""
-    layers = (m.freeze() if hasattr(m, "freeze") else m for m in model)
-    return nn.Sequential(*layers).eval()
+    if isinstance(model, nn.Sequential):
+        return chain(**{name: freeze(layer) for name, layer in model.named_children()}).eval()
+    return model.freeze() if hasattr(model, "freeze") else model
+
+
+def chain(**layers: nn.Module) -> nn.Sequential:
+    """The layers one after the other, under names that the exported file keeps."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def bit_layer(inputs: int, outputs: int) -> nn.Sequential:
+    return chain(norm=nn.RMSNorm(inputs, eps=EPS), linear=BitLinear(inputs, outputs))
+
+
+def conv_layer(
+    inputs: int, outputs: int, size: int, *, groups: int = 1, scale: float | None = None
+) -> nn.Sequential:
+    """Quantiser, ternary convolution that keeps height and width, batch normalisation, ReLU."""
+    return chain(
+        quantize=Quantize8(scale),
+        conv=TernaryConv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False),
+        norm=nn.BatchNorm2d(outputs),
+        relu=nn.ReLU(),
+    )
 
 
 def digits_mlp(hidden: int = 128) -> nn.Sequential:
     """[batch, 64] -> [batch, 10]: three BitLinear layers, each behind an RMSNorm."""
-    return nn.Sequential(
-        nn.RMSNorm(64, eps=EPS),
-        BitLinear(64, hidden),
-        nn.ReLU(),
-        nn.RMSNorm(hidden, eps=EPS),
-        BitLinear(hidden, hidden),
-        nn.ReLU(),
-        nn.RMSNorm(hidden, eps=EPS),
-        BitLinear(hidden, CLASSES),
+    return chain(
+        first=bit_layer(PIXELS, hidden),
+        relu1=nn.ReLU(),
+        second=bit_layer(hidden, hidden),
+        relu2=nn.ReLU(),
+        head=bit_layer(hidden, CLASSES),
     )
-
-
-def conv(inputs: int, outputs: int, size: int, groups: int = 1) -> list[nn.Module]:
-    """A ternary convolution that keeps height and width, batch normalisation, ReLU."""
-    layer = TernaryConv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
-    return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def digits_cnn() -> nn.Sequential:
     """[batch, 1, 8, 8] -> [batch, 10]: ternary convolutions on activations of 8 bits."""
-    return nn.Sequential(
-        Quantize8(1 / 16),  # the grid of the pixels: nothing is lost
-        *conv(1, 16, 3),
-        Quantize8(),
-        *conv(16, 16, 3, groups=16),
-        Quantize8(),
-        *conv(16, 32, 1),
-        nn.MaxPool2d(2),
-        Quantize8(),
-        *conv(32, 32, 3),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        Quantize8(),
-        TernaryLinear(32, CLASSES),
+    return chain(
+        stem=conv_layer(1, 16, 3, scale=1 / 16),  # the grid of the pixels: nothing is lost
+        depthwise=conv_layer(16, 16, 3, groups=16),
+        pointwise=conv_layer(16, 32, 1),
+        pool=nn.MaxPool2d(2),
+        mix=conv_layer(32, 32, 3),
+        average=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        quantize=Quantize8(),
+        head=TernaryLinear(32, CLASSES),
     )

@@ -1,0 +1,114 @@
+"""Constants: where their elements are kept, how a value is made of them, and how they are read.
+
+A constant expression (any value with `is_constant`) is its own recipe. `value_of` evaluates it
+when it is needed; nothing keeps the result, so memory holds one large tensor at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc import reference
+from tbc.dims import static
+from tbc.ir import Builder, Value
+from tbc.ops import Const
+from tbc.types import DType, TensorType
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Array:
+    """Elements in memory."""
+
+    array: npt.NDArray[Any]
+
+    def read(self) -> npt.NDArray[Any]:
+        """The array."""
+        return self.array
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Elements in little-endian raw form in a part of a file; sub-byte types are packed."""
+
+    path: Path
+    offset: int
+    type: TensorType
+
+    def read(self) -> npt.NDArray[Any]:
+        """The elements, read anew."""
+        size = raw_size(self.type)
+        raw = np.fromfile(self.path, np.uint8, count=size, offset=self.offset)
+        return decode(raw, self.type)
+
+    def digest(self) -> str:
+        """A digest of the type and the bytes, read block by block."""
+        state = hashlib.sha256(f"{self.type}".encode())
+        left = raw_size(self.type)
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            while left:
+                block = file.read(min(left, _BLOCK))
+                left -= len(block)
+                state.update(block)
+        return state.hexdigest()[:16]
+
+
+def raw_size(type: TensorType) -> int:
+    """Bytes of a tensor's elements in ONNX's raw form, where sub-byte elements are packed."""
+    return -(-static(type.size, "a constant's size") * type.dtype.bits // 8)
+
+
+def decode(raw: npt.NDArray[np.uint8], type: TensorType) -> npt.NDArray[Any]:
+    """The elements of ONNX's raw form: little-endian, sub-byte elements low bits first."""
+    shape = tuple(static(d, "a constant's size") for d in type.shape)
+    dtype = type.dtype
+    if dtype.bits >= 8:
+        stored = np.frombuffer(raw.data, dtype.numpy.newbyteorder("<"))
+        return stored.astype(dtype.numpy, copy=False).reshape(shape)
+    per_byte = 8 // dtype.bits
+    fields = (raw[:, None] >> (np.arange(per_byte, dtype=np.uint8) * dtype.bits)).reshape(-1)
+    codes = fields[: int(np.prod(shape))].astype(np.int16) & ((1 << dtype.bits) - 1)
+    sign = 1 << (dtype.bits - 1) if dtype.kind == "i" else 0
+    return ((codes ^ sign) - sign).astype(dtype.numpy).reshape(shape)
+
+
+def digest_of(type: TensorType, elements: npt.NDArray[Any]) -> str:
+    """The digest of a constant that is held in memory."""
+    return hashlib.sha256(f"{type}".encode() + elements.tobytes()).hexdigest()[:16]
+
+
+def constant(builder: Builder, array: npt.ArrayLike, dtype: DType) -> Value:
+    """The constant value that holds an array, converted to `dtype`'s NumPy type."""
+    elements = np.ascontiguousarray(np.asarray(array).astype(dtype.numpy))
+    elements = elements.reshape(np.shape(array))
+    elements.setflags(write=False)
+    type = TensorType(dtype, elements.shape)
+    return builder(Const(digest_of(type, elements), type, Array(elements)))
+
+
+def file_constant(builder: Builder, path: Path, offset: int, type: TensorType) -> Value:
+    """The constant whose elements are a part of a file."""
+    data = FileRange(path, offset, type)
+    return builder(Const(data.digest(), type, data))
+
+
+def value_of(value: Value) -> npt.NDArray[Any]:
+    """The elements of a constant expression, evaluated by `tbc.reference`.
+
+    Raises:
+        ValueError: the value depends on an input.
+    """
+    if not value.is_constant:
+        raise ValueError(f"{value} is not a constant")
+    if isinstance(value.op, Const):
+        elements: npt.NDArray[Any] = value.op.data.read()
+        return elements
+    return reference.run([value], {})[0]

@@ -1,0 +1,257 @@
+"""From a model to machine code: import, lower, emit. The file to read first.
+
+    ONNX --frontend--> Graph --passes--> Graph --fuse, plan--> Program --codegen--> LLVM --> object
+
+Each arrow is one call below, and `observe` sees everything that flows along them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc import __version__
+from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifacts
+from tbc.codegen.builtins import builtins_text
+from tbc.codegen.machine import Job, Part, Workers
+from tbc.codegen.model import ModelCode, emit_model, weight_blocks
+from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant
+from tbc.codegen.objfile import undefined_symbols
+from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
+from tbc.errors import Unsupported
+from tbc.ir import Graph, bind
+from tbc.ops import Input
+from tbc.passes import PIPELINE
+from tbc.passes.fuse import fuse
+from tbc.passes.plan import plan
+from tbc.program import Program
+from tbc.target import Target
+from tbc.text import print_graph
+from tbc.types import TensorType
+
+Observer: TypeAlias = Callable[[str, Graph | Program], None]
+
+EMBEDDED_WEIGHTS = 64 << 20
+"""Bytes of constants that may lie inside the object; more become a file beside it."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model as machine code.
+
+    Attributes:
+        program: what was compiled.
+        target: what it was compiled for.
+        info: what `tbc_model` says about it.
+        code: the LLVM text, and the function of every phase.
+        files: by kind ("obj", "asm", "llvm"), what LLVM made of it.
+        embedded: whether the weights are inside the object.
+    """
+
+    program: Program
+    target: Target
+    info: ModelInfo
+    code: ModelCode
+    files: Mapping[str, bytes]
+    embedded: bool
+
+    def weights(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """The bytes of the constants, block by block."""
+        return weight_blocks(self.program, self.target.little_endian)
+
+
+def ignore(stage: str, result: Graph | Program) -> None:
+    """The observer that does nothing."""
+
+
+def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
+    """The program of a graph whose symbols all have bounds."""
+    observe("import", graph)
+    for step in PIPELINE:
+        graph = step(graph, target)
+        observe(step.__name__, graph)
+    program = plan(graph, fuse(graph))
+    observe("plan", program)
+    return program
+
+
+def assemble(
+    program: Program,
+    target: Target,
+    name: str,
+    workers: Workers,
+    kinds: frozenset[str] = frozenset({"obj"}),
+    embed: bool | None = None,
+) -> Compiled:
+    """The machine code of a program, as the constant `tbc_<name>`.
+
+    `embed` says whether the constants lie in the object; by default, if they are not too large.
+    """
+    if embed is None:
+        embed = program.weights_size <= EMBEDDED_WEIGHTS
+    symbol = f"tbc_{name}"
+    weights_symbol = f"{symbol}_weights" if embed and program.weights_size else None
+    code = emit_model(program, target, symbol, weights_symbol, workers.datalayout(target))
+    checksum = 0
+    image = bytearray()
+    for block in weight_blocks(program, target.little_endian):
+        checksum = crc32(block.data, checksum)
+        if weights_symbol:
+            image += block.tobytes()
+    if weights_symbol:
+        code.glue.constant(weights_symbol, bytes(image), program.alignment)
+    weights_file = "" if embed else f"{name}.weights"
+    info = describe(program, target, name, code.phases, checksum, weights_file)
+    model_constant(
+        code.glue,
+        info,
+        target,
+        run=f"{symbol}_run",
+        run_phase=f"{symbol}_run_phase",
+        output_shape=f"{symbol}_output_shape",
+        weights_symbol=weights_symbol,
+    )
+    files = _compile(code, target, frozenset({symbol, "tbc_models"}), kinds, workers)
+    return Compiled(program, target, info, code, files, embed)
+
+
+def _compile(
+    code: ModelCode, target: Target, keep: frozenset[str], kinds: frozenset[str], workers: Workers
+) -> Mapping[str, bytes]:
+    """The object of a model, with the functions that LLVM calls on this target added to it."""
+    parts = [Part(code.glue.text(), passes=True), Part(code.hand.text(), passes=False)]
+    builtins: set[str] = set()
+    while True:
+        extra = [Part(builtins_text(builtins, target.triple), passes=False)] if builtins else []
+        job = Job(
+            target, (*parts, *extra), keep, kinds | {"obj"}, str(sorted(keep)[0]), closed=False
+        )
+        files = workers.compile(job)
+        missing = undefined_symbols(files["obj"]) - builtins
+        if not missing:
+            return files
+        builtins |= missing
+
+
+def describe(
+    program: Program,
+    target: Target,
+    name: str,
+    phases: int,
+    checksum: int,
+    weights_file: str,
+) -> ModelInfo:
+    """What the constant `tbc_<name>` says about a program."""
+    return ModelInfo(
+        name=name,
+        version=__version__,
+        target=target.name,
+        cpu_bits=target.cpu_bits,
+        inputs=tuple(_tensor(v.op.name, v.type) for v in program.inputs if isinstance(v.op, Input)),
+        outputs=tuple(_tensor(n, v.type) for n, v in program.outputs),
+        symbols=tuple((s.name, s.lo, upper(Expr.of(s))) for s in program.symbols),
+        align=program.alignment,
+        arena_size=program.arena_size,
+        state_size=0,
+        weights_size=program.weights_size,
+        weights_sum=checksum,
+        phases=phases,
+        weights_file=weights_file,
+    )
+
+
+def _tensor(name: str, type: TensorType) -> TensorInfo:
+    shape = tuple(upper(d) for d in type.shape)
+    return TensorInfo(
+        name=name,
+        dtype_code=type.dtype.onnx,
+        rank=type.rank,
+        shape_upper=shape,
+        dims_text=",".join(map(str, type.shape)),
+        bytes=prod(shape) * type.dtype.bytes,
+    )
+
+
+# -- symbols --------------------------------------------------------------------------------------
+
+
+def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
+    """The graph with its sole unbounded symbol set to 1, if that is the first axis of all inputs.
+
+    Returns the symbol too, or None where there is none to set.
+
+    Raises:
+        Unsupported: other symbols have no bound; the hint is the option to give for each.
+    """
+    loose = [s for s in graph.symbols() if s.hi is None]
+    if not loose:
+        return graph, None
+    if len(loose) == 1 and all(_leads(loose[0], v.type.shape) for v in graph.inputs):
+        return bind(graph, {loose[0].name: 1}), loose[0]
+    names = ", ".join(s.name for s in loose)
+    raise Unsupported(
+        f"the sizes {names} have no upper bound",
+        file=graph.name,
+        hint=" ".join(f"--dim {s.name}=1..512" for s in loose),
+    )
+
+
+def _leads(symbol: Symbol, shape: tuple[Dim, ...]) -> bool:
+    """Whether a symbol is at most the first axis of a shape, and in no other one."""
+    if any(symbol in symbols_of(d) for d in shape[1:]):
+        return False
+    return not shape or shape[0] == Expr.of(symbol) or symbol not in symbols_of(shape[0])
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def identifier(stem: str) -> str:
+    """A model's name in C: the file's stem, with every other character as `_`."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", stem) or "model"
+    return f"_{name}" if name[0].isdigit() else name
+
+
+def write(
+    graph: Graph,
+    target: Target,
+    name: str,
+    folder: Path,
+    kinds: tuple[str, ...],
+    workers: Workers,
+    observe: Observer = ignore,
+    linker: str = "",
+) -> tuple[Compiled, tuple[Written, ...]]:
+    """Compile a graph whose symbols all have bounds, and write it as files.
+
+    Args:
+        graph: as imported.
+        target: what to compile for.
+        name: the model's name in C.
+        folder: where to; made if it is not there.
+        kinds: `artifacts.KINDS`, or () for the default.
+        workers: the processes that run LLVM.
+        observe: sees every stage.
+        linker: the linker to use instead of the one that is found.
+    """
+    kinds = kinds or default_kinds(target)
+    wanted = needed(kinds)
+    program = lower(graph, target, observe)
+    compiled = assemble(program, target, name, workers, wanted)
+    weights = None if compiled.embedded else compiled.weights()
+    written = list(
+        write_artifacts(folder, compiled.info, target, compiled.files, kinds, weights, linker)
+    )
+    if "ir" in kinds:
+        path = folder / f"{name}.ir"
+        path.write_text(print_graph(graph))
+        written.append(Written(path, "ir"))
+    return compiled, tuple(written)

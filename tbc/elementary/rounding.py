@@ -1,0 +1,26 @@
+"""Rounding to whole numbers, exact for every argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tbc.arith import Num, where
+from tbc.elementary.common import with_sign_of
+
+
+def _rounding(adjust: Callable[[Num, Num], Num]) -> Callable[[Num], Num]:
+    """Round half to even by the magic sum, then `adjust(rounded, x)`; exact for every x."""
+
+    def rounded(x: Num) -> Num:
+        whole = 2.0**x.format.fraction
+        a = x.abs()
+        near = adjust(with_sign_of((a + whole) - whole, x), x)
+        return where(a < whole, with_sign_of(near.abs(), x), x)
+
+    return rounded
+
+
+round_even = _rounding(lambda r, _: r)
+floor = _rounding(lambda r, x: where(r > x, r - 1, r))
+ceil = _rounding(lambda r, x: where(r < x, r + 1, r))
+trunc = _rounding(lambda r, x: where(r.abs() > x.abs(), r.abs() - 1, r))

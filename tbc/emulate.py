@@ -1,0 +1,252 @@
+"""Compiled models of other machines, run under qemu's user emulation.
+
+The object is linked with `emulate.c` and nothing else: no C library, no compiler's helpers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc.codegen.host import host_target
+from tbc.errors import InternalError, Unsupported
+from tbc.reference import bind_symbols
+from tbc.target import Target
+
+if TYPE_CHECKING:
+    from tbc.driver import Compiled
+
+Array = npt.NDArray[Any]
+
+_HERE = Path(__file__).parent
+_FLAGS = (
+    *("-std=gnu11", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-builtin"),
+    *("-fno-sanitize=all", "-fno-stack-protector", "-fomit-frame-pointer", "-fno-pic", "-w"),
+)
+_NO_EMULATION = frozenset({"avx512f", "avxvnni", "amx-tile"})
+"""Features of x86 that qemu does not have."""
+_CORTEX_M = {"cortex-m0plus": "cortex-m0", "cortex-m23": "cortex-m33", "cortex-m85": "cortex-m55"}
+"""Cortex-M that qemu does not have -> one with the same instructions, or more."""
+_BAD_VALUE = 7
+"""TBC_ERROR_VALUE of tbc.h."""
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """How to link and run a program for a target.
+
+    Attributes:
+        emulator: the command, options included.
+        zig: what follows `zig cc -target`.
+        gcc: names of cross compilers, any of which does.
+    """
+
+    emulator: tuple[str, ...]
+    zig: str
+    gcc: tuple[str, ...] = ()
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this machine runs the target's code by itself."""
+    host = host_target()
+    return target.triple == host.triple and target.features <= host.features
+
+
+def method(target: Target) -> str:
+    """How code for a target is tested: "native", "qemu-user" or "compiled only"."""
+    if runs_here(target):
+        return "native"
+    return "compiled only" if isinstance(_machine(target), str) else "qemu-user"
+
+
+def can_run(target: Target) -> str | None:
+    """None if `run` works for the target on this machine, else what is missing."""
+    machine = _machine(target)
+    if isinstance(machine, str):
+        return machine
+    if machine.emulator and shutil.which(machine.emulator[0]) is None:
+        return f"{machine.emulator[0]} is missing: install qemu-user"
+    if _compiler(machine) is None:
+        return f"a linker for {target.name} is missing: pip install tbc[cross]"
+    return None
+
+
+def _machine(target: Target) -> _Machine | str:
+    """How to link and run a target's programs, or why that cannot be done."""
+    first, bits = target.triple.partition("-")[0], target.index_bits
+    if target.object_format != "elf" or target.os not in ("linux", "none"):
+        return f"tbc has no emulator of {target.triple}"
+    if runs_here(target):
+        return _Machine((), f"{first}-linux-musl", ("cc",))
+    match target.arch:
+        case "aarch64" if target.little_endian:
+            cpu = "cortex-a53" if target.features <= {"neon"} else "max"
+            gcc = ("aarch64-linux-gnu-gcc",)
+            return _Machine(("qemu-aarch64", "-cpu", cpu), "aarch64-linux-musl", gcc)
+        case "arm" if target.little_endian:
+            return _arm(target)
+        case "riscv":
+            return _riscv(target)
+        case "s390x":
+            return _Machine(("qemu-s390x",), "s390x-linux-musl", ("s390x-linux-gnu-gcc",))
+        case "x86" if missing := sorted(target.features & _NO_EMULATION):
+            return f"this machine lacks {', '.join(missing)}, and qemu does too"
+        case "x86":
+            name, zig = ("x86_64", "x86_64") if bits == 64 else ("i386", "x86")
+            gcc = ("x86_64-linux-gnu-gcc" if bits == 64 else "i686-linux-gnu-gcc",)
+            return _Machine((f"qemu-{name}", "-cpu", "max"), f"{zig}-linux-musl", gcc)
+    return f"tbc has no emulator of {target.triple}"
+
+
+def _arm(target: Target) -> _Machine:
+    """32-bit Arm: of Cortex-M only the instructions, there is no such Linux."""
+    hard = "hf" if target.float_abi == "hard" else ""
+    if not target.cpu.startswith("cortex-m"):
+        gcc = (f"arm-linux-gnueabi{hard}-gcc",)
+        return _Machine(("qemu-arm", "-cpu", "max"), f"arm-linux-musleabi{hard}", gcc)
+    cpu = _CORTEX_M.get(target.cpu, target.cpu)
+    zig = f"thumb-freestanding-eabi{hard} -mcpu={target.cpu.replace('-', '_')}"
+    return _Machine(("qemu-arm", "-cpu", cpu), zig)
+
+
+def _riscv(target: Target) -> _Machine:
+    bits = target.index_bits
+    letters = "".join(f"+{f}" for f in "mafd" if f in target.features)
+    zig = f"riscv{bits}-freestanding -mcpu=generic_rv{bits}{letters} -mabi={target.abi}"
+    vectors = ",v=true,vlen=128,elen=64" if "zve32x" in target.features else ""
+    cpu = f"rv{bits}{vectors},zba=true,zbb=true"
+    return _Machine((f"qemu-riscv{bits}", "-cpu", cpu), zig)
+
+
+def _compiler(machine: _Machine) -> tuple[str, ...] | None:
+    """The command of a compiler that links for a machine, if there is one."""
+    if importlib.util.find_spec("ziglang"):
+        return (sys.executable, "-m", "ziglang", "cc", "-target", *machine.zig.split())
+    found = next(filter(None, map(shutil.which, machine.gcc)), None)
+    return (found,) if found else None
+
+
+def run(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of one run; see `Emulated`."""
+    with Emulated(compiled) as emulated:
+        return emulated.run(feeds)
+
+
+class Emulated:
+    """A program that runs a compiled model, under the emulator of its target if it is foreign.
+
+    A context manager.
+
+    Raises:
+        Unsupported: there is no emulator or no linker; the reason says which.
+        InternalError: the object does not link.
+    """
+
+    def __init__(self, compiled: Compiled):
+        machine, missing = _machine(compiled.target), can_run(compiled.target)
+        if isinstance(machine, str) or missing:
+            raise Unsupported(f"cannot run {compiled.target.name} here: {missing}")
+        self._compiled = compiled
+        self._folder = tempfile.TemporaryDirectory()
+        self._program = Path(self._folder.name) / "program"
+        self._order = "<" if compiled.target.little_endian else ">"
+        self._size = np.dtype(f"{self._order}u{compiled.target.index_bits // 8}")
+        self.emulator = machine.emulator
+        self._link(machine)
+
+    def __enter__(self) -> Emulated:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the program."""
+        self._folder.cleanup()
+
+    def _link(self, machine: _Machine) -> None:
+        info, obj = self._compiled.info, self._program.with_suffix(".o")
+        obj.write_bytes(self._compiled.files["obj"])
+        tensors = (*info.inputs, *info.outputs)
+        blocks = [info.arena_size, info.state_size, *(t.bytes for t in tensors)]
+        blocks += [] if self._compiled.embedded else [info.weights_size]
+        counts = [len(info.symbols), len(info.inputs), len(info.outputs), *(t.rank for t in tensors)]
+        defines = [
+            f"-DMODEL=tbc_{info.name}",
+            f"-DPOOL={sum(size + 64 for size in blocks)}",
+            f"-DMOST={max(1, *counts)}",
+        ]
+        command = [*(_compiler(machine) or ()), *_FLAGS, *defines, f"-I{_HERE / 'runtime/include'}"]
+        command += [str(_HERE / "emulate.c"), str(obj), "-o", str(self._program)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            reason = f"the code of {info.name} does not link for {info.target}: {done.stderr.strip()}"
+            raise InternalError(reason)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for named inputs.
+
+        Raises:
+            ValueError: an input is missing, of a wrong type or shape, or holds a value that the
+                model cannot accept.
+            InternalError: the program crashed.
+        """
+        program = self._compiled.program
+        dims = bind_symbols(program.inputs, feeds)
+        command = [*self.emulator, str(self._program)]
+        done = subprocess.run(command, input=b"".join(self._sent(feeds, dims)), capture_output=True)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            reason = f"{self.emulator[0]} ended with {done.returncode} {said}".strip()
+            raise InternalError(f"{reason} running {program.name} for {self._compiled.target.name}")
+        return self._received(done.stdout)
+
+    def _sent(self, feeds: Mapping[str, Array], dims: Mapping[str, int]) -> Iterator[bytes]:
+        if not self._compiled.embedded:
+            yield from (block.tobytes() for block in self._compiled.weights())
+        yield np.array([dims[s.name] for s in self._compiled.program.symbols], self._size).tobytes()
+        for tensor in self._compiled.info.inputs:
+            array = np.ascontiguousarray(feeds[tensor.name])
+            yield np.array(array.nbytes, self._size).tobytes()
+            yield self._swapped(array.view(np.uint8) if array.ndim == 0 else array).tobytes()
+
+    def _received(self, data: bytes) -> dict[str, Array]:
+        at = self._size.itemsize
+        status = int(np.frombuffer(data, self._size, 1)[0])
+        if status:
+            reason = "an input holds a value that the model cannot accept"
+            raise ValueError(reason) if status == _BAD_VALUE else InternalError(f"status {status}")
+        outputs = {}
+        for tensor, (name, value) in zip(
+            self._compiled.info.outputs, self._compiled.program.outputs, strict=True
+        ):
+            shape = tuple(map(int, np.frombuffer(data, self._size, tensor.rank, at)))
+            at += tensor.rank * self._size.itemsize
+            raw = np.frombuffer(data, np.uint8, tensor.bytes, at)
+            at += tensor.bytes
+            elements = raw.view(value.type.dtype.numpy)[: int(np.prod(shape))]
+            outputs[name] = self._swapped(elements).reshape(shape)
+        return outputs
+
+    def _swapped(self, array: Array) -> Array:
+        """The array with its bytes in the target's order, or back."""
+        native = sys.byteorder == ("little" if self._order == "<" else "big")
+        if native:
+            return array
+        return array.view(f"u{array.itemsize}").byteswap().view(array.dtype)

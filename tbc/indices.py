@@ -1,0 +1,119 @@
+"""Where elements come from: the index maps of the IR, applied to symbolic indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from tbc import ops
+from tbc.dims import Dim, at_most, bounds, dim_max, dim_min, product
+from tbc.errors import InternalError
+from tbc.ir import Value
+
+Index: TypeAlias = tuple[Dim, ...]
+
+
+def surely_below(index: Dim, size: Dim) -> bool:
+    """Whether an index is below a size for every value of the symbols."""
+    return bounds(size - at_most(index))[0] >= 1
+
+
+def broadcast_index(arg: Value, index: Index) -> Index:
+    """The index into an argument of an elementwise operation."""
+    own = index[len(index) - arg.type.rank :]
+    return tuple(0 if d == 1 else i for i, d in zip(own, arg.type.shape, strict=True))
+
+
+def windows_index(value: Value, index: Index) -> Index:
+    """The index into the first argument of Windows; it may lie outside."""
+    op = value.op
+    assert isinstance(op, ops.Windows)
+    spatial = len(op.kernel)
+    out, tap = index[2 : 2 + spatial], index[2 + spatial :]
+    inner = (
+        o * s + t * d - b
+        for o, s, t, d, b in zip(out, op.strides, tap, op.dilations, op.before, strict=True)
+    )
+    return (*index[:2], *inner)
+
+
+def mapped_index(value: Value, index: Index) -> Index:
+    """The index into the argument of an index map that neither pads nor gathers."""
+    arg = value.args[0]
+    match value.op:
+        case ops.Broadcast():
+            return broadcast_index(arg, index)
+        case ops.Reshape():
+            return reshape_index(value.type.shape, arg.type.shape, index)
+        case ops.Transpose(perm):
+            inner: list[Dim] = [0] * len(perm)
+            for axis, source in enumerate(perm):
+                inner[source] = index[axis]
+            return tuple(inner)
+        case ops.Slice(starts, steps, _):
+            return tuple(s + i * t for i, s, t in zip(index, starts, steps, strict=True))
+        case ops.Pad(before, _, mode):
+            return tuple(
+                _border(i - b, d, mode)
+                for i, b, d in zip(index, before, arg.type.shape, strict=True)
+            )
+        case _:
+            raise InternalError(f"{value.op} is not an index map")
+
+
+def _border(inner: Dim, size: Dim, mode: str) -> Dim:
+    """Where a padded index reads from, for the modes that fill from the array itself."""
+    if mode == "edge":
+        return clamp(inner, size)
+    if mode == "wrap":
+        return inner % size
+    period = dim_max(2 * (size - 1), 1)
+    phase = inner % period
+    return dim_min(phase, period - phase) if size != 1 else 0
+
+
+def clamp(index: Dim, size: Dim) -> Dim:
+    """An index brought into 0 .. size - 1."""
+    return dim_max(dim_min(index, size - 1), 0)
+
+
+def reshape_index(shape: tuple[Dim, ...], source: tuple[Dim, ...], index: Index) -> Index:
+    """The index in `source` of the element at `index` in `shape`, both row-major.
+
+    Axes are matched in the smallest runs of equal size, so that only what a reshape merges or
+    splits costs a division.
+    """
+    result: list[Dim] = []
+    left = list(zip(shape, index, strict=True))
+    right = list(source)
+    while left or right:
+        run = [left.pop(0)] if left else []
+        target = [right.pop(0)] if right else []
+        while product(tuple(d for d, _ in run)) != product(tuple(target)):
+            a, b = product(tuple(d for d, _ in run)), product(tuple(target))
+            grow_left = left and (not right or bounds(b - a)[0] >= 0 or _divides(a, b))
+            if grow_left:
+                run.append(left.pop(0))
+            elif right:
+                target.append(right.pop(0))
+            else:
+                break
+        flat: Dim = 0
+        for dim, i in run:
+            flat = flat * dim + i
+        result.extend(split_index(flat, target))
+    return tuple(result)
+
+
+def _divides(a: Dim, b: Dim) -> bool:
+    return b % a == 0 if a != 0 else False
+
+
+def split_index(flat: Dim, dims: Sequence[Dim]) -> Index:
+    """A row-major position as an index into `dims`."""
+    index: list[Dim] = []
+    for axis, dim in enumerate(dims):
+        inner = product(tuple(dims[axis + 1 :]))
+        index.append(0 if dim == 1 else flat // inner)
+        flat = flat - index[-1] * inner if dim != 1 else flat
+    return tuple(index)

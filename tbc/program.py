@@ -1,0 +1,121 @@
+"""A program: the steps of a model in order, and where every value that is kept in memory lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tbc import ops
+from tbc.dims import Dim, Symbol, product
+from tbc.indices import Index, reshape_index
+from tbc.ir import Value
+from tbc.types import TensorType
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Where the elements of a value lie.
+
+    Attributes:
+        value: whose elements they are.
+        place: "input", "output", "arena" or "weights".
+        index: number of the input or output; 0 elsewhere.
+        offset: bytes from the start of the arena or of the weights; 0 elsewhere.
+        order: the axes from the outermost to the innermost in memory.
+    """
+
+    value: Value
+    place: str
+    index: int
+    offset: int
+    order: tuple[int, ...]
+
+    @property
+    def type(self) -> TensorType:
+        """The type of the value."""
+        return self.value.type
+
+    def strides(self) -> tuple[Dim, ...]:
+        """Elements between neighbours along each axis of the value."""
+        return strides(self.type.shape, self.order)
+
+
+def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
+    """Elements between neighbours along each axis, for axes lying in an order, without gaps."""
+    result: list[Dim] = [0] * len(shape)
+    for position, axis in enumerate(order):
+        result[axis] = product(tuple(shape[a] for a in order[position + 1 :]))
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call: it computes `root` from buffers.
+
+    Attributes:
+        root: the value stored.
+        anchor: the contraction or reduction inside, or the root itself where there is none;
+            everything between anchor and root is its epilogue.
+        reads: the values read from memory, in the order in which the expression meets them.
+        copy_to: the number of the output that the step copies its root to, where the root lies in
+            memory already; else None.
+    """
+
+    root: Value
+    anchor: Value
+    reads: tuple[Value, ...]
+    copy_to: int | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in order, one phase each, and the buffers they work on."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[tuple[str, Value], ...]
+    checks: tuple[Value, ...]
+    symbols: tuple[Symbol, ...]
+    steps: tuple[Step, ...]
+    buffers: dict[Value, Buffer]
+    arena_size: int
+    weights_size: int
+    alignment: int
+
+    @property
+    def constants(self) -> tuple[Buffer, ...]:
+        """The buffers of the weights, by offset."""
+        found = (b for b in self.buffers.values() if b.place == "weights")
+        return tuple(sorted(found, key=lambda b: b.offset))
+
+
+def root_index(step: Step, index: Index) -> Index:
+    """Where in the root the element of the anchor at `index` goes."""
+    for below, above in _path(step):
+        if isinstance(above.op, ops.Transpose):
+            index = tuple(index[p] for p in above.op.perm)
+        elif isinstance(above.op, ops.Reshape):
+            index = reshape_index(below.type.shape, above.type.shape, index)
+        else:  # elementwise, of equal size: leading axes of 1 may be new
+            index = (*((0,) * (above.type.rank - below.type.rank)), *index)
+    return index
+
+
+def _path(step: Step) -> list[tuple[Value, Value]]:
+    """The (argument, user) pairs that lead from the anchor to the root."""
+    came_from: dict[Value, Value] = {}
+    todo = [step.root]
+    reads = set(step.reads)
+    while todo:
+        value = todo.pop()
+        if value is step.anchor:
+            break
+        for arg in value.args:
+            if arg not in came_from and arg not in reads:
+                came_from[arg] = value
+                todo.append(arg)
+    pairs = []
+    value = step.anchor
+    while value is not step.root:
+        pairs.append((value, came_from[value]))
+        value = came_from[value]
+    return pairs
