@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tbc.ir import Graph
 from tbc.passes.canonicalize import canonicalize
+from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
 from tbc.passes.lift import lift
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Pass: TypeAlias = "Callable[[Graph, Target], Graph]"
 
-FRONT: tuple[Pass, ...] = (fold, lift, quantize, canonicalize)
+FRONT: tuple[Pass, ...] = (fold, lift, quantize, depthwise, canonicalize)
 """What makes of an imported graph one of low-bit dots, on any target."""
 
 PIPELINE: tuple[Pass, ...] = (*FRONT, guard, pad, select, fold)

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from tbc.constants import value_of
 from tbc.dims import Dim, product
 from tbc.ir import Graph, Value
-from tbc.ops import (
-    INDEX_MAPS,
-    Binary,
-    Cast,
-    Dot,
-    GroupedDot,
-    Lift,
-    MatMul,
-    Reduce,
-    Windows,
-)
+from tbc.ops import INDEX_MAPS, Binary, Cast, Dot, GroupedDot, Lift, MatMul, Reduce, Reshape
+from tbc.passes.depthwise import Filters, filters_of, low_bit
 from tbc.passes.lift import Lifter
 from tbc.passes.ranges import Ranges
 from tbc.passes.trits import zero_fraction
@@ -65,8 +56,8 @@ def explain(graph: Graph) -> list[DotReport]:
             reports.append(_lifted(value, ranges))
         elif isinstance(value.op, MatMul):
             reports.append(_dense(value, str(lifter(value))))
-        elif _is_depthwise(value):
-            reports.append(_depthwise(value))
+        elif (filters := filters_of(value)) is not None:
+            reports.append(_depthwise(value, filters, ranges))
     return reports
 
 
@@ -123,27 +114,25 @@ def _dense(value: Value, reason: str) -> DotReport:
     )
 
 
-def _is_depthwise(value: Value) -> bool:
-    """Whether a value sums windows times a constant."""
-    match value:
-        case Value(Reduce("sum"), (Value(Binary("mul"), (x, w)),)) if w.is_constant:
-            while isinstance(x.op, INDEX_MAPS) and not isinstance(x.op, Windows):
-                x = x.args[0]
-            return isinstance(x.op, Windows)
-    return False
-
-
-def _depthwise(value: Value) -> DotReport:
-    w = value.args[0].args[1]
-    assert isinstance(value.op, Reduce)
-    channels = value.type.shape[1]
+def _depthwise(value: Value, filters: Filters, ranges: Ranges) -> DotReport:
+    w, x = filters.w, filters.x
+    while isinstance(w.op, Reshape | Cast):
+        w = w.args[0]
+    lifted = isinstance(w.op, Lift)
+    weights, reason = value.type.dtype.name, ""
+    if lifted:
+        weights = f"{w.type.dtype.name} {_granularity(w.args[1].type, filters.taps)}, depthwise"
+    else:
+        low = low_bit(filters)
+        reason = low if isinstance(low, str) else "the activations have no 8-bit codes"
+        reason = f"{reason} (a depthwise convolution)"
     return DotReport(
         origin=value.origin,
         m=product((value.type.shape[0], *value.type.shape[2:])),
-        n=channels,
-        k=product(tuple(value.args[0].type.shape[a] for a in value.op.axes)),
-        weights=w.type.dtype.name,
-        reason="a depthwise convolution: each channel has one filter, which is no dot of a matrix",
-        zeros=None,
-        activations=value.type.dtype.name,
+        n=value.type.shape[1],
+        k=filters.taps,
+        weights=weights,
+        reason=reason,
+        zeros=zero_fraction(value_of(w)) if lifted else None,
+        activations=_activations(x.args[0], ranges) if lifted else value.type.dtype.name,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tbc.constants import constant, value_of
 from tbc.ir import Graph, Uses, Value, rebuilt
-from tbc.ops import Const
+from tbc.ops import Cast, Const, Reshape
 
 if TYPE_CHECKING:
     from tbc.target import Target
@@ -32,8 +32,15 @@ def fold(graph: Graph, target: Target) -> Graph:
 
 def small_constant(value: Value, uses: Uses) -> Value | None:
     """A constant expression of at most `LIMIT` elements -> its elements."""
-    size, dtype = value.type.size, value.type.dtype
+    size = value.type.size
     small = isinstance(size, int) and size <= LIMIT
-    if not value.is_constant or isinstance(value.op, Const) or dtype.is_weight or not small:
+    if not small or not value.is_constant or isinstance(value.op, Const) or _is_low_bit(value):
         return None
-    return constant(value.builder, value_of(value), dtype)
+    return constant(value.builder, value_of(value), value.type.dtype)
+
+
+def _is_low_bit(value: Value) -> bool:
+    """Whether a value is a low-bit weight, perhaps reshaped or to be widened where it is read."""
+    while isinstance(value.op, Cast | Reshape):
+        value = value.args[0]
+    return value.type.dtype.is_weight

@@ -252,7 +252,16 @@ def is_leaf(value: Value) -> bool:
     """Whether a step does not look inside a value: an input or a constant that is no index map."""
     if isinstance(value.op, LEAVES):
         return True
-    return value.is_constant and not isinstance(value.op, ops.Broadcast | ops.Dims | ops.Iota)
+    if not value.is_constant or isinstance(value.op, ops.Broadcast | ops.Dims | ops.Iota):
+        return False
+    return not _is_widening(value)
+
+
+def _is_widening(value: Value) -> bool:
+    """Whether a constant array is kept smaller by casting its elements where they are read."""
+    if not isinstance(value.op, ops.Cast) or value.type.size == 1:
+        return False
+    return value.args[0].type.dtype.bytes < value.type.dtype.bytes
 
 
 def is_memory(value: Value) -> bool:

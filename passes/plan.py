@@ -67,7 +67,9 @@ def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, 
             if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
                 order = _columns_last(step)
             elif step.anchor is root:
-                alike = [orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)]
+                alike = [
+                    orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)
+                ]
                 order = max(alike, key=alike.count, default=order)
         orders[root] = order
     return orders

@@ -13,6 +13,7 @@ import pytest
 from tbc.dims import evaluate, symbols_of
 from tbc.ir import Graph
 from tbc.passes.canonicalize import RANGE_RULES, RULES, canonicalize
+from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold, small_constant
 from tbc.passes.lift import lift
 from tbc.passes.quantize import quantize
@@ -23,7 +24,13 @@ from tbc.text import parse_graph, print_graph
 from tbc.types import DType, TensorType
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-PASSES = {"fold": fold, "lift": lift, "quantize": quantize, "canonicalize": canonicalize}
+PASSES = {
+    "fold": fold,
+    "lift": lift,
+    "quantize": quantize,
+    "depthwise": depthwise,
+    "canonicalize": canonicalize,
+}
 CASES = [
     path
     for name in PASSES
