@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tbc.codegen.llvm_text import Function, Val, bits_of, const, is_float, lanes_of, vec, with_elem
-from tbc.codegen.math import EMITTERS, emit_pow
+from tbc.codegen.math import EMITTERS, emit_fmod, emit_pow
 from tbc.types import DType
 
 REGISTER = {DType.f16: "half", DType.bf16: "i16", DType.f32: "float", DType.f64: "double"}
@@ -194,10 +194,6 @@ def _float_binary(f: Function, fn: str, a: Val, b: Val) -> Val:
         return f.select(keep, a, b)
     if fn == "pow":
         return emit_pow(f, a, b)
-    # fmod is exact in LLVM's frem, but that calls libm: divide, truncate, subtract is not exact
-    # for large quotients, so reduce bit by bit would be needed; see tbc.elementary.
-    from tbc.codegen.math import emit_fmod
-
     rest = emit_fmod(f, a, b)
     if fn == "fmod":
         return rest

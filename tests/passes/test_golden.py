@@ -15,8 +15,11 @@ from tbc.ir import Graph
 from tbc.passes.canonicalize import RANGE_RULES, RULES, canonicalize
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold, small_constant
+from tbc.passes.guard import guard
 from tbc.passes.lift import lift
+from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
+from tbc.passes.select import select
 from tbc.reference import run_graph
 from tbc.reference_elementwise import FLOATS
 from tbc.target import Target, parse
@@ -30,6 +33,9 @@ PASSES = {
     "quantize": quantize,
     "depthwise": depthwise,
     "canonicalize": canonicalize,
+    "guard": guard,
+    "pad": pad,
+    "select": select,
 }
 CASES = [
     path
@@ -37,7 +43,10 @@ CASES = [
     for path in sorted((GOLDEN / name).glob("*.ir"))
     if not path.name.endswith(".out.ir")
 ]
-EXACT = {"fold", "canonicalize"}
+EXACT = {"fold", "canonicalize", "guard", "pad", "select"}
+
+INDICES = (DType.i32, DType.i64)
+"""Types whose values may index an axis: they stay small."""
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, np.inf, -np.inf, np.nan, 1e-40, 2.5, -127.5, 300.0]
 
@@ -49,7 +58,7 @@ def draw(rng: np.random.Generator, type: TensorType, exact: bool) -> npt.NDArray
     if type.dtype is DType.bool:
         return rng.integers(0, 2, shape).astype(bool)
     if type.dtype.is_int:
-        low, high = type.dtype.range
+        low, high = (-2, 1) if type.dtype in INDICES else type.dtype.range
         return rng.integers(low, high, shape, type.dtype.numpy, endpoint=True)
     array = rng.normal(size=shape) * 3
     if exact:
