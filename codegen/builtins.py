@@ -99,9 +99,9 @@ def _formula(ret: str, args: tuple[str, ...], formula: Callable[..., Num]) -> Bu
     def body(f: Function) -> Val:
         values = [num(f, arg) for arg in f.args]
         result = formula(*(v.bits() if v.type in FORMATS else v for v in values))
-        return (
-            _through_memory(f, result, ret) if ret in _HALVES else raw(result.cast("bitcast", ret))
-        )
+        if ret in _HALVES:
+            return _through_memory(f, result, ret)
+        return raw(result.cast("bitcast", ret))
 
     return Builtin(ret, args, body)
 

@@ -284,7 +284,64 @@ def _leading_zeros(type: str) -> Body:
     return body
 
 
-OPERATIONS = (*arithmetic(), *conversions(), *formats(), *integers())
+def _on_stack(operate: Callable[[Function, Val, Val, Val, Val], None]) -> Body:
+    """A memory operation (to, source, value, length) on a word that holds -1."""
+
+    def body(f: Function, value: Val, length: Val) -> Val:
+        to, source = f.alloca("i64"), f.alloca("i64")
+        f.store(value, source, 8)
+        f.store(const("i64", -1), to, 8)
+        operate(f, to, source, value, length)
+        return f.load("i64", to, 8)
+
+    return body
+
+
+def memory() -> Iterator[Operation]:
+    """Copying and filling; by the second argument a word or nothing."""
+
+    def copy(name: str) -> Callable[..., None]:
+        def intrinsic(f: Function, to: Val, source: Val, value: Val, length: Val) -> None:
+            size = f.cast("trunc", length, "i32")
+            f.intrinsic("void", f"llvm.{name}.p0.p0.i32", to, source, size, Val("i1", "false"))
+
+        return intrinsic
+
+    def fill(byte: Callable[[Function, Val], Val]) -> Callable[..., None]:
+        def intrinsic(f: Function, to: Val, source: Val, value: Val, length: Val) -> None:
+            size = f.cast("trunc", length, "i32")
+            f.intrinsic("void", "llvm.memset.p0.i32", to, byte(f, value), size, Val("i1", "false"))
+
+        return intrinsic
+
+    def call(name: str) -> Callable[..., None]:
+        return lambda f, to, source, value, length: f.do(
+            f"call ptr @{name}({to}, {source}, {length})"
+        )
+
+    def call_fill(f: Function, to: Val, source: Val, value: Val, length: Val) -> None:
+        f.do(f"call ptr @memset({to}, {f.cast('trunc', value, 'i32')}, {length})")
+
+    low_byte = fill(lambda f, value: f.cast("trunc", value, "i8"))
+    every_byte = 0x0101010101010101
+    for name, operate, builtin, meaning in (
+        ("memcpy", copy("memcpy"), call("memcpy"), lambda x: x),
+        ("memmove", copy("memmove"), call("memmove"), lambda x: x),
+        ("memset", low_byte, call_fill, lambda x: (x & 255) * every_byte),
+        ("memclr", fill(lambda f, value: const("i8", 0)), None, lambda x: x * 0),
+    ):
+        yield Operation(
+            name,
+            ("i64", "i64"),
+            "i64",
+            _on_stack(operate),
+            _on_stack(builtin or operate),
+            lambda x, n, m=meaning: np.where(n == 0, -1, m(x)),
+            lambda x, n: (x, (n & 1) * 8),
+        )
+
+
+OPERATIONS = (*arithmetic(), *conversions(), *formats(), *integers(), *memory())
 EXTREMES = tuple(extremes())
 
 

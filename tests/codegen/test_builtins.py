@@ -46,7 +46,7 @@ def results(operation, data):
 def native(workers):
     maps = [Map(symbol(o), o.args, o.ret, o.builtin) for o in BY_NAME.values()]
     triple = host_target().triple
-    names = set(re.findall(r"call \w+ @(\w+)\(", maps_text(maps, triple)))
+    names = set(re.findall(r"call \w+ @([a-z_]\w+)\(", maps_text(maps, triple)))
     return Native(workers, maps, more=builtins_text(names, triple))
 
 
