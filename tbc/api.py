@@ -38,10 +38,11 @@ class Model:
 
     def __init__(self, graph: Graph, target: Target, name: str):
         self.graph, self.target, self.name = graph, target, name
+        self._native = is_native(target)
         self._lock = threading.Lock()
         self._variants: OrderedDict[tuple[int, ...], _Jitted] = OrderedDict()
         self._loose = tuple(s for s in graph.symbols() if s.hi is None)
-        if not self._loose and self._is_native():
+        if not self._loose and self._native:
             self._variant(())
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -54,7 +55,7 @@ class Model:
                 value that the model cannot accept, such as an index outside its axis.
             IncompatibleArtifact: the model is compiled for another machine.
         """
-        if not self._is_native():
+        if not self._native:
             reason = f"{self.name} is compiled for {self.target.name}, not for this machine"
             raise IncompatibleArtifact(reason, hint="save it, or tbc.verify it in an emulator")
         extents = runtime.bind_symbols(self.graph.inputs, feeds) if self._loose else {}
@@ -71,10 +72,6 @@ class Model:
         with Workers() as workers:
             _, written = write(graph, self.target, self.name, Path(folder), kinds, workers)
         return tuple(w.path for w in written)
-
-    def _is_native(self) -> bool:
-        host = host_target()
-        return self.target.triple == host.triple and self.target.features <= host.features
 
     def _variant(self, seen: tuple[int, ...]) -> _Jitted:
         """A variant whose bounds hold the extents seen: one there is, or a new one."""
@@ -95,6 +92,12 @@ class Model:
             for s, bound in zip(self._loose, bounds, strict=True)
         }
         return _Jitted(bind(self.graph, bounded), self.target, self.name)
+
+
+def is_native(target: Target) -> bool:
+    """Whether this machine can run code for a target."""
+    host = host_target()
+    return target.triple == host.triple and target.features <= host.features
 
 
 class _Jitted:

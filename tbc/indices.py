@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from tbc import ops
-from tbc.dims import Dim, at_most, bounds, dim_max, dim_min, product
+from tbc.dims import Dim, Expr, FloorDiv, at_most, bounds, dim_max, dim_min, product
 from tbc.errors import InternalError
 from tbc.ir import Value
 
@@ -117,3 +117,50 @@ def split_index(flat: Dim, dims: Sequence[Dim]) -> Index:
         index.append(0 if dim == 1 else flat // inner)
         flat = flat - index[-1] * inner if dim != 1 else flat
     return tuple(index)
+
+
+def operands(value: Value, index: Index) -> list[tuple[Value, Index]]:
+    """What an element that is computed in place needs: arguments, and where."""
+    op = value.op
+    if isinstance(op, ops.ELEMENTWISE):
+        return [(a, broadcast_index(a, index)) for a in value.args]
+    if isinstance(op, ops.Concat):
+        start: Dim = 0
+        result: list[tuple[Value, Index]] = []
+        for arg in value.args:
+            inner = (*index[: op.axis], index[op.axis] - start, *index[op.axis + 1 :])
+            result.append((arg, opaque(inner, op.axis)))
+            start = start + arg.type.shape[op.axis]
+        return result
+    if isinstance(op, ops.Windows):
+        return [(value.args[0], windows_index(value, index))]
+    if isinstance(op, ops.Pad) and op.mode == "constant":
+        return [(value.args[0], tuple(i - b for i, b in zip(index, op.before, strict=True)))]
+    if isinstance(op, ops.INDEX_MAPS):
+        return [(value.args[0], mapped_index(value, index))]
+    return []
+
+
+def opaque(index: Index, axis: int) -> Index:
+    """An index whose one axis is clamped, which makes it irregular where it varies."""
+    moved = index[axis]
+    if isinstance(moved, int):
+        return index
+    clamped: Dim = Expr((((FloorDiv(moved, 1),), 1),))
+    return (*index[:axis], clamped, *index[axis + 1 :])
+
+
+def reduced_index(value: Value, index: Index, inner: Index) -> Index:
+    """The index into the argument of the Reduce `value`: `inner` along the reduced axes."""
+    op = value.op
+    assert isinstance(op, ops.Reduce)
+    along, kept = iter(inner), iter(index)
+    result = []
+    for axis in range(value.args[0].type.rank):
+        if axis not in op.axes:
+            result.append(next(kept))
+            continue
+        result.append(next(along))
+        if op.keepdims:
+            next(kept)
+    return tuple(result)

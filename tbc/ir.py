@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from tbc.dims import Dim, Expr, Symbol, substitute, symbols_of
@@ -35,7 +35,7 @@ class Value:
     number: int
     builder: Builder = field(repr=False)
     is_constant: bool
-    """Whether the value depends on no input: it is a constant, given as a recipe."""
+    """Whether the value depends on no input and no symbol: a constant, given as a recipe."""
     origin: str
     """The model's node that the value comes from."""
 
@@ -56,14 +56,16 @@ class Builder:
         key = (op, *(a.number for a in args))
         value = self._interned.get(key)
         if value is None:
-            leaf = not args
+            fixed = getattr(op, "is_constant", False)
+            if args:
+                fixed = all_constant(args) and not _has_symbols(op)
             value = Value(
                 op=op,
                 args=args,
                 type=op.infer(*(a.type for a in args)),
                 number=len(self._interned),
                 builder=self,
-                is_constant=getattr(op, "is_constant", False) if leaf else all_constant(args),
+                is_constant=fixed,
                 origin=self._origin,
             )
             self._interned[key] = value
@@ -77,6 +79,15 @@ class Builder:
             yield
         finally:
             self._origin = before
+
+
+def _has_symbols(item: Any) -> bool:
+    """Whether an operation, or a field of one, holds a symbol."""
+    if isinstance(item, tuple):
+        return any(map(_has_symbols, item))
+    if is_dataclass(item) and not isinstance(item, Expr):
+        return any(_has_symbols(getattr(item, f.name)) for f in fields(item))
+    return isinstance(item, Expr)
 
 
 def all_constant(values: Iterable[Value]) -> bool:

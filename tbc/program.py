@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tbc import ops
-from tbc.dims import Dim, Symbol, product
+from tbc.dims import Dim, Expr, Symbol, product
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
 from tbc.types import TensorType
@@ -119,3 +120,21 @@ def _path(step: Step) -> list[tuple[Value, Value]]:
         pairs.append((value, came_from[value]))
         value = came_from[value]
     return pairs
+
+
+def loop_order(step: Step, order: tuple[int, ...]) -> tuple[int, ...]:
+    """The anchor's axes from the outermost to the innermost, as the root lies in memory."""
+    shape = step.anchor.type.shape
+    loops = [Symbol(f"axis{a}", 0, None, d) for a, d in enumerate(shape)]
+    index = tuple(0 if d == 1 else Expr.of(s) for s, d in zip(loops, shape, strict=True))
+    steps = strides(step.root.type.shape, order)
+    place = root_index(step, index)
+    address = sum((i * s for i, s in zip(place, steps, strict=True)), start=0)
+    terms = address.terms if isinstance(address, Expr) else ()
+
+    def stride(axis: int) -> float:
+        own = [c for m, c in terms if loops[axis] in m]
+        alone = [c for m, c in terms if m == (loops[axis],)]
+        return alone[0] if own == alone and own else math.inf
+
+    return tuple(sorted(range(len(shape)), key=stride, reverse=True))

@@ -158,15 +158,23 @@ def grouped_dot(op: GroupedDot, x: Array, w: Array, s: Array) -> Array:
 
 def lift(op: Lift, w: Array, s: Array) -> Array:
     """The nearest trit, t = 0 where |w| <= |s| / 2; the nearest sign, 1 where both are as near."""
+    n, k = w.shape
+    nearest = np.empty((n, k), op.dtype.numpy)
+    rows = max(1, _BLOCK // max(1, k))  # a block at a time, for it is computed in f64
+    for start in range(0, n, rows):
+        part = slice(start, start + rows)
+        scale = s if s.shape[0] == 1 else s[part]
+        nearest[part] = _nearest(op.dtype, w[part], np.repeat(scale, k // s.shape[1], 1))
+    return nearest
+
+
+def _nearest(dtype: DType, w: Array, s: Array) -> Array:
     wide, scale = w.astype(np.float64), s.astype(np.float64)
-    scale = np.repeat(scale, w.shape[1] // s.shape[1], 1)
     below = np.where(scale < 0, -wide, wide) < 0
-    if op.dtype is DType.sign:
-        nearest = np.where(below & (scale != 0), -1, 1)
-    else:
-        far = (np.abs(wide) > np.abs(scale) / 2) & (scale != 0)
-        nearest = np.where(far, np.where(below, -1, 1), 0)
-    return nearest.astype(op.dtype.numpy)
+    if dtype is DType.sign:
+        return np.where(below & (scale != 0), -1, 1)
+    far = (np.abs(wide) > np.abs(scale) / 2) & (scale != 0)
+    return np.where(far, np.where(below, -1, 1), 0)
 
 
 def pack(op: Pack, w: Array) -> Array:

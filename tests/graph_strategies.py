@@ -14,41 +14,12 @@ import numpy as np
 from hypothesis import strategies as st
 from strategies import Array, random_array
 
+from tbc import ops
 from tbc.constants import constant
 from tbc.dims import Dim, Expr, Symbol, evaluate, upper
 from tbc.ir import Builder, Graph, Op, Value
 from tbc.layout import FIELD_BITS, Layout
-from tbc.ops import (
-    BINARY,
-    PAD_MODES,
-    REDUCTIONS,
-    UNARY,
-    Binary,
-    Broadcast,
-    Cast,
-    Concat,
-    Dims,
-    Dot,
-    Gather,
-    GatherND,
-    GroupedDot,
-    Input,
-    Iota,
-    Lift,
-    MatMul,
-    Pack,
-    PackedDot,
-    PackedGroupedDot,
-    Pad,
-    Reduce,
-    Reshape,
-    ScatterND,
-    Slice,
-    Transpose,
-    Unary,
-    Where,
-    Windows,
-)
+from tbc.ops import Input
 from tbc.text import print_graph
 from tbc.types import DType, TensorType
 
@@ -110,31 +81,32 @@ def _static(type: TensorType) -> bool:
 
 
 def _unary(p: Pool) -> Value:
-    op = Unary(p.draw(st.sampled_from(UNARY)))
+    op = ops.Unary(p.draw(st.sampled_from(ops.UNARY)))
     return p.builder(op, p.pick(lambda t: fits(op, t)))
 
 
 def _binary(p: Pool) -> Value:
-    op = Binary(p.draw(st.sampled_from(BINARY)))
+    op = ops.Binary(p.draw(st.sampled_from(ops.BINARY)))
     a = p.pick(lambda t: fits(op, t, t))
     return p.builder(op, a, p.pick(lambda t: fits(op, a.type, t)))
 
 
 def _where(p: Pool) -> Value:
     cond = p.pick(lambda t: t.dtype is DType.bool)
-    a = p.pick(lambda t: fits(Where(), cond.type, t, t))
-    return p.builder(Where(), cond, a, p.pick(lambda t: fits(Where(), cond.type, a.type, t)))
+    a = p.pick(lambda t: fits(ops.Where(), cond.type, t, t))
+    b = p.pick(lambda t: fits(ops.Where(), cond.type, a.type, t))
+    return p.builder(ops.Where(), cond, a, b)
 
 
 def _cast(p: Pool) -> Value:
     plain = [d for d in DType if not d.is_weight]
-    return p.builder(Cast(p.draw(st.sampled_from(plain))), p.pick())
+    return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), p.pick())
 
 
 def _broadcast(p: Pool) -> Value:
     x = p.pick(lambda t: t.rank < 4)
     shape = tuple(p.integer(1, 3) if d == 1 else d for d in x.type.shape)
-    return p.builder(Broadcast((p.draw(st.sampled_from([2, Expr.of(N)])), *shape)), x)
+    return p.builder(ops.Broadcast((p.draw(st.sampled_from([2, Expr.of(N)])), *shape)), x)
 
 
 def _reshape(p: Pool) -> Value:
@@ -142,12 +114,12 @@ def _reshape(p: Pool) -> Value:
     flat: tuple[Dim, ...] = (x.type.size,)
     halves = [(2, x.type.size // 2)] if x.type.size % 2 == 0 else []
     shapes = [flat, (1, *flat), (*x.type.shape[::-1],), (*x.type.shape, 1), *halves]
-    return p.builder(Reshape(p.draw(st.sampled_from(shapes))), x)
+    return p.builder(ops.Reshape(p.draw(st.sampled_from(shapes))), x)
 
 
 def _transpose(p: Pool) -> Value:
     x = p.pick()
-    return p.builder(Transpose(tuple(p.draw(st.permutations(range(x.type.rank))))), x)
+    return p.builder(ops.Transpose(tuple(p.draw(st.permutations(range(x.type.rank))))), x)
 
 
 def _slice(p: Pool) -> Value:
@@ -167,21 +139,21 @@ def _slice(p: Pool) -> Value:
             starts.append(start)
             shape.append(p.integer(0, -(-left // abs(step))))
         steps.append(step)
-    return p.builder(Slice(tuple(starts), tuple(steps), tuple(shape)), x)
+    return p.builder(ops.Slice(tuple(starts), tuple(steps), tuple(shape)), x)
 
 
 def _concat(p: Pool) -> Value:
     x = p.pick(lambda t: t.rank > 0)
-    op = Concat(p.integer(0, x.type.rank - 1))
+    op = ops.Concat(p.integer(0, x.type.rank - 1))
     return p.builder(op, x, p.pick(lambda t: fits(op, x.type, t)), x)
 
 
 def _pad(p: Pool) -> Value:
-    mode = p.draw(st.sampled_from(PAD_MODES))
+    mode = p.draw(st.sampled_from(ops.PAD_MODES))
     x = p.pick(lambda t: mode == "constant" or _static(t))
     before = tuple(p.integer(0, 3) for _ in x.type.shape)
     shape = tuple(d + b + p.integer(0, 3) for d, b in zip(x.type.shape, before, strict=True))
-    return p.builder(Pad(before, shape, mode), x, p.constant(x.type.dtype))
+    return p.builder(ops.Pad(before, shape, mode), x, p.constant(x.type.dtype))
 
 
 def _windows(p: Pool) -> Value:
@@ -192,7 +164,7 @@ def _windows(p: Pool) -> Value:
         return tuple(p.integer(low, high) for _ in spatial)
 
     out = tuple(p.draw(st.sampled_from([1, 2, d])) for d in spatial)
-    op = Windows(numbers(1, 3), numbers(1, 2), numbers(1, 2), numbers(0, 2), out)
+    op = ops.Windows(numbers(1, 3), numbers(1, 2), numbers(1, 2), numbers(0, 2), out)
     return p.builder(op, x, p.constant(x.type.dtype))
 
 
@@ -210,8 +182,8 @@ def _gather(p: Pool) -> Value:
     assert isinstance(extent, int)
     indices = _indices(p, (extent,), p.integer(0, 3))
     if p.draw(st.booleans()):
-        indices = p.builder(Cast(DType.i32), indices)
-    return p.builder(Gather(axis), x, indices)
+        indices = p.builder(ops.Cast(DType.i32), indices)
+    return p.builder(ops.Gather(axis), x, indices)
 
 
 def _extents(x: Value, first: int, depth: int) -> tuple[int, ...]:
@@ -224,7 +196,7 @@ def _gather_nd(p: Pool) -> Value:
     depth = p.integer(1, x.type.rank - batch)
     leading = _extents(x, 0, batch)
     points = _indices(p, _extents(x, batch, depth), *leading, p.integer(1, 3))
-    return p.builder(GatherND(batch), x, points)
+    return p.builder(ops.GatherND(batch), x, points)
 
 
 def _scatter_nd(p: Pool) -> Value:
@@ -232,22 +204,22 @@ def _scatter_nd(p: Pool) -> Value:
     depth = p.integer(1, x.type.rank)
     count, rest = p.integer(1, 3), _extents(x, depth, x.type.rank)
     points = _indices(p, _extents(x, 0, depth), count)
-    return p.builder(ScatterND(), x, points, p.constant(x.type.dtype, count, *rest))
+    return p.builder(ops.ScatterND(), x, points, p.constant(x.type.dtype, count, *rest))
 
 
 def _reduce(p: Pool) -> Value:
-    kind = p.draw(st.sampled_from(REDUCTIONS))
-    x = p.pick(lambda t: fits(Reduce(kind, ()), t))
+    kind = p.draw(st.sampled_from(ops.REDUCTIONS))
+    x = p.pick(lambda t: fits(ops.Reduce(kind, ()), t))
     axes = p.draw(st.sets(st.integers(0, max(x.type.rank - 1, 0)), max_size=x.type.rank))
-    return p.builder(Reduce(kind, tuple(sorted(axes)), p.draw(st.booleans())), x)
+    return p.builder(ops.Reduce(kind, tuple(sorted(axes)), p.draw(st.booleans())), x)
 
 
 def _matmul(p: Pool) -> Value:
-    a = p.pick(lambda t: t.rank >= 2 and fits(Unary("neg"), t))
+    a = p.pick(lambda t: t.rank >= 2 and fits(ops.Unary("neg"), t))
     last = a.type.rank - 1
-    turned = p.builder(Transpose((*range(last - 1), last, last - 1)), a)
-    b = turned if p.draw(st.booleans()) else p.pick(lambda t: fits(MatMul(), a.type, t))
-    return p.builder(MatMul(), a, b)
+    turned = p.builder(ops.Transpose((*range(last - 1), last, last - 1)), a)
+    b = turned if p.draw(st.booleans()) else p.pick(lambda t: fits(ops.MatMul(), a.type, t))
+    return p.builder(ops.MatMul(), a, b)
 
 
 _WEIGHTS = st.sampled_from([DType.trit, DType.sign])
@@ -265,7 +237,7 @@ def _activations(p: Pool) -> tuple[Value, int]:
 
 def _dot(p: Pool) -> Value:
     x, k = _activations(p)
-    return p.builder(Dot(), x, p.constant(p.draw(_WEIGHTS), p.integer(1, 5), k))
+    return p.builder(ops.Dot(), x, p.constant(p.draw(_WEIGHTS), p.integer(1, 5), k))
 
 
 def _group(p: Pool, k: int) -> int:
@@ -277,13 +249,13 @@ def _grouped_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n = p.integer(1, 5)
     s = p.constant(DType.f32, n, k // _group(p, k))
-    return p.builder(GroupedDot(), x, p.constant(p.draw(_WEIGHTS), n, k), s)
+    return p.builder(ops.GroupedDot(), x, p.constant(p.draw(_WEIGHTS), n, k), s)
 
 
 def _lift(p: Pool) -> Value:
     n, k = p.integer(1, 5), p.integer(1, 6)
     s = p.constant(DType.f32, p.draw(st.sampled_from([1, n])), k // _group(p, k))
-    return p.builder(Lift(p.draw(_WEIGHTS)), p.constant(DType.f32, n, k), s)
+    return p.builder(ops.Lift(p.draw(_WEIGHTS)), p.constant(DType.f32, n, k), s)
 
 
 def _layout(p: Pool, group: int = 0) -> Layout:
@@ -293,7 +265,7 @@ def _layout(p: Pool, group: int = 0) -> Layout:
 def _pack(p: Pool) -> Value:
     layout = _layout(p, p.integer(0, 3))
     k = (layout.group or 1) * p.integer(1, 3)
-    return p.builder(Pack(layout), p.constant(layout.dtype, p.integer(1, 20), k))
+    return p.builder(ops.Pack(layout), p.constant(layout.dtype, p.integer(1, 20), k))
 
 
 def _padded(p: Pool, x: Value, group: int, layout: Layout) -> Value:
@@ -301,69 +273,69 @@ def _padded(p: Pool, x: Value, group: int, layout: Layout) -> Value:
     *rows, k = x.type.shape
     assert isinstance(k, int)
     per_group = layout.padded_k(k) // (k // group)
-    groups = p.builder(Reshape((*rows, k // group, group)), x)
-    pad = Pad((0,) * groups.type.rank, (*rows, k // group, per_group))
+    groups = p.builder(ops.Reshape((*rows, k // group, group)), x)
+    pad = ops.Pad((0,) * groups.type.rank, (*rows, k // group, per_group))
     zero = constant(p.builder, 0, x.type.dtype)
-    return p.builder(Reshape((*rows, layout.padded_k(k))), p.builder(pad, groups, zero))
+    return p.builder(ops.Reshape((*rows, layout.padded_k(k))), p.builder(pad, groups, zero))
 
 
 def _packed_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n, layout = p.integer(1, 20), _layout(p)
-    w = p.builder(Pack(layout), p.constant(layout.dtype, n, k))
-    return p.builder(PackedDot("", layout, n, k), _padded(p, x, k, layout), w)
+    w = p.builder(ops.Pack(layout), p.constant(layout.dtype, n, k))
+    return p.builder(ops.PackedDot("", layout, n, k), _padded(p, x, k, layout), w)
 
 
 def _packed_grouped_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n, group = p.integer(1, 20), _group(p, k)
     layout = _layout(p, group)
-    w = p.builder(Pack(layout), p.constant(layout.dtype, n, k))
+    w = p.builder(ops.Pack(layout), p.constant(layout.dtype, n, k))
     s = p.constant(DType.f32, layout.blocks(n), k // group, layout.rows)
     args = [_padded(p, x, group, layout), w, s]
     if x.type.dtype is DType.i8:
-        split = p.builder(Reshape((*x.type.shape[:-1], k // group, group)), x)
-        wide = p.builder(Cast(DType.i32), split)
-        args.append(p.builder(Reduce("sum", (split.type.rank - 1,)), wide))
-    return p.builder(PackedGroupedDot("", layout, n, k), *args)
+        split = p.builder(ops.Reshape((*x.type.shape[:-1], k // group, group)), x)
+        wide = p.builder(ops.Cast(DType.i32), split)
+        args.append(p.builder(ops.Reduce("sum", (split.type.rank - 1,)), wide))
+    return p.builder(ops.PackedGroupedDot("", layout, n, k), *args)
 
 
 def _dims(p: Pool) -> Value:
     choices: list[Dim] = [2, Expr.of(N), Expr.of(BATCH) * 2 + 1, (Expr.of(BATCH) + N.lo) // 2]
     dims = tuple(p.draw(st.lists(st.sampled_from(choices), min_size=2, max_size=2)))
-    return p.builder(Dims(dims, p.draw(st.sampled_from([(2,), (1, 2)]))))
+    return p.builder(ops.Dims(dims, p.draw(st.sampled_from([(2,), (1, 2)]))))
 
 
 def _iota(p: Pool) -> Value:
     sizes: list[Dim] = [0, 3, Expr.of(N), Expr.of(BATCH) + Expr.of(N)]
-    return p.builder(Iota(p.draw(st.sampled_from(sizes))))
+    return p.builder(ops.Iota(p.draw(st.sampled_from(sizes))))
 
 
 MAKERS: Mapping[type, Callable[[Pool], Value]] = {
-    Dims: _dims,
-    Iota: _iota,
-    Unary: _unary,
-    Binary: _binary,
-    Where: _where,
-    Cast: _cast,
-    Broadcast: _broadcast,
-    Reshape: _reshape,
-    Transpose: _transpose,
-    Slice: _slice,
-    Concat: _concat,
-    Pad: _pad,
-    Windows: _windows,
-    Gather: _gather,
-    GatherND: _gather_nd,
-    ScatterND: _scatter_nd,
-    Reduce: _reduce,
-    MatMul: _matmul,
-    Dot: _dot,
-    GroupedDot: _grouped_dot,
-    Lift: _lift,
-    Pack: _pack,
-    PackedDot: _packed_dot,
-    PackedGroupedDot: _packed_grouped_dot,
+    ops.Dims: _dims,
+    ops.Iota: _iota,
+    ops.Unary: _unary,
+    ops.Binary: _binary,
+    ops.Where: _where,
+    ops.Cast: _cast,
+    ops.Broadcast: _broadcast,
+    ops.Reshape: _reshape,
+    ops.Transpose: _transpose,
+    ops.Slice: _slice,
+    ops.Concat: _concat,
+    ops.Pad: _pad,
+    ops.Windows: _windows,
+    ops.Gather: _gather,
+    ops.GatherND: _gather_nd,
+    ops.ScatterND: _scatter_nd,
+    ops.Reduce: _reduce,
+    ops.MatMul: _matmul,
+    ops.Dot: _dot,
+    ops.GroupedDot: _grouped_dot,
+    ops.Lift: _lift,
+    ops.Pack: _pack,
+    ops.PackedDot: _packed_dot,
+    ops.PackedGroupedDot: _packed_grouped_dot,
 }
 """How to draw each operation but `Input` and `Const`; raises LookupError where nothing fits."""
 

@@ -14,6 +14,7 @@ from tbc import ops
 from tbc.constants import constant, value_of
 from tbc.dims import Expr, Symbol
 from tbc.ir import Builder, Graph, Uses, Value, bind, rebuilt, rewrite, topological
+from tbc.layout import Layout
 from tbc.reference import run_graph
 from tbc.types import DType, TensorType
 
@@ -64,6 +65,9 @@ def test_constants() -> None:
     assert not b(ops.Iota(B)).is_constant
     assert b(ops.Dims((3, 4), (2,))).is_constant
     assert not b(ops.Dims((3, B), (2,))).is_constant
+    assert not b(ops.Broadcast((B,)), two).is_constant
+    assert not b(ops.Slice((B,), (1,), (1,)), b(ops.Iota(9))).is_constant
+    assert b(ops.Pack(Layout("i2")), constant(b, np.ones((2, 3)), DType.trit)).is_constant
 
 
 def test_origin() -> None:

@@ -1,0 +1,270 @@
+"""`verify`: a compiled model against the exact reference, and against onnxruntime.
+
+Two comparisons. The compiled code must equal, bit for bit, `tbc.reference` on the graph of low-bit
+dots that the target-independent passes make; that is the contract of code generation, on every
+target. And its outputs must be those of the oracle (`tbc.oracle`) up to float rounding and what
+follows of it (`tbc.flips`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from tbc.api import Model as Jitted
+from tbc.codegen.host import resolve_target
+from tbc.codegen.machine import Workers
+from tbc.differences import Difference, difference
+from tbc.dims import Dim, Expr, Symbol
+from tbc.driver import assemble, bound_batch, identifier, lower
+from tbc.emulate import Emulated, runs_here
+from tbc.feeds import random_feeds
+from tbc.flips import Flips, find_flips
+from tbc.frontend import load as import_model
+from tbc.ir import Graph, bind
+from tbc.oracle import Feeds, Model, Oracle, oracle_of
+from tbc.passes import FRONT
+from tbc.reference import bind_symbols, run_graph
+from tbc.target import Target
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str], None]
+
+RTOL = 1e-4
+"""The relative tolerance against the oracle."""
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """An output, all samples together.
+
+    Attributes:
+        name: its name.
+        type: its type.
+        code: compiled code against the exact reference.
+        model: compiled code against the oracle.
+        flips: of the elements beyond the tolerance, those that flipped codes explain.
+    """
+
+    name: str
+    type: str
+    code: Difference = field(default_factory=Difference)
+    model: Difference = field(default_factory=Difference)
+    flips: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code is exact, and nothing beyond the tolerance is unexplained."""
+        return self.code.is_exact and self.model.beyond <= self.flips
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A node's result for the first sample; `code` and `model` as in `OutputReport`."""
+
+    node: str
+    op: str
+    type: str
+    code: Difference
+    model: Difference
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        model: its name.
+        target: the target's name.
+        runner: what ran the code: "this machine", or an emulator.
+        oracle: what the outputs were compared with.
+        note: why that is not onnxruntime, or "".
+        batch: the symbol that was set to 1, or "".
+        samples: of each set of inputs, the shapes by name.
+        outputs: a report on each output.
+        flips: the nodes whose codes flipped.
+        layers: where asked for, the results of the nodes.
+    """
+
+    model: str
+    target: str
+    runner: str
+    oracle: str
+    note: str
+    batch: str
+    samples: tuple[dict[str, tuple[int, ...]], ...]
+    outputs: tuple[OutputReport, ...]
+    flips: tuple[Flips, ...]
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output is."""
+        return all(output.ok for output in self.outputs)
+
+
+def verify(
+    model: Model,
+    target: str = "native",
+    *,
+    mcpu: str = "",
+    mattr: str = "",
+    dims: Mapping[str, int | tuple[int, int]] | None = None,
+    feeds: Feeds | None = None,
+    samples: int = 3,
+    seed: int = 0,
+    layers: bool = False,
+    rtol: float = RTOL,
+    progress: Progress = lambda _: None,
+) -> VerifyReport:
+    """Whether a model, compiled, computes what it should; foreign code runs in an emulator.
+
+    Args:
+        model: a path, the bytes of an ONNX file, or a parsed model.
+        target: as for `compile`, and so `mcpu`, `mattr` and `dims`.
+        feeds: inputs by name; by default `samples` sets of random ones.
+        seed: of the random inputs.
+        layers: also compare the result of every node.
+        rtol: see `differences.difference`.
+        progress: told what is being done.
+
+    Raises:
+        Unsupported: tbc cannot compile it, or cannot run it: no emulator or no linker is there.
+        ValueError: the inputs do not fit the model.
+    """
+    chosen = resolve_target(target, mcpu, mattr)
+    progress("importing")
+    graph = import_model(model, dims=dims or {}).graph
+    bounds, batch = _bounds(graph, feeds)
+
+    def importer(each: Model) -> Graph:
+        return bind(import_model(each, dims=dims or {}).graph, bounds)
+
+    graph = bind(graph, bounds)
+    stem = Path(model).stem if isinstance(model, str | Path) else graph.name
+    oracle = oracle_of(model, importer)
+    check = _Check(chosen, identifier(stem), oracle, rtol, progress)
+    if feeds is None:
+        inputs = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
+    else:
+        inputs = [dict(feeds)]
+    outputs, flips = check.outputs(graph, inputs)
+    return VerifyReport(
+        model=check.name,
+        target=chosen.name,
+        runner=check.runner,
+        oracle=oracle.name,
+        note=oracle.note,
+        batch=batch,
+        samples=tuple({n: a.shape for n, a in each.items()} for each in inputs),
+        outputs=outputs,
+        flips=flips,
+        layers=check.layers(inputs[0]) if layers else (),
+    )
+
+
+def _bounds(graph: Graph, feeds: Feeds | None) -> tuple[dict[str, Dim], str]:
+    """Sizes for the symbols that have no bound, and the one that is 1 for want of inputs."""
+    loose = [s for s in graph.symbols() if s.hi is None]
+    if feeds is None:
+        _, batch = bound_batch(graph)
+        return {s.name: 1 for s in loose}, batch.name if batch else ""
+    seen = bind_symbols(graph.inputs, feeds)
+    return {s.name: Expr.of(Symbol(s.name, s.lo, max(seen[s.name], 1))) for s in loose}, ""
+
+
+def _front(graph: Graph, target: Target) -> Graph:
+    """The graph that the compiled code must equal, bit for bit."""
+    for step in FRONT:
+        graph = step(graph, target)
+    return graph
+
+
+class _Check:
+    """Compares one model, compiled for one target, with reference and oracle."""
+
+    def __init__(self, target: Target, name: str, oracle: Oracle, rtol: float, progress: Progress):
+        self.target, self.name, self.oracle = target, name, oracle
+        self.rtol, self.progress = rtol, progress
+        self.runner = "this machine"
+
+    def outputs(
+        self, graph: Graph, inputs: list[dict[str, Array]]
+    ) -> tuple[tuple[OutputReport, ...], tuple[Flips, ...]]:
+        """A report on each output for all inputs, and the flips that explain differences."""
+        exact = _front(graph, self.target)
+        reports = {n: OutputReport(n, str(v.type)) for n, v in graph.outputs}
+        flips: dict[str, Flips] = {}
+        with self._machine(graph) as machine:
+            for number, feeds in enumerate(inputs, 1):
+                self.progress(f"running sample {number} of {len(inputs)}")
+                wanted = self.oracle.run(feeds)
+                found = self._compare(graph, machine(feeds), run_graph(exact, feeds), wanted)
+                explained = None
+                if any(model.beyond for _, model in found.values()):
+                    explained = self._flips(feeds, wanted)
+                for flip in explained or ():
+                    flips[flip.node] = flips[flip.node] | flip if flip.node in flips else flip
+                for name, (code, model) in found.items():
+                    old = reports[name]
+                    reports[name] = replace(
+                        old,
+                        code=old.code | code,
+                        model=old.model | model,
+                        flips=old.flips + (0 if explained is None else model.beyond),
+                    )
+        return tuple(reports.values()), tuple(flips.values())
+
+    def layers(self, feeds: Feeds) -> tuple[LayerReport, ...]:
+        """A report on the result of every node, which the code keeps for the purpose."""
+        self.progress("comparing layers")
+        graph, results = self.oracle.results()
+        whole = [r for r in results if r.is_whole]
+        wanted = self.oracle.run(feeds, [r.name for r in whole])
+        graph = replace(graph, outputs=tuple((r.name, r.value) for r in whole))
+        with self._machine(graph) as machine:
+            expected = run_graph(_front(graph, self.target), feeds)
+            found = self._compare(graph, machine(feeds), expected, wanted)
+        return tuple(
+            LayerReport(r.node, r.op, str(r.value.type), *found[r.name]) for r in whole
+        )
+
+    def _compare(
+        self,
+        graph: Graph,
+        got: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        wanted: Mapping[str, Array],
+    ) -> dict[str, tuple[Difference, Difference]]:
+        """By output, what was computed against the reference, and against the oracle."""
+        return {
+            name: (
+                difference(got[name], expected[name], value.type.dtype, 0.0),
+                difference(got[name], wanted[name], value.type.dtype, self.rtol),
+            )
+            for name, value in graph.outputs
+        }
+
+    def _flips(self, feeds: Feeds, wanted: Mapping[str, Array]) -> tuple[Flips, ...] | None:
+        self.progress("looking for flipped codes")
+        return find_flips(
+            self.oracle, lambda g: _front(g, self.target), feeds, wanted, self.rtol
+        )
+
+    @contextmanager
+    def _machine(self, graph: Graph) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:
+        """Runs the graph's compiled code."""
+        self.progress(f"compiling for {self.target.name}")
+        if runs_here(self.target):
+            yield Jitted(graph, self.target, self.name).run
+            return
+        with Workers(1) as workers:
+            compiled = assemble(lower(graph, self.target), self.target, self.name, workers)
+        with Emulated(compiled) as emulated:
+            self.runner = " ".join(emulated.emulator)
+            yield emulated.run
