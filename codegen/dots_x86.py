@@ -150,7 +150,7 @@ class Permuted:
         return f.load("<16 x i32>", w, 64)
 
     def activation(self, f: Function, tile: Tile, x: Val) -> Val:
-        """The table: -x, 0, x, 0 for trits; -x, x, -x, x for signs, as only one of 2 bits counts."""
+        """The table: -x, 0, x, 0 for trits; -x, x, -x, x for signs, which have one bit."""
         bits = f.splat(f.load("i32", x, 4), 8)
         if tile.layout.code == "b1":
             table = f.op("xor", bits, lanes_const("i32", [SIGN, 0] * 4))

@@ -30,10 +30,19 @@ from tbc.dims import (
     FloorDiv,
     Symbol,
     bounds,
+    product,
     symbols_of,
 )
 from tbc.errors import Unsupported
-from tbc.indices import Index, broadcast_index, clamp, mapped_index, surely_below, windows_index
+from tbc.indices import (
+    Index,
+    broadcast_index,
+    clamp,
+    mapped_index,
+    split_index,
+    surely_below,
+    windows_index,
+)
 from tbc.ir import Value
 from tbc.program import strides
 from tbc.types import DType
@@ -79,6 +88,21 @@ class Emitter:
         self._caches.pop()
         for name in symbols:
             del self._scalars[name]
+
+    @contextmanager
+    def split(self, position: Val, sizes: tuple[Dim, ...]) -> Iterator[Index]:
+        """A scope with the index, in axes of these sizes, of a row-major position."""
+        whole = Symbol(self.f.fresh("i"), 0, None, product(sizes))
+        with self.scope(**{whole.name: position}):
+            index: list[Dim] = []
+            for size, digit in zip(sizes, split_index(Expr.of(whole), sizes), strict=True):
+                if isinstance(digit, Expr) and digit != Expr.of(whole):
+                    # as a symbol of its own the digit is known to be below its size
+                    symbol = Symbol(self.f.fresh("i"), 0, None, size)
+                    self._scalars[symbol.name] = self.index(digit)
+                    digit = Expr.of(symbol)
+                index.append(digit)
+            yield tuple(index)
 
     @contextmanager
     def lanes_along(self, symbol: Symbol, base: Val, lanes: int) -> Iterator[None]:
@@ -279,7 +303,10 @@ class Emitter:
                 inner = tuple(i - b for i, b in zip(index, value.op.before, strict=True))
                 return self._guarded(value, inner)
             case ops.Windows():
-                return self._guarded(value, windows_index(value, index))
+                inner = windows_index(value, index)
+                if value.op.fits(value.args[0].type):
+                    return self.element(value.args[0], inner)
+                return self._guarded(value, inner)
             case _ if isinstance(value.op, ops.INDEX_MAPS):
                 return self.element(value.args[0], mapped_index(value, index))
             case _:

@@ -14,15 +14,8 @@ from typing import TypeAlias
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const
-from tbc.dims import Dim, Expr, FloorDiv, Symbol, product, symbols_of
-from tbc.indices import (
-    Index,
-    broadcast_index,
-    mapped_index,
-    reshape_index,
-    split_index,
-    windows_index,
-)
+from tbc.dims import Dim, Expr, Symbol, product, symbols_of
+from tbc.indices import Index, operands, reshape_index, split_index
 from tbc.ir import Value
 from tbc.program import Step
 
@@ -68,6 +61,8 @@ def nest(
     `probe` yields the memory positions that a visit to an index touches; None is one that no
     merging of loops makes regular.
     """
+    if product(domain) == 0:
+        return
     merged = _merge(domain, probe)
     outer, inner = domain[: len(domain) - merged], domain[len(domain) - merged :]
     extent, count = product(inner), product(outer)
@@ -80,10 +75,9 @@ def nest(
                 visit((*head, *tail))
 
     if count != 1:
-        row = Symbol(e.f.fresh("i"), 0, None, count)
         low, high = share.of(e, count)
-        with e.f.loop(low, high) as loop, e.scope(**{row.name: loop.index}):
-            run(_strips(e, extent, lanes), split_index(Expr.of(row), outer))
+        with e.f.loop(low, high) as loop, e.split(loop.index, outer) as head:
+            run(_strips(e, extent, lanes), head)
     elif isinstance(extent, int) and extent < 4 * SPLIT:
         with e.f.when(e.f.icmp("eq", share.part, const(e.index_type, 0))):
             run(_strips(e, extent, lanes), (0,) * len(outer))
@@ -195,37 +189,6 @@ def _gather_accesses(
         yield None
 
 
-def operands(value: Value, index: Index) -> list[tuple[Value, Index]]:
-    """What an element that is computed in place needs: arguments, and where."""
-    op = value.op
-    if isinstance(op, ops.ELEMENTWISE):
-        return [(a, broadcast_index(a, index)) for a in value.args]
-    if isinstance(op, ops.Concat):
-        start: Dim = 0
-        result: list[tuple[Value, Index]] = []
-        for arg in value.args:
-            inner = (*index[: op.axis], index[op.axis] - start, *index[op.axis + 1 :])
-            result.append((arg, _opaque(inner, op.axis)))
-            start = start + arg.type.shape[op.axis]
-        return result
-    if isinstance(op, ops.Windows):
-        return [(value.args[0], windows_index(value, index))]
-    if isinstance(op, ops.Pad) and op.mode == "constant":
-        return [(value.args[0], tuple(i - b for i, b in zip(index, op.before, strict=True)))]
-    if isinstance(op, ops.INDEX_MAPS):
-        return [(value.args[0], mapped_index(value, index))]
-    return []
-
-
-def _opaque(index: Index, axis: int) -> Index:
-    """An index whose one axis is clamped, which makes it irregular where it varies."""
-    moved = index[axis]
-    if isinstance(moved, int):
-        return index
-    clamped: Dim = Expr((((FloorDiv(moved, 1),), 1),))
-    return (*index[:axis], clamped, *index[axis + 1 :])
-
-
 # -- plain steps ----------------------------------------------------------------------------------
 
 
@@ -249,23 +212,26 @@ def emit_piece(
 
     order = out.order if len(domain) == len(out.order) else tuple(range(len(domain)))
 
-    def logical(index: Index) -> Index:
-        """From the order of the loops to the value's own order of axes."""
-        result: list[Dim] = [0] * len(index)
-        for position, axis in enumerate(order):
-            result[axis] = index[position]
-        return tuple(result)
-
     def visit(index: Index) -> None:
-        value, at = source(logical(index))
-        e.store(out, root, place(logical(index)), e.element(value, at))
+        index = unordered(index, order)
+        value, at = source(index)
+        e.store(out, root, place(index), e.element(value, at))
 
     def probe(index: Index) -> Iterator[Dim | None]:
-        value, at = source(logical(index))
-        yield out.address(root, place(logical(index)))
+        index = unordered(index, order)
+        value, at = source(index)
+        yield out.address(root, place(index))
         yield from accesses(e, value, at)
 
     nest(e, tuple(domain[a] for a in order), share, probe, visit, lanes)
+
+
+def unordered(index: Index, order: tuple[int, ...]) -> Index:
+    """An index whose axes come in the order of the loops, in the value's own order."""
+    result: list[Dim] = [0] * len(index)
+    for position, axis in enumerate(order):
+        result[axis] = index[position]
+    return tuple(result)
 
 
 def _pieces(step: Step) -> Iterator[tuple[tuple[Dim, ...], Map, Source]]:

@@ -11,7 +11,7 @@ from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of
 from tbc.codegen.loops import Share
 from tbc.dims import Dim, Expr, Symbol, bounds, product
-from tbc.indices import Index, broadcast_index, split_index
+from tbc.indices import Index, broadcast_index
 from tbc.ir import Value
 from tbc.program import Step, root_index
 from tbc.types import DType
@@ -94,11 +94,9 @@ def emit_matmul(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -
     columns = (zero, e.index(p.n)) if by_rows else share.of(e, p.n, max(lanes, 1) * NR)
     lanes = _fitting(lanes, p.n)
     batches = product(tuple(p.batch))
-    outer = Symbol(f.fresh("b"), 0, None, batches)
     row = Symbol(f.fresh("m"), 0, None, p.m)
     row_low, row_high = share.of(e, p.m, MR) if by_rows else (zero, e.index(p.m))
-    with f.loop(zero, e.index(batches)) as each, e.scope(**{outer.name: each.index}):
-        batch = split_index(Expr.of(outer), p.batch)
+    with f.loop(zero, e.index(batches)) as each, e.split(each.index, tuple(p.batch)) as batch:
         rest = f.op("and", f.op("sub", row_high, row_low), const(type, MR - 1))
         middle = f.op("sub", row_high, rest)
         for low, high, rows in ((row_low, middle, MR), (middle, row_high, 1)):

@@ -16,7 +16,6 @@ from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.codegen.steps import ATTRIBUTES, emit_step, is_hand_shaped, signature
 from tbc.constants import value_of
 from tbc.dims import Expr, upper
-from tbc.ir import Value
 from tbc.program import Buffer, Program, Step
 from tbc.target import Target
 
@@ -296,16 +295,17 @@ def _return_if(f: Function, cond: Val, status: int) -> None:
 def _title(step: Step) -> str:
     """A word for what a step does, for its symbol."""
     op = step.anchor.op
-    packed = isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
-    return op.kernel if packed else type(op).__name__.lower()
+    if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
+        return op.kernel
+    return type(op).__name__.lower()
 
 
 # -- weights --------------------------------------------------------------------------------------
 
 
-def constant_bytes(value: Value, little_endian: bool) -> npt.NDArray[np.uint8]:
+def constant_bytes(buffer: Buffer, little_endian: bool) -> npt.NDArray[np.uint8]:
     """The elements of a constant as they lie in the weights."""
-    elements: npt.NDArray[Any] = np.ascontiguousarray(value_of(value))
+    elements: npt.NDArray[Any] = value_of(buffer.value).transpose(buffer.order)
     dtype = elements.dtype.newbyteorder("<" if little_endian else ">")
     stored = elements.astype(dtype, copy=False)
     return np.frombuffer(stored.tobytes(), np.uint8)
@@ -317,7 +317,7 @@ def weight_blocks(program: Program, little_endian: bool) -> Iterator[npt.NDArray
     for buffer in program.constants:
         if buffer.offset > end:
             yield np.zeros(buffer.offset - end, np.uint8)
-        block = constant_bytes(buffer.value, little_endian)
+        block = constant_bytes(buffer, little_endian)
         yield block
         end = buffer.offset + block.size
     if program.weights_size > end:

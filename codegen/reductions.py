@@ -19,11 +19,11 @@ from tbc.codegen.elements import (
 )
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of, vec
-from tbc.codegen.loops import Share, accesses, irregular, nest
+from tbc.codegen.loops import Share, accesses, irregular, nest, unordered
 from tbc.dims import Dim, Expr, Symbol, product
-from tbc.indices import Index, split_index
+from tbc.indices import Index, reduced_index, split_index
 from tbc.ir import Value
-from tbc.program import Step, root_index
+from tbc.program import Step, loop_order, root_index
 from tbc.types import DType
 
 PARTIALS = 16
@@ -39,7 +39,7 @@ class Reducer:
     def __init__(self, e: Emitter, anchor: Value):
         op = anchor.op
         assert isinstance(op, ops.Reduce)
-        self.e, self.op, self.x = e, op, anchor.args[0]
+        self.e, self.anchor, self.op, self.x = e, anchor, op, anchor.args[0]
         self.source = self.x.type.dtype
         narrow = self.source in (DType.f16, DType.bf16)
         self.dtype = DType.f32 if narrow else self.source
@@ -85,13 +85,7 @@ class Reducer:
 
     def source_index(self, index: Index, position: Dim) -> Index:
         """The index into the argument."""
-        inner = iter(split_index(position, self.sizes))
-        kept = iter(index)
-        axes = range(self.x.type.rank)
-        if self.op.keepdims:
-            along = list(index)
-            return tuple(next(inner) if a in self.op.axes else along[a] for a in axes)
-        return tuple(next(inner) if a in self.op.axes else next(kept) for a in axes)
+        return reduced_index(self.anchor, index, split_index(position, self.sizes))
 
     def finish(self, result: Val) -> Val:
         """The result in the reduction's own type."""
@@ -101,16 +95,20 @@ class Reducer:
 def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
     """A step whose anchor is a Reduce."""
     reducer = Reducer(e, step.anchor)
-    domain = step.anchor.type.shape
-    along = _runs_along(e, reducer, domain)
+    shape = step.anchor.type.shape
+    order = loop_order(step, out.order)
+    domain = tuple(shape[a] for a in order)
+    along = _runs_along(e, reducer, shape, order)
 
     def visit(index: Index) -> None:
+        index = unordered(index, order)
         with e.scope():
             e.bind(step.anchor, reducer.finish(_reduce(reducer, index, along)))
             place = root_index(step, index)
             e.store(out, step.root, place, e.element(step.root, place))
 
     def probe(index: Index) -> Iterator[Dim | None]:
+        index = unordered(index, order)
         yield out.address(step.root, root_index(step, index))
         yield from accesses(e, step.root, root_index(step, index), step.anchor)
         if not along:
@@ -120,24 +118,27 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
     nest(e, domain, share, probe, visit, 1 if along else lanes)
 
 
-def _runs_along(e: Emitter, reducer: Reducer, domain: tuple[Dim, ...]) -> bool:
+def _runs_along(
+    e: Emitter, reducer: Reducer, shape: tuple[Dim, ...], order: tuple[int, ...]
+) -> bool:
     """Whether to put the lanes along the reduced axes: where that makes more loads regular."""
     if isinstance(reducer.count, int) and reducer.count < PARTIALS:
         return False
-    r = Symbol("probe", 0, None, reducer.count)
-    fixed = tuple(
-        0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d)) for a, d in enumerate(domain)
-    )
-    along = sum(
-        irregular(p, r) for p in accesses(e, reducer.x, reducer.source_index(fixed, Expr.of(r)))
-    )
-    if not domain or along == 0:
+    lane = Symbol("probe", 0, None, reducer.count)
+    fixed = [0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d)) for a, d in enumerate(shape)]
+
+    def cost(index: list[Dim], position: Dim, lane: Symbol) -> int:
+        reads = accesses(e, reducer.x, reducer.source_index(tuple(index), position))
+        return sum(irregular(read, lane) for read in reads)
+
+    along = cost(fixed, Expr.of(lane), lane)
+    if not shape or along == 0:
         return True
-    inner = Symbol("probe", 0, None, domain[-1])
+    inner = Symbol("probe", 0, None, shape[order[-1]])
+    if shape[order[-1]] != 1:
+        fixed[order[-1]] = Expr.of(inner)
     position = Expr.of(Symbol("reduced", 0, None, reducer.count))
-    index = (*fixed[:-1], 0 if domain[-1] == 1 else Expr.of(inner))
-    across = accesses(e, reducer.x, reducer.source_index(index, position))
-    return along < sum(irregular(p, inner) for p in across)
+    return along < cost(fixed, position, inner)
 
 
 def _reduce(reducer: Reducer, index: Index, along: bool) -> Val:

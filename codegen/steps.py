@@ -56,6 +56,8 @@ def emit_step(
     lanes = max(target.vector_bytes // 4, 1)
     share = Share(part, parts)
     match step.anchor.op:
+        case _ if step.root.type.size == 0:
+            pass
         case ops.PackedDot() | ops.PackedGroupedDot():
             emit_dot_step(e, step, destination, share, target)
         case ops.MatMul() if step.copy_to is None:

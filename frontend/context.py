@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,11 +31,13 @@ class Context:
 
     Attributes:
         builder: the graph's builder.
+        folder: the folder of external data; None where the model is no file.
         known: the elements that shape arithmetic knows.
         checks: bool scalars that are True where an input holds what the model cannot accept.
     """
 
     builder: Builder
+    folder: Path | None = None
     known: Known = field(default_factory=Known)
     checks: list[Value] = field(default_factory=list)
 

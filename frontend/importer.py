@@ -17,9 +17,10 @@ from tbc.frontend.operators import ONNX, OTHERS
 from tbc.frontend.reader import Source, opsets, plain_domain
 from tbc.frontend.structure import (
     Body,
+    Function,
     FunctionKey,
-    function_body,
     function_key,
+    function_of,
     graph_body,
     refuse_free,
 )
@@ -73,7 +74,7 @@ class Importer:
     """
 
     source: Source
-    functions: Mapping[FunctionKey, onnx.FunctionProto]
+    functions: Mapping[FunctionKey, Function]
     body: Body
     constants: Mapping[str, Const | Absent]
 
@@ -83,7 +84,7 @@ class Importer:
         Raises:
             Mismatch: sizes must be equal that are not known to be.
         """
-        c = Context(Builder())
+        c = Context(Builder(), self.source.folder)
         scope = Scope({}, opsets(self.source.model.opset_import))
         leaves = []
         for name, type in inputs.items():
@@ -95,10 +96,8 @@ class Importer:
         for name, constant in self.constants.items():
             scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
         self._walk(c, self.body.nodes, scope)
-        outputs = tuple(
-            (o.name, _value(scope.env[o.name], f"the output '{o.name}'"))
-            for o in self.source.model.graph.output
-        )
+        names = [o.name for o in self.source.model.graph.output]
+        outputs = tuple((n, _value(e)) for n in names if (e := scope.env[n]) is not None)
         return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
 
     # -- nodes ------------------------------------------------------------------------------------
@@ -133,10 +132,8 @@ class Importer:
         self, c: Context, proto: onnx.NodeProto, scope: Scope, name: str
     ) -> Sequence[Entry]:
         """The values of a node's outputs; None for those that tbc does not have."""
-        inputs = [
-            _value(scope.env.get(n), f"its input '{n}'") if n and scope.env[n] else None
-            for n in proto.input
-        ]
+        entries = [scope.env[n] if n else None for n in proto.input]
+        inputs = [None if e is None else _value(e) for e in entries]
         attributes = read_attributes(proto, scope.attributes)
         key = function_key(proto)
         if key in self.functions:
@@ -151,8 +148,8 @@ class Importer:
             expanded = body_of_schema(proto, node.opset, attributes, inputs)
             if expanded is None:
                 raise Unsupported(f"the operator {node.op} is not supported yet")
-            function, bound = expanded
-            return self._call(c, function, inputs, bound, name)
+            proto_of_body, bound = expanded
+            return self._call(c, function_of(proto_of_body), inputs, bound, name)
         results = lower(c, node, *inputs)
         return [
             None if r is None else _settled(c, r)
@@ -181,20 +178,21 @@ class Importer:
     def _call(
         self,
         c: Context,
-        function: onnx.FunctionProto,
+        function: Function,
         inputs: Sequence[Value | None],
         attributes: Mapping[str, onnx.AttributeProto],
         name: str,
     ) -> Sequence[Entry]:
         """The outputs of a function's body."""
-        if len(inputs) > len(function.input):
-            raise InvalidModel(f"it has {len(inputs)} inputs instead of {len(function.input)}")
-        defaults = {a.name: a for a in function.attribute_proto}
-        env: dict[str, Entry] = dict.fromkeys(function.input)
-        env.update(zip(function.input, inputs, strict=False))
-        scope = Scope(env, opsets(function.opset_import), {**defaults, **attributes}, f"{name}/")
-        self._walk(c, function_body(function).nodes, scope)
-        return [env.get(o) for o in function.output]
+        proto = function.proto
+        if len(inputs) > len(proto.input):
+            raise InvalidModel(f"it has {len(inputs)} inputs instead of {len(proto.input)}")
+        defaults = {a.name: a for a in proto.attribute_proto}
+        env: dict[str, Entry] = dict.fromkeys(proto.input)
+        env.update(zip(proto.input, inputs, strict=False))
+        scope = Scope(env, opsets(proto.opset_import), {**defaults, **attributes}, f"{name}/")
+        self._walk(c, function.body.nodes, scope)
+        return [env.get(o) for o in proto.output]
 
     def _if(
         self, c: Context, node: Node, inputs: Sequence[Value | None], scope: Scope, name: str
@@ -206,7 +204,7 @@ class Importer:
         graph = node["then_branch" if chosen else "else_branch"]
         inner = Scope(dict(scope.env), scope.opsets, scope.attributes, f"{name}/")
         for proto in graph.initializer:
-            inner.env[proto.name] = c(tensor(proto, self.source.folder))
+            inner.env[proto.name] = c(tensor(proto, c.folder))
         body = graph_body(graph)
         refuse_free(body, inner.env)
         self._walk(c, body.nodes, inner)
@@ -215,11 +213,9 @@ class Importer:
         return [inner.env[o.name] for o in graph.output]
 
 
-def _value(entry: Entry, what: str) -> Value:
+def _value(entry: Value | Absent) -> Value:
     if isinstance(entry, Absent):
         raise entry.error
-    if entry is None:
-        raise InvalidModel(f"{what} is not given")
     return entry
 
 

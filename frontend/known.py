@@ -61,7 +61,7 @@ class Known:
         args = [self._arrays[a.number] for a in value.args]
         found = [a for a in args if a is not None]
         if len(found) < len(args):
-            return None
+            return _decided(value, args)
         if all(a.dtype != object for a in found):
             return _evaluated(value, found)
         return _symbolic(value, found)
@@ -79,6 +79,20 @@ def _evaluated(value: Value, args: list[Array]) -> Array | None:
         return reference.evaluate(value.op, args)
     except ValueError:
         return None
+
+
+def _decided(value: Value, args: list[Array | None]) -> Array | None:
+    """The elements where those that are not known make no difference."""
+    shape = tuple(d for d in value.type.shape if isinstance(d, int))
+    match value.op, args:
+        case Binary("and" | "or" as fn), [a, b] if value.type.dtype is DType.bool:
+            settling = fn == "or"
+            if any(x is not None and np.all(x == settling) for x in (a, b)):
+                return np.full(shape, settling)
+        case Where(), [cond, a, b] if cond is not None:
+            chosen = a if cond.all() else None if cond.any() else b
+            return None if chosen is None else np.broadcast_to(chosen, shape)
+    return None
 
 
 # -- arithmetic on dims ---------------------------------------------------------------------------

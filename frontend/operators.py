@@ -18,7 +18,8 @@ from tbc.frontend.context import Lowering
 from tbc.frontend.nodes import Signature
 from tbc.frontend.ops_microsoft import MICROSOFT, SIMPLIFIED
 
-QONNX_DOMAIN = "qonnx.custom_op.general"
+QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+"""QONNX's domain, and those in which its operators were written before it had one."""
 
 ONNX: Mapping[str, Lowering] = {
     **ops_elementwise.OPERATORS,
@@ -35,6 +36,6 @@ ONNX: Mapping[str, Lowering] = {
 OTHERS: Mapping[tuple[str, str], tuple[Lowering, Signature]] = {
     ("", "SimplifiedLayerNormalization"): SIMPLIFIED,
     **{("com.microsoft", name): entry for name, entry in MICROSOFT.items()},
-    **{(QONNX_DOMAIN, name): entry for name, entry in ops_quant.QONNX.items()},
+    **{(d, name): entry for d in QONNX_DOMAINS for name, entry in ops_quant.QONNX.items()},
 }
 """Operators that onnx has no schema of, with their signatures."""

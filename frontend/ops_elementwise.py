@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tbc.constants import value_of
 from tbc.frontend.context import Context, Lowering, supported, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.tensors import dtype_of
@@ -75,6 +76,8 @@ def power(c: Context, node: Node, x: Value, exponent: Value) -> Value:
     if x.type.dtype.is_int and exponent.type.dtype.is_float:
         result = c.binary("pow", c.cast(x, DType.f64), c.cast(exponent, DType.f64))
         return c.cast(result, x.type.dtype)
+    if exponent.is_constant and exponent.type.rank == 0 and value_of(exponent).item() == 2:
+        return c.mul(x, x)  # rounded once, as pow is not always
     return c.binary("pow", x, c.cast(exponent, x.type.dtype))
 
 

@@ -82,7 +82,7 @@ def _part(start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
             return dim_max(start + size, 0), _count(dim_min(stop - start - size, stop), step)
         return start, _count(stop - start, step)
     if _is_from_end(start):
-        begin = dim_max(start + size, -1)
+        begin = dim_min(dim_max(start + size, 0), size - 1)
     else:
         begin = size - 1 if isinstance(start, int) and start >= _END else dim_min(start, size - 1)
     if _is_from_end(end):

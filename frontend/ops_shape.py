@@ -124,7 +124,7 @@ def constant(c: Context, node: Node) -> Value:
     value = node[given[0]]
     match given[0]:
         case "value":
-            return c(tensor(value, None))
+            return c(tensor(value, c.folder))
         case "value_int" | "value_ints":
             return c.constant(value, DType.i64)
         case "value_float" | "value_floats":
@@ -136,7 +136,7 @@ def constant_of_shape(c: Context, node: Node, shape: Value) -> Value:
     """One element, f32 0 unless given, in a shape."""
     fill = c.constant(0, DType.f32)
     if node["value"] is not None:
-        fill = c(tensor(node["value"], None))
+        fill = c(tensor(node["value"], c.folder))
     valid(fill.type.size == 1, "its value must have one element")
     return c.broadcast(c.reshape(fill, ()), new_shape(c, shape, "the shape"))
 

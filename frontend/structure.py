@@ -48,11 +48,19 @@ def graph_body(graph: onnx.GraphProto, depth: int = 0) -> Body:
     return _body(graph.node, {*(i.name for i in graph.input), *initializers}, depth)
 
 
-def function_body(function: onnx.FunctionProto) -> Body:
-    """The body of a function, in which every name that is read must be defined."""
-    body = _body(function.node, set(function.input), 0)
+@dataclass(frozen=True)
+class Function:
+    """A function and its body, in which every name that is read is defined."""
+
+    proto: onnx.FunctionProto
+    body: Body
+
+
+def function_of(proto: onnx.FunctionProto) -> Function:
+    """The function; raises InvalidModel for a name that is not defined, as for a graph."""
+    body = _body(proto.node, set(proto.input), 0)
     refuse_free(body, ())
-    return body
+    return Function(proto, body)
 
 
 def refuse_free(body: Body, visible: Iterable[str]) -> None:
@@ -119,11 +127,11 @@ def _sorted(nodes: Sequence[onnx.NodeProto], needs: Sequence[set[int]]) -> list[
 # -- functions of the model -----------------------------------------------------------------------
 
 
-def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
+def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, Function]:
     """The model's own functions.
 
     Raises:
-        InvalidModel: one is defined twice, or calls itself.
+        InvalidModel: one is defined twice, calls itself, or does not define an output.
         Unsupported: the model with its functions inlined would be too large.
     """
     found: dict[FunctionKey, onnx.FunctionProto] = {}
@@ -135,7 +143,11 @@ def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto
     sizes: dict[FunctionKey, int] = {}
     if found and _inlined_size(model.graph.node, found, sizes, ()) > _MOST_NODES:
         raise Unsupported(f"with its functions inlined, the model has over {_MOST_NODES} nodes")
-    return found
+    for function in found.values():
+        defined = {*function.input, *(name for node in function.node for name in node.output)}
+        if missing := [name for name in function.output if name not in defined]:
+            raise InvalidModel(f"the function '{function.name}' does not define '{missing[0]}'")
+    return {key: function_of(function) for key, function in found.items()}
 
 
 def function_key(node: onnx.NodeProto) -> FunctionKey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
@@ -104,6 +105,8 @@ class Symbols:
         difference = a - b
         if isinstance(difference, int):
             return None
+        factor = math.gcd(*(c for _, c in difference.terms))
+        difference = Expr(tuple((m, c // factor) for m, c in difference.terms))
         terms = difference.terms
         common = [atom for atom in terms[0][0] if all(atom in m for m, _ in terms)]
         if common and len(terms) > 1:

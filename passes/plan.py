@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tbc import ops
-from tbc.dims import Expr, Symbol, symbols_of, upper
+from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
+from tbc.indices import operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import unreshaped
-from tbc.program import Buffer, Program, Step, root_index
+from tbc.program import Buffer, Program, Step, loop_order, root_index
 
 ALIGNMENT = 64
 """Bytes to which buffers are aligned: a cache line, and the widest vector."""
@@ -20,18 +21,21 @@ def plan(graph: Graph, steps: tuple[Step, ...]) -> Program:
     buffers: dict[Value, Buffer] = {}
     for number, value in enumerate(graph.inputs):
         buffers[value] = _buffer(value, "input", number)
+    computed = {s.root: None for s in steps if s.copy_to is None}
     for number, (_, value) in enumerate(graph.outputs):
-        if value not in buffers:
+        if value in computed and value not in buffers:
             buffers[value] = _buffer(value, "output", number)
     orders = _orders(steps, buffers)
-    offsets, arena_size = _arena(steps, [s.root for s in steps if s.root not in buffers], graph)
+    offsets, arena_size = _arena(steps, [r for r in computed if r not in buffers], graph)
     for value, offset in offsets.items():
         buffers[value] = Buffer(value, "arena", 0, offset, orders[value])
+    filters = _filter_orders(steps, orders)
     weights_size = 0
     for step in steps:
         for value in step.reads:
             if value not in buffers:
-                buffers[value] = _buffer(value, "weights", 0, weights_size)
+                order = filters.get(value, tuple(range(value.type.rank)))
+                buffers[value] = Buffer(value, "weights", 0, weights_size, order)
                 weights_size += aligned(upper(value.type.size) * value.type.dtype.bytes)
     return Program(
         name=graph.name,
@@ -66,13 +70,48 @@ def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, 
         if root not in fixed and root not in rows and step.copy_to is None:
             if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
                 order = _columns_last(step)
-            elif step.anchor is root:
+            elif step.anchor is root or isinstance(step.anchor.op, ops.Reduce):
                 alike = [
                     orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)
                 ]
                 order = max(alike, key=alike.count, default=order)
         orders[root] = order
     return orders
+
+
+def _filter_orders(
+    steps: tuple[Step, ...], orders: dict[Value, tuple[int, ...]]
+) -> dict[Value, tuple[int, ...]]:
+    """For constants read by reductions, an order that puts the innermost axis of the result last.
+
+    So the filters of a depthwise convolution lie channel by channel where its results do.
+    """
+    found: dict[Value, tuple[int, ...]] = {}
+    for step in steps:
+        anchor = step.anchor
+        if not isinstance(anchor.op, ops.Reduce) or not anchor.type.rank:
+            continue
+        axis = loop_order(step, orders[step.root])[-1]
+        lane = Symbol("lane", 0, None, anchor.type.shape[axis])
+        index: list[Dim] = [_along(f"axis{a}", d) for a, d in enumerate(anchor.type.shape)]
+        index[axis] = Expr.of(lane)
+        (x,) = anchor.args
+        inner = tuple(_along(f"inner{a}", x.type.shape[a]) for a in anchor.op.axes)
+        todo = [(x, reduced_index(anchor, tuple(index), inner))]
+        while todo:
+            value, at = todo.pop()
+            if value not in step.reads:
+                todo += operands(value, at)
+            elif value.is_constant and value not in found and Expr.of(lane) in at:
+                axes = list(range(value.type.rank))
+                axes.append(axes.pop(at.index(Expr.of(lane))))
+                found[value] = tuple(axes)
+    return found
+
+
+def _along(name: str, size: Dim) -> Dim:
+    """An index along an axis."""
+    return 0 if size == 1 else Expr.of(Symbol(name, 0, None, size))
 
 
 def _is_packed(anchor: Value) -> bool:
@@ -83,9 +122,7 @@ def _columns_last(step: Step) -> tuple[int, ...]:
     """The axes of the root with that one last along which the columns of a product run."""
     shape = step.anchor.type.shape
     column = Symbol("column", 0, None, shape[-1])
-    index = tuple(
-        Expr.of(Symbol(f"axis{a}", 0, None, d)) if d != 1 else 0 for a, d in enumerate(shape[:-1])
-    )
+    index = tuple(_along(f"axis{a}", d) for a, d in enumerate(shape[:-1]))
     place = root_index(step, (*index, Expr.of(column) if shape[-1] != 1 else 0))
     moving = [a for a, i in enumerate(place) if any(s == column for s in symbols_of(i))]
     axes = list(range(step.root.type.rank))

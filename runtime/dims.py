@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from tbc.dims import symbols_of
+from tbc.ir import Value
+from tbc.ops import Input
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,8 @@ class Dim:
         """The size for these values of the symbols; KeyError names one that is missing."""
         if self.text in symbols:
             return symbols[self.text]
+        if self.text.isdigit():
+            return int(self.text)
         return _value(ast.parse(self.text, mode="eval").body, symbols)
 
 
@@ -58,12 +67,13 @@ def _value(node: ast.expr, symbols: Mapping[str, int]) -> int:
 
 
 def bind(
-    symbols: Sequence[tuple[str, int, int]],
+    symbols: Sequence[tuple[str, int, int | None]],
     shapes: Sequence[tuple[str, tuple[Dim, ...], tuple[int, ...]]],
 ) -> dict[str, int]:
     """The symbols' values in their order, from (name, dimensions, shape) of every input.
 
-    A dimension that is just a symbol decides it; all others must agree.
+    A dimension that is just a symbol decides it; all others must agree. A symbol's highest value is
+    None where it has no bound.
 
     Raises:
         ValueError: a rank or size does not fit, a symbol is outside its range or undecided.
@@ -80,8 +90,9 @@ def bind(
     for name, low, high in symbols:
         if name not in values:
             raise ValueError(f"no input's shape decides the dimension '{name}'")
-        if not low <= values[name] <= high:
-            raise ValueError(f"dimension '{name}' is {values[name]}, outside {low}..{high}")
+        if values[name] < low or (high is not None and values[name] > high):
+            allowed = f"{low}.." if high is None else f"{low}..{high}"
+            raise ValueError(f"dimension '{name}' is {values[name]}, outside {allowed}")
     for name, dims, shape in shapes:
         for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             wanted_size = dim.value(values)
@@ -90,3 +101,25 @@ def bind(
                 message = f"input '{name}' has {size} along axis {axis}, not {wanted_size}{why}"
                 raise ValueError(message)
     return {name: values[name] for name, _, _ in symbols}
+
+
+def check_names(names: Sequence[str], feeds: Iterable[str]) -> None:
+    """Nothing if the feeds are for just these inputs; ValueError says which are not."""
+    given = list(feeds)
+    if wrong := [name for name in given if name not in names]:
+        raise ValueError(f"there is no input '{wrong[0]}'; the inputs are {', '.join(names)}")
+    if missing := [name for name in names if name not in given]:
+        raise ValueError(f"no array is given for the input '{missing[0]}'")
+
+
+def bind_symbols(inputs: Iterable[Value], feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
+    """The symbols' values in a call of a graph with these inputs, by name; ValueError as `bind`."""
+    types = {value.op.name: value.type for value in inputs if isinstance(value.op, Input)}
+    check_names(list(types), feeds)
+    symbols = {s for type in types.values() for dim in type.shape for s in symbols_of(dim)}
+    named = [
+        (name, tuple(Dim(str(dim)) for dim in type.shape), feeds[name].shape)
+        for name, type in types.items()
+    ]
+    ordered = sorted(symbols, key=lambda symbol: symbol.name)
+    return bind([(s.name, s.lo, s.hi) for s in ordered], named)

@@ -41,14 +41,14 @@ class Model:
         state_size: bytes of the state that `run` carries from call to call; mostly 0.
     """
 
-    def __init__(self, address: int, cpu_bits: int, weights: object = None, owner: object = None):
+    def __init__(self, address: int, cpu_bits: int, weights: object = None, keep: object = None):
         """The model whose `tbc_model` lies at `address`.
 
         Args:
             address: of a structure as in tbc.h.
             cpu_bits: what this CPU can do, as in tbc.h.
             weights: the bytes of its weights file, if it has one; anything with a buffer.
-            owner: kept as long as this object, because it keeps the code in memory.
+            keep: lives as long as this object, because it holds the code.
 
         Raises:
             IncompatibleArtifact: made for another tbc.h, another CPU, or other weights.
@@ -58,7 +58,7 @@ class Model:
         if abi != structs.ABI:
             raise IncompatibleArtifact(f"the model has ABI {abi}; this tbc has {structs.ABI}")
         raw = structs.Model.from_address(address)
-        self._owner, self._raw = owner, raw
+        self._keep, self._raw = keep, raw
         self.name = raw.name.decode()
         self.target = raw.target.decode()
         missing = raw.cpu_bits & ~cpu_bits
@@ -123,11 +123,7 @@ class Model:
 
     def _arrays(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """The inputs in order, C-contiguous."""
-        names = [tensor.name for tensor in self.inputs]
-        if wrong := [name for name in feeds if name not in names]:
-            raise ValueError(f"'{self.name}' has no input '{wrong[0]}'; it has {names}")
-        if missing := [name for name in names if name not in feeds]:
-            raise ValueError(f"no array for the inputs {missing}")
+        shapes.check_names([tensor.name for tensor in self.inputs], feeds)
         arrays = []
         for tensor in self.inputs:
             array = np.asarray(feeds[tensor.name])
@@ -239,7 +235,7 @@ def _aligned(size: int, align: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _address(array: np.ndarray[Any, Any]) -> int:
-    return int(array.ctypes.data)
+    return int(array.__array_interface__["data"][0])  # a quarter of the time of `.ctypes.data`
 
 
 def _pointers(arrays: list[np.ndarray[Any, Any]]) -> Any:

@@ -20,6 +20,7 @@ from tbc.driver import Compiled, assemble, bound_batch, identifier, lower, write
 from tbc.errors import IncompatibleArtifact, Unsupported
 from tbc.frontend import load as import_model
 from tbc.ir import Graph, bind
+from tbc.ops import Input
 from tbc.target import Target
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Model:
         self._lock = threading.Lock()
         self._variants: OrderedDict[tuple[int, ...], _Jitted] = OrderedDict()
         self._loose = tuple(s for s in graph.symbols() if s.hi is None)
+        self._sources = tuple(_source(s, graph) for s in self._loose)
         if not self._loose and self._native:
             self._variant(())
 
@@ -58,9 +60,15 @@ class Model:
         if not self._native:
             reason = f"{self.name} is compiled for {self.target.name}, not for this machine"
             raise IncompatibleArtifact(reason, hint="save it, or tbc.verify it in an emulator")
-        extents = runtime.bind_symbols(self.graph.inputs, feeds) if self._loose else {}
-        seen = tuple(extents[s.name] for s in self._loose)
-        return self._variant(seen).model.run(feeds)
+        return self._variant(self._extents(feeds)).model.run(feeds)
+
+    def _extents(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[int, ...]:
+        """The extents of the symbols without a bound, from the shapes of some inputs."""
+        try:
+            return tuple(feeds[name].shape[axis] for name, axis in self._sources)
+        except (KeyError, IndexError, AttributeError):
+            runtime.bind_symbols(self.graph.inputs, feeds)  # says what is wrong
+            raise
 
     def save(self, folder: str | Path, kinds: tuple[str, ...] = ()) -> tuple[Path, ...]:
         """Write the model as `tbc compile` does, and return the files written.
@@ -92,6 +100,18 @@ class Model:
             for s, bound in zip(self._loose, bounds, strict=True)
         }
         return _Jitted(bind(self.graph, bounded), self.target, self.name)
+
+
+def _source(symbol: Symbol, graph: Graph) -> tuple[str, int]:
+    """The input, and its axis, whose size is the symbol.
+
+    Raises:
+        Unsupported: no input has it as an axis.
+    """
+    for value in graph.inputs:
+        if Expr.of(symbol) in value.type.shape and isinstance(value.op, Input):
+            return value.op.name, value.type.shape.index(Expr.of(symbol))
+    raise Unsupported(f"no input's shape tells the size {symbol.name}", hint="dims={...}")
 
 
 def is_native(target: Target) -> bool:

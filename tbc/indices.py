@@ -120,8 +120,13 @@ def split_index(flat: Dim, dims: Sequence[Dim]) -> Index:
 
 
 def operands(value: Value, index: Index) -> list[tuple[Value, Index]]:
-    """What an element that is computed in place needs: arguments, and where."""
+    """What an element that is computed in place needs: arguments, and where.
+
+    Nothing for gathers, whose place is data.
+    """
     op = value.op
+    if isinstance(op, ops.Gather | ops.GatherND):
+        return []
     if isinstance(op, ops.ELEMENTWISE):
         return [(a, broadcast_index(a, index)) for a in value.args]
     if isinstance(op, ops.Concat):

@@ -349,6 +349,17 @@ class Windows:
     before: tuple[int, ...]
     out: tuple[Dim, ...]
 
+    def fits(self, x: TensorType) -> bool:
+        """Whether no window reaches over x's border."""
+        axes = zip(
+            x.shape[2:], self.out, self.kernel, self.strides, self.dilations, self.before,
+            strict=True,
+        )  # fmt: skip
+        return all(
+            before == 0 and bounds(size - ((out - 1) * stride + (kernel - 1) * dilation))[0] >= 1
+            for size, out, kernel, stride, dilation, before in axes
+        )
+
     def infer(self, x: TensorType, value: TensorType) -> TensorType:
         """x's element type as [n, c, *out, *kernel]."""
         spatial = x.rank - 2
