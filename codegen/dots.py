@@ -210,11 +210,12 @@ def _cover(
     Larger tiles pass their sums through the stack, so that the epilogue is emitted once for each.
     """
     kernel, align = one.kernel, max(16, one.target.vector_bytes)
-    stack = f.alloca("i8", 64 * kernel.mr * kernel.nr, align)
+    tiled = kernel.mr * kernel.nr > 1
+    stack = f.alloca("i8", 64 * kernel.mr * kernel.nr, align) if tiled else None
     for block, nr in _spans(f, *blocks, kernel.nr):
         for row, mr in _spans(f, *m, kernel.mr):
             tile = sums(mr, nr, row, block)
-            if mr * nr == 1:
+            if stack is None or mr * nr == 1:
                 epilogue(f, row, f.op("mul nsw", block, one.number(16)), tile[0][0])
                 continue
             for number, acc in enumerate(acc for row_sums in tile for acc in row_sums):

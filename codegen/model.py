@@ -295,6 +295,8 @@ def _return_if(f: Function, cond: Val, status: int) -> None:
 def _title(step: Step) -> str:
     """A word for what a step does, for its symbol."""
     op = step.anchor.op
+    if step.copy_to is not None:
+        return "copy"
     if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
         return op.kernel
     return type(op).__name__.lower()

@@ -13,8 +13,8 @@ from tbc.codegen.matmul import emit_matmul
 from tbc.codegen.reductions import emit_reduction
 from tbc.constants import value_of
 from tbc.dims import Symbol
-from tbc.ir import Value, topological
-from tbc.program import Buffer, Step
+from tbc.ir import Value
+from tbc.program import Buffer, Step, outline
 from tbc.target import Target
 
 ATTRIBUTES = 'nounwind "no-builtins"'
@@ -23,7 +23,7 @@ PACKED = (ops.PackedDot, ops.PackedGroupedDot)
 
 def is_hand_shaped(step: Step) -> bool:
     """Whether a step's code is already scheduled, so that LLVM's pass pipeline would only harm."""
-    return isinstance(step.anchor.op, PACKED)
+    return isinstance(step.anchor.op, PACKED) and step.copy_to is None
 
 
 def emit_step(
@@ -58,11 +58,13 @@ def emit_step(
     match step.anchor.op:
         case _ if step.root.type.size == 0:
             pass
+        case _ if step.copy_to is not None:
+            emit_loops(e, step, destination, share, lanes)
         case ops.PackedDot() | ops.PackedGroupedDot():
             emit_dot_step(e, step, destination, share, target)
-        case ops.MatMul() if step.copy_to is None:
+        case ops.MatMul():
             emit_matmul(e, step, destination, share, lanes)
-        case ops.Reduce() if step.copy_to is None:
+        case ops.Reduce():
             emit_reduction(e, step, destination, share, lanes)
         case _:
             emit_loops(e, step, destination, share, lanes)
@@ -73,17 +75,7 @@ def signature(
     step: Step, buffers: Mapping[Value, Buffer], out: Buffer, symbols: Sequence[Symbol]
 ) -> str:
     """A text that is equal for steps whose code is equal, whatever they read and write."""
-    reads = {v: i for i, v in enumerate(step.reads)}
-    inside = topological([step.root], stop=lambda v: v in reads or v.is_constant)
-    local = {v: i for i, v in enumerate(inside)}
-    lines = [str([str(s) for s in symbols]), str(out.order), str(step.copy_to is None)]
-    for value in inside:
-        if value in reads:
-            what = f"read {reads[value]} {buffers[value].order}"
-        elif value.is_constant and value.type.size == 1:
-            what = f"constant {value_of(value).tobytes().hex()}"
-        else:
-            what = f"{value.op} {[local[a] for a in value.args if a in local]}"
-        mark = " anchor" if value is step.anchor else ""
-        lines.append(f"{local[value]}: {value.type} {what}{mark}")
-    return "\n".join(lines)
+    what = outline(step)
+    orders = [out.order, *(buffers[v].order for v in step.reads)]
+    scalars = [value_of(s).tobytes().hex() for s in what.scalars]
+    return "\n".join([what.text, str(orders), str(scalars), str([str(s) for s in symbols])])

@@ -82,7 +82,9 @@ def decode(raw: npt.NDArray[np.uint8], type: TensorType) -> npt.NDArray[Any]:
 
 def digest_of(type: TensorType, elements: npt.NDArray[Any]) -> str:
     """The digest of a constant that is held in memory."""
-    return hashlib.sha256(f"{type}".encode() + elements.tobytes()).hexdigest()[:16]
+    state = hashlib.sha256(f"{type}".encode())
+    state.update(np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data)
+    return state.hexdigest()[:16]
 
 
 def constant(builder: Builder, array: npt.ArrayLike, dtype: DType) -> Value:

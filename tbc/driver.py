@@ -32,6 +32,7 @@ from tbc.ops import Input
 from tbc.passes import PIPELINE
 from tbc.passes.fuse import fuse
 from tbc.passes.plan import plan
+from tbc.passes.share import share
 from tbc.program import Program
 from tbc.target import Target
 from tbc.text import print_graph
@@ -78,7 +79,7 @@ def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
-    program = plan(graph, fuse(graph))
+    program = plan(graph, share(fuse(graph)))
     observe("plan", program)
     return program
 
@@ -229,6 +230,7 @@ def write(
     workers: Workers,
     observe: Observer = ignore,
     linker: str = "",
+    also: frozenset[str] = frozenset(),
 ) -> tuple[Compiled, tuple[Written, ...]]:
     """Compile a graph whose symbols all have bounds, and write it as files.
 
@@ -241,9 +243,10 @@ def write(
         workers: the processes that run LLVM.
         observe: sees every stage.
         linker: the linker to use instead of the one that is found.
+        also: what LLVM makes besides ("asm", "llvm"), to be found in `Compiled.files`.
     """
     kinds = kinds or default_kinds(target)
-    wanted = needed(kinds)
+    wanted = needed(kinds) | also
     program = lower(graph, target, observe)
     compiled = assemble(program, target, name, workers, wanted)
     weights = None if compiled.embedded else compiled.weights()

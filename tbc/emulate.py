@@ -198,7 +198,12 @@ class Emulated:
         tensors = (*info.inputs, *info.outputs)
         blocks = [info.arena_size, info.state_size, *(t.bytes for t in tensors)]
         blocks += [] if self._compiled.embedded else [info.weights_size]
-        counts = [len(info.symbols), len(info.inputs), len(info.outputs), *(t.rank for t in tensors)]
+        counts = [
+            len(info.symbols),
+            len(info.inputs),
+            len(info.outputs),
+            *(t.rank for t in tensors),
+        ]
         defines = [
             f"-DMODEL=tbc_{info.name}",
             f"-DPOOL={sum(size + 64 for size in blocks)}",
@@ -208,7 +213,9 @@ class Emulated:
         command += [str(_HERE / "emulate.c"), str(obj), "-o", str(self._program)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            reason = f"the code of {info.name} does not link for {info.target}: {done.stderr.strip()}"
+            reason = (
+                f"the code of {info.name} does not link for {info.target}: {done.stderr.strip()}"
+            )
             raise InternalError(reason)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

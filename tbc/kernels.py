@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.dims import Dim, bounds
+from tbc.errors import Unsupported
 from tbc.layout import FIELD_BITS, Layout
 from tbc.types import DType
 
@@ -213,6 +214,9 @@ def choose(target: Target, code: str, activations: DType, m: Dim, k: int) -> Ker
     """The cheapest kernel for up to `m` activation rows: those that run there, then `cost`.
 
     m rows cost `m // mr * mr * cost + m % mr * row_cost`; of equals the first in `KERNELS` wins.
+
+    Raises:
+        Unsupported: the sums of k products need not fit in any kernel.
     """
     rows = int(min(bounds(m)[1], 1 << 16)) or 1
 
@@ -220,8 +224,16 @@ def choose(target: Target, code: str, activations: DType, m: Dim, k: int) -> Ker
         left = rows % kernel.mr
         return (rows - left) * kernel.cost + left * kernel.row_cost
 
-    fit = (kernel for kernel in KERNELS if kernel.code == code and kernel.dot.runs_on(target))
-    return min((c for c in fit if c.activations is activations and k <= c.max_k), key=cost)
+    fit = [
+        kernel
+        for kernel in KERNELS
+        if (kernel.code, kernel.activations) == (code, activations)
+        and kernel.dot.runs_on(target)
+        and k <= kernel.max_k
+    ]
+    if not fit:
+        raise Unsupported(f"a sum of {k} products may overflow 32 bits")
+    return min(fit, key=cost)
 
 
 def meaning(
@@ -260,7 +272,10 @@ def meaning(
             for field, (shift, scale) in enumerate(kernel.fields(scales)):
                 sums[scale] += terms(step, field, shift, scale).astype(dtype)
         wide += sums.reshape(*wide.shape, -1).sum(-1, dtype=np.int32)
-    return np.sum([wide[s] >> s for s in range(8)], axis=0, dtype=np.int32).reshape(m, -1)
+    total = wide[0]
+    for s in range(1, 8):
+        total = total + (wide[s] >> s)
+    return np.reshape(total, (m, -1))
 
 
 def _float_meaning(

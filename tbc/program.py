@@ -122,6 +122,47 @@ def _path(step: Step) -> list[tuple[Value, Value]]:
     return pairs
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a step computes, whatever it computes it of: equal outlines make equal code.
+
+    Attributes:
+        text: the step's expression, reads by their number and scalar constants by theirs.
+        scalars: the constants of one element that the expression holds, in order.
+    """
+
+    text: str
+    scalars: tuple[Value, ...]
+
+
+def outline(step: Step) -> Outline:
+    """The outline of a step."""
+    names: dict[Value, str] = {}
+    scalars: list[Value] = []
+    lines: list[str] = []
+    reads = {v: i for i, v in enumerate(step.reads)}
+    todo = [(step.root, False)]
+    while todo:
+        value, done = todo.pop()
+        if value in names:
+            continue
+        if value in reads:
+            names[value] = f"read {reads[value]}"
+            lines.append(f"{names[value]}: {value.type}")
+        elif value.is_constant and value.type.size == 1:
+            names[value] = f"scalar {len(scalars)}: {value.type}"
+            scalars.append(value)
+        elif done:
+            names[value] = f"v{len(lines)}"
+            args = ", ".join(names[a] for a in value.args)
+            mark = " anchor" if value is step.anchor else ""
+            lines.append(f"{names[value]}: {value.type} = {value.op}({args}){mark}")
+        else:
+            todo.append((value, True))
+            todo += [(a, False) for a in reversed(value.args)]
+    return Outline("\n".join([*lines, f"copy: {step.copy_to is not None}"]), tuple(scalars))
+
+
 def loop_order(step: Step, order: tuple[int, ...]) -> tuple[int, ...]:
     """The anchor's axes from the outermost to the innermost, as the root lies in memory."""
     shape = step.anchor.type.shape

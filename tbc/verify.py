@@ -230,9 +230,7 @@ class _Check:
         with self._machine(graph) as machine:
             expected = run_graph(_front(graph, self.target), feeds)
             found = self._compare(graph, machine(feeds), expected, wanted)
-        return tuple(
-            LayerReport(r.node, r.op, str(r.value.type), *found[r.name]) for r in whole
-        )
+        return tuple(LayerReport(r.node, r.op, str(r.value.type), *found[r.name]) for r in whole)
 
     def _compare(
         self,
@@ -252,9 +250,7 @@ class _Check:
 
     def _flips(self, feeds: Feeds, wanted: Mapping[str, Array]) -> tuple[Flips, ...] | None:
         self.progress("looking for flipped codes")
-        return find_flips(
-            self.oracle, lambda g: _front(g, self.target), feeds, wanted, self.rtol
-        )
+        return find_flips(self.oracle, lambda g: _front(g, self.target), feeds, wanted, self.rtol)
 
     @contextmanager
     def _machine(self, graph: Graph) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:

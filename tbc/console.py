@@ -1,0 +1,169 @@
+"""What the command line prints: tables for people, errors with what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tbc.errors import InternalError, TbcError
+
+if TYPE_CHECKING:
+    from tbc.differences import Difference
+    from tbc.report import CompileReport, InspectReport
+    from tbc.target_list import TargetRow
+    from tbc.verify import VerifyReport
+
+_WIDE = 200
+"""Columns of what is not a terminal, so that nothing is cut."""
+
+
+def console(stderr: bool = False) -> Console:
+    """Where to print: colours and the terminal's width only on a terminal."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Shows what is being done, if there is a terminal to show it on."""
+    screen = console(stderr=True)
+    if quiet or not screen.is_terminal:
+        yield lambda _: None
+        return
+    with screen.status("") as status:
+        yield lambda text: status.update(escape(text))
+
+
+def print_error(error: TbcError) -> None:
+    """File, node, operator, reason and hint, on stderr."""
+    screen = console(stderr=True)
+    kind = "bug in tbc" if isinstance(error, InternalError) else "error"
+    node = f"node '{error.node}'" if error.node else ""
+    where = ": ".join(part for part in (error.file, node, error.op) if part)
+    text = f"{where}: {error.reason}" if where else error.reason
+    screen.print(f"[bold red]{kind}[/]: {escape(text)}", soft_wrap=True)
+    if error.hint:
+        screen.print(f"[bold]try[/]: {escape(error.hint)}", soft_wrap=True)
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _bytes(size: int) -> str:
+    if size < 10_000:
+        return f"{size} B"
+    return f"{size / 1024:.1f} KiB" if size < 10 << 20 else f"{size / (1 << 20):.1f} MiB"
+
+
+def _batch(screen: Console, batch: str) -> None:
+    if batch:
+        screen.print(f"{escape(batch)} set to 1 (--dim {escape(batch)}=1..64 makes it variable)")
+
+
+def _warnings(screen: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        screen.print(f"[yellow]warning[/]: {escape(warning)}")
+
+
+def print_compile(report: CompileReport) -> None:
+    """The files written, and what the model needs."""
+    screen = console()
+    _warnings(screen, report.warnings)
+    _batch(screen, report.batch)
+    table = _table("file", "size", "made with", right=("size",))
+    for file in report.files:
+        table.add_row(escape(file.path), _bytes(file.bytes), escape(file.tool))
+    screen.print(table)
+    sizes = f"arena {_bytes(report.arena)}, weights {_bytes(report.weights)}"
+    if report.flash is not None and report.code is not None:
+        sizes += f", code {_bytes(report.code)}, flash {_bytes(report.flash)}"
+    screen.print(f"[bold]{escape(report.model)}[/] for {escape(report.target)}: {sizes}")
+
+
+def print_inspect(report: InspectReport, why: bool) -> None:
+    """The layers; with `why`, also the reason of those whose weights were not lifted."""
+    screen = console()
+    _warnings(screen, report.warnings)
+    _batch(screen, report.batch)
+    sizes = ("m", "n", "k", "bits", "zeros")
+    columns = ("node", *sizes[:3], "weights", *sizes[3:], "activations", "packing", "kernel")
+    table = _table(*columns, *(("why not low-bit",) if why else ()), right=sizes)
+    for layer in report.layers:
+        zeros = "" if layer.zeros is None else f"{layer.zeros:.0%}"
+        row = [layer.node, str(layer.m), str(layer.n), str(layer.k), layer.weights]
+        row += [f"{layer.bits:.2f}", zeros, layer.activations, layer.layout, layer.kernel]
+        row += [layer.reason] if why else []
+        table.add_row(*map(escape, row))
+    screen.print(table)
+    screen.print(
+        f"[bold]{escape(report.model)}[/] for {escape(report.target)}: "
+        f"{report.parameters:,} parameters, weights {_bytes(report.weights)}, "
+        f"arena {_bytes(report.arena)}"
+    )
+    screen.print(
+        f"in these layers {report.multiplications:,} multiplications, {report.additions:,} additions"
+    )
+    dense = sum(1 for layer in report.layers if layer.reason)
+    if dense and not why:
+        screen.print(f"{dense} of {len(report.layers)} are not low-bit: --why says why")
+
+
+def print_verify(report: VerifyReport) -> None:
+    """The outputs' differences, the flips and the layers."""
+    screen = console()
+    _batch(screen, report.batch)
+    if report.note:
+        screen.print(f"[yellow]{escape(report.note)}[/]")
+    columns = ("output", "type", "code", "max abs", "max rel", "max ulp", "beyond", "flips")
+    table = _table(*columns, "", right=columns[3:])
+    for output in report.outputs:
+        table.add_row(
+            escape(output.name),
+            escape(output.type),
+            _exactness(output.code),
+            *_numbers(output.model),
+            str(output.flips),
+            "[green]ok[/]" if output.ok else "[bold red]FAILED[/]",
+        )
+    screen.print(table)
+    for flip in report.flips:
+        text = f"{flip.count} of {flip.elements} codes of {flip.node} ({flip.op}) are a step off"
+        screen.print(escape(f"flips: {text}"))
+    if report.layers:
+        table = _table("node", "operator", "type", *columns[2:7], right=columns[3:])
+        for layer in report.layers:
+            names = (layer.node, layer.op, layer.type)
+            numbers = _numbers(layer.model)
+            table.add_row(*map(escape, names), _exactness(layer.code), *numbers)
+        screen.print(table)
+    verdict = "[green]ok[/]" if report.ok else "[bold red]FAILED[/]"
+    samples = f"{len(report.samples)} set{'s' * (len(report.samples) != 1)} of inputs"
+    screen.print(
+        f"[bold]{escape(report.model)}[/] for {escape(report.target)}: {verdict} "
+        f"({samples}, run by {escape(report.runner)}, against {escape(report.oracle)})"
+    )
+
+
+def _exactness(code: Difference) -> str:
+    return "bit-exact" if code.is_exact else f"[red]{code.max_ulp} ulp[/]"
+
+
+def _numbers(model: Difference) -> tuple[str, str, str, str]:
+    return f"{model.max_abs:.2g}", f"{model.max_rel:.2g}", str(model.max_ulp), str(model.beyond)
+
+
+def print_targets(rows: Sequence[TargetRow]) -> None:
+    """The targets that have names."""
+    table = _table("target", "triple", "description", "kernels", "tested")
+    for row in rows:
+        table.add_row(row.name, row.triple, row.description, " ".join(row.kernels), row.tested)
+    console().print(table)

@@ -1,0 +1,26 @@
+"""A program as text, for people."""
+
+from __future__ import annotations
+
+from tbc.program import Buffer, Program
+
+
+def program_text(program: Program) -> str:
+    """The steps of a program in order, each with where it reads and writes."""
+    lines = [f"arena {program.arena_size} bytes, weights {program.weights_size} bytes", ""]
+    for number, step in enumerate(program.steps):
+        title = getattr(step.anchor.op, "kernel", "") or type(step.anchor.op).__name__
+        if step.copy_to is None:
+            out = _place(program.buffers[step.root])
+        else:
+            out = f"output{step.copy_to}"
+        reads = ", ".join(_place(program.buffers[v]) for v in step.reads)
+        lines.append(f"{number:4} {title} {step.root.type} {out} <- {reads}  # {step.root.origin}")
+    return "\n".join(lines) + "\n"
+
+
+def _place(buffer: Buffer) -> str:
+    if buffer.place in ("input", "output"):
+        return f"{buffer.place}{buffer.index}"
+    order = "" if buffer.order == tuple(range(len(buffer.order))) else f" {buffer.order}"
+    return f"{buffer.place}+{buffer.offset}{order}"

@@ -1,0 +1,242 @@
+"""Operators of onnxruntime's and QONNX's domains, against onnxruntime and the formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_models import (
+    MICROSOFT,
+    QONNX,
+    Array,
+    assert_close,
+    by_onnxruntime,
+    by_tbc,
+    check_against_onnxruntime,
+    integers,
+    normal,
+    one_node,
+)
+
+from tbc import frontend
+from tbc.errors import InvalidModel, Unsupported
+
+X = normal(1, 3, 4, 6)
+
+
+# -- MatMulNBits ----------------------------------------------------------------------------------
+
+
+def nbits(
+    n: int, k: int, bits: int, block: int, seed: int = 0
+) -> tuple[Array, Array, Array, dict[str, int]]:
+    """Packed codes, scales, packed zero points and attributes of a random weight."""
+    blocks = -(-k // block)
+    codes = integers(seed, 0, 255, n, blocks, block * bits // 8, dtype=np.uint8)
+    zeros = integers(seed + 1, 0, 255, n, -(-blocks * bits // 8), dtype=np.uint8)
+    scales = np.abs(normal(seed + 2, n, blocks)) + np.float32(0.1)
+    return codes, scales, zeros, {"N": n, "K": k, "bits": bits, "block_size": block}
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("k", [64, 80])
+@pytest.mark.parametrize("zero", ["default", "packed", "float"])
+def test_matmul_nbits(bits: int, k: int, zero: str) -> None:
+    if bits == 8 and zero == "float":
+        pytest.skip("onnxruntime does not have it")
+    codes, scales, zeros, attributes = nbits(6, k, bits, 32)
+    given = {"default": None, "packed": zeros, "float": normal(9, *scales.shape)}[zero]
+    args = [normal(3, 2, 5, k), codes, scales, given, None, normal(4, 6)]
+    model, feeds = one_node(
+        "MatMulNBits", args, constant=(1, 2, 3, 5), domain=MICROSOFT, **attributes
+    )
+    check_against_onnxruntime(model, feeds, scale=5)
+
+
+def test_matmul_nbits_in_halves_is_rounded_once() -> None:
+    codes, scales, zeros, attributes = nbits(6, 64, 4, 32)
+    halves = [a.astype(np.float16) for a in (normal(3, 5, 64), scales, normal(4, 6))]
+    args = [halves[0], codes, halves[1], zeros, None, halves[2]]
+    model, feeds = one_node(
+        "MatMulNBits", args, constant=(1, 2, 3, 5), domain=MICROSOFT, **attributes
+    )
+    (got,) = by_tbc(frontend.load(model), feeds)
+    wide = [args[0], codes, halves[1].astype(np.float32), zeros, None, args[5]]
+    wide[0], wide[5] = halves[0].astype(np.float32), halves[2].astype(np.float32)
+    model, feeds = one_node(
+        "MatMulNBits", wide, constant=(1, 2, 3, 5), domain=MICROSOFT, **attributes
+    )
+    (exact,) = by_tbc(frontend.load(model), feeds)
+    np.testing.assert_array_equal(got, exact.astype(np.float16))
+
+
+def test_matmul_nbits_of_flat_layouts_is_the_same() -> None:
+    codes, scales, zeros, attributes = nbits(6, 64, 2, 16)
+    x = normal(3, 5, 64)
+    results = []
+    for s, z in ((scales, zeros), (scales.reshape(-1), zeros.reshape(-1))):
+        model, feeds = one_node(
+            "MatMulNBits", [x, codes, s, z], constant=(1, 2, 3), domain=MICROSOFT, **attributes
+        )
+        results.append(by_tbc(frontend.load(model), feeds)[0])
+    np.testing.assert_array_equal(*results)
+
+
+def test_matmul_nbits_by_group_index() -> None:
+    codes, scales, _, attributes = nbits(6, 64, 4, 16)
+    index = integers(5, 0, 3, 64, dtype=np.int32)
+    args = [normal(3, 5, 64), codes, scales, None, index]
+    model, feeds = one_node("MatMulNBits", args, constant=(1, 2, 4), domain=MICROSOFT, **attributes)
+    check_against_onnxruntime(model, feeds, scale=5)
+
+
+def test_the_natural_group_index_changes_nothing() -> None:
+    codes, scales, zeros, attributes = nbits(6, 64, 2, 16)
+    results = []
+    for index in (None, np.repeat(np.arange(4, dtype=np.int32), 16)):
+        args = [normal(3, 5, 64), codes, scales, zeros, index]
+        constant = (1, 2, 3) if index is None else (1, 2, 3, 4)
+        model, feeds = one_node(
+            "MatMulNBits", args, constant=constant, domain=MICROSOFT, **attributes
+        )
+        results.append(by_tbc(frontend.load(model), feeds)[0])
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("k", [64, 128])
+def test_accuracy_level_4_rounds_activations(k: int) -> None:
+    codes, scales, zeros, attributes = nbits(6, k, 2, 32)
+    model, feeds = one_node(
+        "MatMulNBits", [normal(3, 5, k), codes, scales, zeros], constant=(1, 2, 3),
+        domain=MICROSOFT, accuracy_level=4, **attributes,
+    )  # fmt: skip
+    check_against_onnxruntime(model, feeds, scale=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"bits": 3}, Unsupported),
+        ({"N": 7}, InvalidModel),
+        ({"K": 96}, InvalidModel),
+        ({"block_size": 0}, InvalidModel),
+        ({"K": -64}, InvalidModel),
+        ({"K": 1 << 62}, InvalidModel),
+    ],
+)
+def test_matmul_nbits_is_refused(change: dict[str, int], error: type[Exception]) -> None:
+    codes, scales, zeros, attributes = nbits(6, 64, 4, 32)
+    args = [normal(3, 5, 64), codes, scales, zeros]
+    model, _ = one_node(
+        "MatMulNBits", args, constant=(1, 2, 3), domain=MICROSOFT, **{**attributes, **change}
+    )
+    with pytest.raises(error, match="node 'it'"):
+        frontend.load(model)
+
+
+# -- the others -----------------------------------------------------------------------------------
+
+U8 = integers(6, 0, 255, 2, 3, 4, 5, dtype=np.uint8)
+SCALE, OTHER, ZERO = np.float32(0.02), np.float32(0.05), np.uint8(120)
+ANGLES = normal(7, 9, 3)
+POSITIONS = integers(8, 0, 8, 3, 4)
+
+CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
+    ("FusedMatMul", [X, normal(2, 3, 5, 6)], 1, {"alpha": 0.5, "transB": 1}),
+    ("FusedMatMul", [normal(2, 6, 4), normal(3, 6, 5)], 1, {"transA": 1}),
+    ("QLinearAdd", [U8, SCALE, ZERO, U8[0], OTHER, ZERO, OTHER, np.uint8(99)], 1, {}),
+    ("QLinearGlobalAveragePool", [U8, SCALE, ZERO, OTHER, np.uint8(9)], 1, {}),
+    ("QLinearGlobalAveragePool", [U8, SCALE, ZERO, OTHER, ZERO], 1, {"channels_last": 1}),
+    ("SkipLayerNormalization", [X, X[::-1].copy(), *normal(4, 3, 6)], 1, {"epsilon": 1e-3}),
+    ("SkipSimplifiedLayerNormalization", [X, X[::-1].copy(), normal(4, 6)], 1, {}),
+    ("RotaryEmbedding", [normal(9, 3, 2, 4, 6), POSITIONS, np.cos(ANGLES), np.sin(ANGLES)], 1, {}),
+    ("RotaryEmbedding", [normal(9, 3, 4, 12), POSITIONS, np.cos(ANGLES), np.sin(ANGLES)], 1, {
+        "interleaved": 1}),
+    ("RotaryEmbedding", [
+        normal(9, 3, 4, 12), np.array([2]), np.cos(ANGLES), np.sin(ANGLES)], 1, {}),
+    ("RotaryEmbedding", [
+        normal(9, 3, 4, 16), POSITIONS, np.cos(ANGLES), np.sin(ANGLES)], 1, {
+        "rotary_embedding_dim": 6, "num_heads": 2}),
+    ("Gelu", [X], 1, {}),
+    ("BiasGelu", [X, normal(5, 6)], 1, {}),
+    ("FastGelu", [X, normal(5, 6)], 1, {}),
+    ("QuickGelu", [X], 1, {"alpha": 1.5}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
+def test_microsoft(case: tuple[str, list[Any], int, dict[str, Any]]) -> None:
+    op, args, outputs, attributes = case
+    arrays = [np.asarray(a) for a in args]
+    scalars = [i for i, a in enumerate(arrays) if a.ndim == 0]
+    model, feeds = one_node(
+        op, arrays, constant=scalars, outputs=outputs, domain=MICROSOFT, **attributes
+    )
+    check_against_onnxruntime(model, feeds)
+
+
+def test_the_sum_of_a_skip_normalisation_is_its_fourth_output() -> None:
+    args = [X, X[::-1].copy(), normal(4, 6)]
+    model, feeds = one_node("SkipSimplifiedLayerNormalization", args, outputs=4, domain=MICROSOFT)
+    for i in (2, 1):
+        model.graph.node[0].output[i] = ""
+        del model.graph.output[i]
+    expected = by_onnxruntime(model, feeds)
+    for got, wanted in zip(by_tbc(frontend.load(model), feeds), expected, strict=True):
+        assert_close(got, wanted)
+
+
+def test_simplified_layer_normalization_stands_in_onnx_domain() -> None:
+    model, feeds = one_node("SimplifiedLayerNormalization", [X, normal(4, 6)], epsilon=1e-3)
+    check_against_onnxruntime(model, feeds)
+
+
+# -- QONNX ----------------------------------------------------------------------------------------
+
+
+def quantised(x: Array, scale: float, zero: float, low: int, high: int) -> Array:
+    codes = np.clip(np.rint(x / np.float32(scale) + np.float32(zero)), low, high)
+    return ((codes - np.float32(zero)) * np.float32(scale)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "narrow", "low", "high"),
+    [(2, 1, 1, -1, 1), (2, 1, 0, -2, 1), (8, 1, 0, -128, 127), (4, 0, 0, 0, 15), (4, 0, 1, 0, 14)],
+)
+@pytest.mark.parametrize("zero", [0.0, 3.0])
+def test_quant(bits: int, signed: int, narrow: int, low: int, high: int, zero: float) -> None:
+    scalars = [np.array(v, np.float32) for v in (0.25, zero, bits)]
+    model, feeds = one_node(
+        "Quant", [X, *scalars], constant=(1, 2, 3), domain=QONNX,
+        signed=signed, narrow=narrow, rounding_mode="ROUND",
+    )  # fmt: skip
+    (got,) = by_tbc(frontend.load(model), feeds)
+    np.testing.assert_array_equal(got, quantised(X, 0.25, zero, low, high))
+
+
+def test_quant_of_one_signed_bit_is_a_sign() -> None:
+    x = np.array([-2, -0.0, 0.0, 3], np.float32)
+    scalars = [np.array(v, np.float32) for v in (0.5, 0, 1)]
+    model, feeds = one_node(
+        "Quant", [x, *scalars], constant=(1, 2, 3), domain=QONNX, signed=1, narrow=0
+    )
+    (got,) = by_tbc(frontend.load(model), feeds)
+    np.testing.assert_array_equal(got, np.array([-0.5, 0.5, 0.5, 0.5], np.float32))
+
+
+def test_bipolar_quant() -> None:
+    x = np.array([-2, -0.0, 0.0, 3], np.float32)
+    model, feeds = one_node("BipolarQuant", [x, np.float32(0.3).reshape(())], domain=QONNX)
+    (got,) = by_tbc(frontend.load(model), feeds)
+    np.testing.assert_array_equal(got, np.array([-0.3, 0.3, 0.3, 0.3], np.float32))
+
+
+def test_an_unknown_rounding_mode_is_refused() -> None:
+    scalars = [np.array(v, np.float32) for v in (0.5, 0, 4)]
+    model, _ = one_node(
+        "Quant", [X, *scalars], constant=(1, 2, 3), domain=QONNX,
+        signed=1, narrow=0, rounding_mode="HALF_UP",
+    )  # fmt: skip
+    with pytest.raises(Unsupported, match="HALF_UP"):
+        frontend.load(model)

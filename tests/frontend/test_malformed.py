@@ -1,0 +1,339 @@
+"""Malformed models: each is refused with the right error, that names the place, and quickly."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import (
+    MICROSOFT,
+    by_tbc,
+    check_against_onnxruntime,
+    integers,
+    model,
+    normal,
+    one_node,
+    value_info,
+)
+
+from tbc import frontend
+from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
+
+X = normal(1, 3, 4)
+W = normal(2, 4, 5)
+Change = Callable[[onnx.ModelProto], None]
+
+
+def product() -> onnx.ModelProto:
+    """y = relu(x @ w), a model without fault."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="mm"),
+        helper.make_node("Relu", ["a"], ["y"], name="act"),
+    ]
+    return model(nodes, {"x": (np.float32, ["n", 4])}, ["y"], {"w": W})
+
+
+def refused(
+    proto: onnx.ModelProto | bytes | Path, error: type[TbcError], match: str | None = None
+) -> TbcError:
+    start = time.perf_counter()
+    with pytest.raises(error, match=match) as caught:
+        frontend.load(proto)
+    assert time.perf_counter() - start < 2
+    return caught.value
+
+
+def set_(path: str, value: Any) -> Change:
+    """A change that assigns to a field, as in "graph.node[0].op_type"."""
+    return lambda m: exec(f"m.{path} = value", {"m": m, "value": value})
+
+
+def run(code: str) -> Change:
+    """A change that is a statement on the model m."""
+    return lambda m: exec(code, {"m": m, "helper": helper, "TensorProto": TensorProto, "np": np})
+
+
+def info(name: str, shape: list[Any], code: int = 1) -> onnx.ValueInfoProto:
+    return value_info(name, code, shape)
+
+
+MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
+    # names and order
+    ("dangling", set_("graph.node[0].input[0]", "z"), InvalidModel, "'mm': MatMul: .*'z' is not"),
+    ("cycle", set_("graph.node[0].input[0]", "y"), InvalidModel, "'mm': MatMul: .*cycle"),
+    ("self", set_("graph.node[1].input[0]", "y"), InvalidModel, "'act': Relu: .*cycle"),
+    ("twice", set_("graph.node[1].output[0]", "a"), InvalidModel, "'act': .*defined already"),
+    ("shadow", set_("graph.node[1].output[0]", "w"), InvalidModel, "'act': .*defined already"),
+    ("output", set_("graph.output[0].name", "z"), InvalidModel, "output 'z' is not defined"),
+    ("no outputs", run("del m.graph.output[:]"), InvalidModel, "no outputs"),
+    ("two outputs", run("m.graph.output.add().name = 'y'"), InvalidModel, "two outputs"),
+    ("two inputs", run("m.graph.input.append(m.graph.input[0])"), InvalidModel, "two inputs"),
+    ("two tensors", run("m.graph.initializer.append(m.graph.initializer[0])"), InvalidModel, "two"),
+    ("unnamed input", set_("graph.input[0].name", ""), InvalidModel, "is not defined"),
+    # the header
+    ("no graph", run("m.ClearField('graph')"), InvalidModel, "no graph"),
+    ("no opset", run("del m.opset_import[:]"), InvalidModel, "opset_import"),
+    ("new opset", set_("opset_import[0].version", 999), Unsupported, "999 is newer than"),
+    ("old opset", set_("opset_import[0].version", 3), Unsupported, "3 is older than 7"),
+    ("no such opset", set_("opset_import[0].version", -1), Unsupported, "-1 is older"),
+    ("two opsets", run("m.opset_import.add().version = 9"), InvalidModel, "in two versions"),
+    # operators, attributes, inputs
+    ("operator", set_("graph.node[1].op_type", "Rely"), InvalidModel, "'act': Rely: .*no operator"),
+    ("domain", set_("graph.node[1].domain", "com.me"), InvalidModel, "com.me::Relu: its domain"),
+    ("supported", set_("graph.node[1].op_type", "NonZero"), Unsupported, "'act': NonZero: .*yet"),
+    ("few inputs", run("del m.graph.node[0].input[1]"), InvalidModel, "'mm': .*1 inputs instead"),
+    ("inputs", run("m.graph.node[1].input.append('x')"), InvalidModel, "2 inputs instead of 1"),
+    ("empty input", set_("graph.node[0].input[1]", ""), InvalidModel, "input 'B' is missing"),
+    ("outputs", run("m.graph.node[1].output.append('z')"), InvalidModel, "2 outputs instead"),
+    ("attribute",
+     run("m.graph.node[1].attribute.append(helper.make_attribute('alpha', 1.0))"),
+     InvalidModel, "'act': Relu: .*'alpha' does not exist"),
+    # shapes and types
+    ("shape", set_("graph.input[0].type.tensor_type.shape.dim[1].dim_value", 3),
+     InvalidModel, "'mm': MatMul: .*3 is not 4"),
+    ("negative", set_("graph.input[0].type.tensor_type.shape.dim[1].dim_value", -4),
+     InvalidModel, "'x' has a negative size"),
+    ("huge", run("m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62"),
+     InvalidModel, "'x' has more elements"),
+    ("element type", set_("graph.input[0].type.tensor_type.elem_type", 11),
+     InvalidModel, "'mm': MatMul: .*f64 and f32"),
+    ("no type", set_("graph.input[0].type.tensor_type.elem_type", 0), InvalidModel, "'x' .*type 0"),
+    ("unknown type", set_("graph.input[0].type.tensor_type.elem_type", 99), InvalidModel, "99"),
+    ("text", set_("graph.input[0].type.tensor_type.elem_type", 8), Unsupported, "'x' .*STRING"),
+    ("no shape", run("m.graph.input[0].type.tensor_type.ClearField('shape')"),
+     Unsupported, "'x' has no shape"),
+    ("sequence", run("m.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type = 1"),
+     Unsupported, "'x' is a sequence"),
+    ("nothing", run("m.graph.input[0].ClearField('type')"), InvalidModel, "'x' has no type"),
+    # tensors
+    ("short", run("t = m.graph.initializer[0]; t.raw_data = t.raw_data[:-1]"),
+     InvalidModel, "'w' holds 79 bytes .* needs 80"),
+    ("long", run("t = m.graph.initializer[0]; t.raw_data = t.raw_data + b'0'"),
+     InvalidModel, "'w' holds 81 bytes"),
+    ("no data", run("m.graph.initializer[0].ClearField('raw_data')"),
+     InvalidModel, "'w' holds 0 numbers in float_data"),
+    ("wrong field", run("m.graph.initializer[0].ClearField('raw_data'); "
+                        "m.graph.initializer[0].int32_data.extend(range(20))"),
+     InvalidModel, "'w' holds 0 numbers in float_data"),
+    ("negative dim", set_("graph.initializer[0].dims[0]", -4), InvalidModel, "'w' has a negative"),
+    ("overflow", run("m.graph.initializer[0].dims[:] = [1 << 33, 1 << 31, 2]"),
+     InvalidModel, "'w' has more elements"),
+    ("zero overflow", run("m.graph.initializer[0].dims[:] = [1 << 62, 0, 8]"),
+     InvalidModel, "'w' has more elements"),
+    ("large", run("m.graph.initializer[0].dims[:] = [1 << 40, 1 << 20]"),
+     InvalidModel, "'w' holds 80 bytes"),
+    ("many axes", run("m.graph.initializer[0].dims[:] = [1] * 65"), InvalidModel, "65 axes"),
+    ("text tensor", set_("graph.initializer[0].data_type", 8), Unsupported, "'w' .*STRING"),
+    ("no tensor type", set_("graph.initializer[0].data_type", 0), InvalidModel, "'w' .*type 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=[c[0] for c in MALFORMED])
+def test_malformed(case: tuple[str, Change, type[TbcError], str]) -> None:
+    _, change, error, match = case
+    proto = product()
+    frontend.load(proto)
+    change(proto)
+    refused(proto, error, match)
+    refused(proto.SerializeToString(), error, match)
+
+
+def test_errors_say_where_what_and_why(tmp_path: Path) -> None:
+    proto = product()
+    proto.graph.node[0].input[0] = "z"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    error = refused(path, InvalidModel)
+    assert (error.file, error.node, error.op) == (str(path), "mm", "MatMul")
+    assert str(error) == f"{path}: node 'mm': MatMul: its input 'z' is not defined"
+
+
+def test_a_node_without_a_name_is_called_by_its_output() -> None:
+    proto = product()
+    proto.graph.node[0].name = ""
+    proto.graph.node[0].op_type = "Rely"
+    assert refused(proto, InvalidModel).node == "a"
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"not a model", bytes(range(256)) * 9])
+def test_bytes_that_are_no_model(data: bytes, tmp_path: Path) -> None:
+    refused(data, InvalidModel)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    assert refused(path, InvalidModel).file == str(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    refused(tmp_path / "none.onnx", InvalidModel, "none.onnx: the file cannot be read: No such")
+    refused(tmp_path, InvalidModel, "cannot be read")
+
+
+def test_every_truncation_is_refused_or_harmless() -> None:
+    data = product().SerializeToString()
+    for size in range(len(data)):
+        try:
+            frontend.load(data[:size])
+        except (InvalidModel, Unsupported):
+            continue
+
+
+def test_names_that_are_not_text_are_refused() -> None:
+    data = product().SerializeToString().replace(b"act", b"\xff\xfe\xfd")
+    refused(data, InvalidModel, "not UTF-8")
+
+
+def test_unsorted_nodes_are_sorted() -> None:
+    proto = product()
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(reversed(nodes))
+    check_against_onnxruntime(proto, {"x": X})
+
+
+def test_a_newer_ir_version_is_a_warning() -> None:
+    proto = product()
+    proto.ir_version = onnx.IR_VERSION + 1
+    (warning,) = frontend.load(proto).warnings
+    assert str(onnx.IR_VERSION + 1) in warning
+
+
+def test_what_outputs_do_not_need_may_be_unsupported() -> None:
+    proto = product()
+    proto.graph.node.append(helper.make_node("NonZero", ["a"], ["b"]))
+    proto.graph.node.append(helper.make_node("Abs", ["b"], ["c"]))
+    proto.graph.initializer.append(helper.make_tensor("s", TensorProto.STRING, [1], [b"text"]))
+    check_against_onnxruntime(proto, {"x": X})
+
+
+def test_a_wrong_value_info_is_ignored() -> None:
+    proto = product()
+    proto.graph.value_info.append(info("a", [9, 9], TensorProto.INT8))
+    proto.graph.output[0].CopyFrom(info("y", ["n", 5]))
+    assert frontend.load(proto).graph.outputs[0][1].type.rank == 2
+
+
+def test_initializers_that_are_inputs_are_constants() -> None:
+    proto = product()
+    proto.graph.input.append(info("w", [4, 5]))
+    imported = check_against_onnxruntime(proto, {"x": X})
+    assert len(imported.graph.inputs) == 1
+    assert "1 inputs have initializers" in imported.warnings[0]
+
+
+def test_a_default_domain_operator_needs_its_opset() -> None:
+    proto, _ = one_node("Gelu", [X], domain=MICROSOFT)
+    proto.opset_import.remove(proto.opset_import[0])
+    frontend.load(proto)
+    proto.graph.node[0].domain = ""
+    refused(proto, InvalidModel, "node 'it': Gelu: its domain '' is not in opset_import")
+
+
+# -- tensors --------------------------------------------------------------------------------------
+
+TYPES = [
+    ("FLOAT", np.float32), ("DOUBLE", np.float64), ("FLOAT16", np.float16), ("INT8", np.int8),
+    ("INT16", np.int16), ("INT32", np.int32), ("INT64", np.int64), ("UINT8", np.uint8),
+    ("UINT16", np.uint16), ("UINT32", np.uint32), ("UINT64", np.uint64), ("BOOL", np.bool_),
+    ("BFLOAT16", None), ("INT4", None), ("UINT4", None), ("INT2", None), ("UINT2", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [t[0] for t in TYPES])
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("shape", [(), (0, 3), (3, 3)])
+def test_every_type_is_read_from_either_field(name: str, raw: bool, shape: tuple[int, ...]) -> None:
+    code = getattr(TensorProto, name)
+    low = 0 if name.startswith(("U", "B")) else -2
+    values = integers(5, low, 1, *shape)
+    dtype = helper.tensor_dtype_to_np_dtype(code)
+    tensor = numpy_helper.from_array(values.astype(dtype), "w")
+    if not raw:
+        tensor = helper.make_tensor("w", code, shape, values.reshape(-1).tolist())
+        assert not tensor.HasField("raw_data")
+    node = helper.make_node("Identity", ["w"], ["y"])
+    (got,) = by_tbc(frontend.load(model([node], {}, ["y"], {"w": tensor}, opset=25)), {})
+    np.testing.assert_array_equal(got.astype(np.float64), values)
+
+
+def external(
+    folder: Path, location: str = "w.bin", size: int = 80, **keys: str
+) -> tuple[Path, onnx.ModelProto]:
+    proto = product()
+    tensor = proto.graph.initializer[0]
+    data = tensor.raw_data
+    (folder / "w.bin").write_bytes(data.ljust(size, b"0"))
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **keys}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    path = folder / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path, proto
+
+
+@pytest.mark.parametrize("keys", [{}, {"length": "80"}, {"offset": "0", "length": "80"}])
+def test_external_data(tmp_path: Path, keys: dict[str, str]) -> None:
+    path, _ = external(tmp_path, size=100, **keys)
+    (got,) = by_tbc(frontend.load(path), {"x": X})
+    (expected,) = by_tbc(frontend.load(product()), {"x": X})
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"location": "../w.bin"}, "outside the model's folder"),
+        ({"location": "sub/../../w.bin"}, "outside the model's folder"),
+        ({"location": "/etc/hostname"}, "outside the model's folder"),
+        ({"location": ""}, "outside the model's folder"),
+        ({"location": "none.bin"}, "not there"),
+        ({"location": "link.bin"}, "a link out of the model's folder"),
+        ({"location": "folder"}, "not there"),
+        ({"location": "a\0b"}, "no path"),
+        ({"location": "a" * 5000}, "no path"),
+        ({"offset": "8"}, "bytes 8 to 88 of 'w.bin', which has 80"),
+        ({"offset": "-8"}, "bytes -8"),
+        ({"offset": "9" * 30}, "which has 80"),
+        ({"offset": "x"}, "no number"),
+        ({"length": "79"}, "79 bytes of external data"),
+    ],
+)
+def test_wrong_external_data(tmp_path: Path, keys: dict[str, str], match: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "folder").mkdir()
+    (tmp_path / "w.bin").write_bytes(bytes(80))
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    path, _ = external(folder, **keys)
+    refused(path, InvalidModel, f"the tensor 'w' .*{match}")
+
+
+def test_external_data_needs_a_path(tmp_path: Path) -> None:
+    _, proto = external(tmp_path)
+    assert refused(proto, InvalidModel, "not read from a file").hint
+
+
+# -- at random ------------------------------------------------------------------------------------
+
+
+def test_random_damage_ends_in_a_typed_error() -> None:
+    rng = random.Random(1)
+    data = product().SerializeToString()
+    for _ in range(1500):
+        damaged = bytearray(data)
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            frontend.load(bytes(damaged))
+        except InternalError:
+            raise
+        except TbcError:
+            continue
