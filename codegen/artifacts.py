@@ -34,6 +34,11 @@ def default_kinds(target: Target) -> tuple[str, ...]:
     return ("static", "header", *(("shared",) if shared else ()), "project")
 
 
+def static_name(name: str, target: Target) -> str:
+    """The file name of a model's static library."""
+    return f"{name}.lib" if target.object_format == "coff" else f"lib{name}.a"
+
+
 def _is_bare(target: Target) -> bool:
     return target.object_format == "elf" and target.os == "none"
 
@@ -84,8 +89,7 @@ def write_artifacts(
             for s in exported(info)
         )
         archive = write_archive([Member(f"{name}.o", obj, symbols)], target.object_format)
-        file = f"{name}.lib" if target.object_format == "coff" else f"lib{name}.a"
-        yield _write(folder / file, archive, "static")
+        yield _write(folder / static_name(name, target), archive, "static")
     shared = ""
     if "shared" in kinds:
         prefix = "" if target.object_format == "coff" else "lib"
@@ -101,7 +105,7 @@ def write_artifacts(
     if weights is not None:
         yield _write_weights(folder / f"{name}.weights", weights)
     if "project" in kinds:
-        for file, text in project_files(info, shared).items():
+        for file, text in project_files(info, shared, static_name(name, target)).items():
             if file not in (f"{name}.h", "tbc.h"):
                 yield _write(folder / file, text.encode(), "project")
 

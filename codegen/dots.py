@@ -111,23 +111,11 @@ def emit_grouped_dot(
 ) -> None:
     """Emit `PackedGroupedDot`: sum_g s * f32(c * raw_g - xsum_g), g ascending from +0.0.
 
+    The arguments are those of `emit_dot`, the epilogue consumes <16 x float>, and:
+
     Args:
-        f: as of `emit_dot`, like all that is not listed here.
-        kernel: see there.
-        layout: see there.
-        k: see there.
-        target: see there.
-        x: see there.
-        x_stride: see there.
-        packed: see there.
         scales: f32 [blocks, groups, 16].
-        xsum: the sums of x, i32 [m, groups]; None for f32 activations, whose term is f32(raw_g).
-        m_lo: see there.
-        m_hi: see there.
-        block_lo: see there.
-        block_hi: see there.
-        epilogue: consumes <16 x float>.
-        index: see there.
+        xsum: the sums of x, i32 [m, groups]; None for f32 activations, whose term is s * raw_g.
     """
     _check(kernel, layout, k, target, x_stride)
     groups = k // (layout.group or k)

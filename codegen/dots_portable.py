@@ -157,9 +157,8 @@ class Words(Scalar):
         f, mask = self.f, self.tile.mask
         if position:
             word = f.op("lshr", word, const(word.type, position))
-        codes = f.op(
-            "and", word, const(word.type, mask | mask << 32 if word.type == "i64" else mask)
-        )
+        every_row = mask if word.type == "i32" else mask | mask << 32
+        codes = f.op("and", word, const(word.type, every_row))
         return f.op("add", sum, f.op("mul", codes, x))
 
     def rows(self, sum: Val) -> Sequence[Val]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -52,6 +53,9 @@ def resolve_target(name: str, mcpu: str = "", mattr: str = "") -> Target:
 def host_target() -> Target:
     """This machine, by the features that it reports: virtual machines garble the CPU's name."""
     triple = re.sub(r"-darwin[\d.]*$", "-macosx11.0.0", llvm.get_process_triple())
+    if triple.startswith("armv"):
+        # 32-bit systems name themselves after their kernel; what counts is where floats can be.
+        return replace(parse("armv6" if triple.startswith("armv6") else "armv7"), name="native")
     reported = {name for name, on in llvm.get_host_cpu_features().items() if on}
     cpuinfo = Path("/proc/cpuinfo")
     if triple.startswith("aarch64") and cpuinfo.exists():

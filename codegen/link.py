@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tbc.errors import TbcError, Unsupported
+from tbc.errors import LinkFailed, Unsupported
 from tbc.target import Target
-
-
-class LinkFailed(TbcError):
-    """The linker refused: its words are the reason."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Linked:
 
 
 @dataclass(frozen=True)
-class _Linker:
+class Linker:
     """How to run a linker: the command, whether it is a compiler driver, and its display name."""
 
     command: tuple[str, ...]
@@ -81,30 +77,30 @@ def link_shared(
     return Linked(path, chosen.name)
 
 
-def find_linker(target: Target) -> _Linker | None:
+def find_linker(target: Target) -> Linker | None:
     """The linker that `link_shared` takes for a target when none is named, or None."""
     tool = {"elf": "ld.lld", "coff": "lld-link", "wasm": "wasm-ld"}.get(target.object_format)
     if tool and (found := shutil.which(tool)):
-        return _Linker((found,), False, tool)
+        return Linker((found,), False, tool)
     native = _is_native(target)
     if target.object_format == "macho" and native and (found := shutil.which("cc")):
-        return _Linker((found,), True, "cc")
+        return Linker((found,), True, "cc")
     if zig := _zig():
         if tool:
-            return _Linker((zig, tool), False, f"zig {tool}")
+            return Linker((zig, tool), False, f"zig {tool}")
         arch = "aarch64" if target.arch == "aarch64" else "x86_64"
-        return _Linker((zig, "cc", "-target", f"{arch}-{target.os}"), True, "zig cc")
+        return Linker((zig, "cc", "-target", f"{arch}-{target.os}"), True, "zig cc")
     if target.object_format == "elf" and native and (found := shutil.which("cc")):
-        return _Linker((found,), True, "cc")
+        return Linker((found,), True, "cc")
     return None
 
 
-def _named(linker: str) -> _Linker:
+def _named(linker: str) -> Linker:
     """What `--linker` names: by its name, a linker proper (…ld, ld.lld, lld-link) or a compiler."""
     words = linker.split() if shutil.which(linker) is None else [linker]
     name = Path(words[-1]).name.lower().removesuffix(".exe")
     proper = name.startswith(("ld", "lld")) or name.endswith(("ld", "link")) or ".lld" in name
-    return _Linker(tuple(words), not proper, linker)
+    return Linker(tuple(words), not proper, linker)
 
 
 def _zig() -> str | None:

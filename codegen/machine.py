@@ -117,8 +117,8 @@ class _Process:
         self._log.close()
 
 
-_GIVEN = frozenset({"_fltused", ".TOC."})
-"""What linkers and C runtimes define: Windows' mark of floats, PowerPC's table of contents."""
+_GIVEN = frozenset({"_fltused"})
+"""What a C runtime defines: Windows' mark of floats."""
 
 
 class Workers:

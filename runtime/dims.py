@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,13 @@ class Dim:
             return symbols[self.text]
         if self.text.isdigit():
             return int(self.text)
-        return _value(ast.parse(self.text, mode="eval").body, symbols)
+        text, values = self.text, dict(symbols)
+        # ONNX allows any text as a symbol's name; the parser below wants identifiers.
+        odd = [name for name in symbols if not name.isidentifier() and name in text]
+        for i, name in enumerate(sorted(odd, key=len, reverse=True)):
+            values[f"_{i}"] = symbols[name]
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"_{i}", text)
+        return _value(ast.parse(text, mode="eval").body, values)
 
 
 def split(text: str) -> tuple[Dim, ...]:

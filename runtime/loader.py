@@ -30,6 +30,26 @@ class Tensor:
     dims: tuple[shapes.Dim, ...]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a call needs besides memory: the symbols' values, and shape and dtype of each output."""
+
+    dims: Any
+    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+
+
+@dataclass(frozen=True)
+class _Arena:
+    """Memory for one call at a time, and where it lies."""
+
+    memory: np.ndarray[Any, np.dtype[np.uint8]]
+    address: int
+
+
+_PLANS = 64
+"""Combinations of input shapes that a model remembers."""
+
+
 class Model:
     """A compiled model in this process. Safe to run from several threads at once.
 
@@ -75,7 +95,9 @@ class Model:
         self._weights = None if weights is None else self._checked(weights)
         if self._weights is None and raw.weights is None and raw.weights_size:
             raise IncompatibleArtifact(f"the weights of '{self.name}' are absent")
-        self._arenas: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        self._weights_address = None if self._weights is None else _address(self._weights)
+        self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
+        self._arenas: list[_Arena] = []
         self._lock = threading.Lock()
 
     def run(
@@ -94,21 +116,20 @@ class Model:
             ValueError: a name, dtype or shape is wrong, or a value is one the model cannot take.
         """
         arrays = self._arrays(feeds)
-        named = [(t.name, t.dims, a.shape) for t, a in zip(self.inputs, arrays, strict=True)]
-        values = list(shapes.bind(self.symbols, named).values())
+        plan = self._plan(tuple([array.shape for array in arrays]))
+        outputs = [np.empty(shape, dtype) for shape, dtype in plan.outputs]
         call = structs.Call()
         call.inputs = _pointers(arrays)
-        call.dims = (ctypes.c_size_t * len(values))(*values) if values else None
-        call.weights = None if self._weights is None else _address(self._weights)
+        call.outputs = _pointers(outputs)
+        call.dims = plan.dims
+        call.weights = self._weights_address
         if self.state_size:
             if state is None or state.nbytes != self.state_size:
                 raise ValueError(f"'{self.name}' needs a state of {self.state_size} bytes")
             call.state = _address(state)
-        outputs = [self._output(call, i, tensor) for i, tensor in enumerate(self.outputs)]
-        call.outputs = _pointers(outputs)
         arena = self._take_arena()
         try:
-            call.arena = _address(arena)
+            call.arena = arena.address
             self._check(self._run(ctypes.byref(call)))
         finally:
             with self._lock:
@@ -123,28 +144,43 @@ class Model:
 
     def _arrays(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """The inputs in order, C-contiguous."""
-        shapes.check_names([tensor.name for tensor in self.inputs], feeds)
+        if len(feeds) != len(self.inputs) or any(t.name not in feeds for t in self.inputs):
+            shapes.check_names([tensor.name for tensor in self.inputs], feeds)
         arrays = []
         for tensor in self.inputs:
             array = np.asarray(feeds[tensor.name])
             if array.dtype != tensor.dtype:
                 message = f"input '{tensor.name}' has dtype {array.dtype}, not {tensor.dtype}"
                 raise ValueError(message)
-            arrays.append(np.require(array, requirements=["C", "ALIGNED"]))
+            flags = array.flags
+            arrays.append(array if flags.c_contiguous and flags.aligned else array.copy("C"))
         return arrays
 
-    def _output(self, call: structs.Call, index: int, tensor: Tensor) -> np.ndarray[Any, Any]:
-        """An array of the shape that output `index` has in this call."""
-        sizes = (ctypes.c_size_t * max(len(tensor.dims), 1))()
-        self._check(self._output_shape(ctypes.byref(call), index, sizes))
-        return np.empty(tuple(sizes[: len(tensor.dims)]), tensor.dtype)
+    def _plan(self, sizes: tuple[tuple[int, ...], ...]) -> _Plan:
+        """What follows from the shapes of the inputs; kept for the shapes seen last."""
+        if (plan := self._plans.get(sizes)) is not None:
+            return plan
+        named = [(t.name, t.dims, shape) for t, shape in zip(self.inputs, sizes, strict=True)]
+        values = list(shapes.bind(self.symbols, named).values())
+        dims = (ctypes.c_size_t * len(values))(*values) if values else None
+        call = structs.Call()
+        call.dims = dims
+        outputs = []
+        for index, tensor in enumerate(self.outputs):
+            extents = (ctypes.c_size_t * max(len(tensor.dims), 1))()
+            self._check(self._output_shape(ctypes.byref(call), index, extents))
+            outputs.append((tuple(extents[: len(tensor.dims)]), tensor.dtype))
+        if len(self._plans) >= _PLANS:
+            self._plans.clear()
+        return self._plans.setdefault(sizes, _Plan(dims, tuple(outputs)))
 
-    def _take_arena(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _take_arena(self) -> _Arena:
         """An arena that no other call uses; returned to the pool by `run`."""
         with self._lock:
             if self._arenas:
                 return self._arenas.pop()
-        return _aligned(int(self._raw.arena_size), self._raw.align)
+        memory = _aligned(int(self._raw.arena_size), self._raw.align)
+        return _Arena(memory, _address(memory))
 
     def _checked(self, weights: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The weights, if they are this model's, where the code may read them."""

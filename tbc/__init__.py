@@ -5,6 +5,7 @@ from tbc.errors import (
     IncompatibleArtifact,
     InternalError,
     InvalidModel,
+    LinkFailed,
     TbcError,
     Unsupported,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "IncompatibleArtifact",
     "InternalError",
     "InvalidModel",
+    "LinkFailed",
     "Model",
     "TbcError",
     "Unsupported",
@@ -25,7 +27,13 @@ __all__ = [
     "verify",
 ]
 
-_LAZY = {"Model": "tbc.api", "compile": "tbc.api", "load": "tbc.api", "verify": "tbc.verify"}
+_LAZY = {
+    "Model": "tbc.api",
+    "compile": "tbc.api",
+    "load": "tbc.api",
+    "verify": "tbc.verification",
+}
+"""Name -> its module, which must not have the same name: an imported module hides what it has."""
 
 
 def __getattr__(name: str) -> object:

@@ -51,5 +51,9 @@ class IncompatibleArtifact(TbcError):
     """A compiled model does not fit this machine, this ABI, or its own weights."""
 
 
+class LinkFailed(TbcError):
+    """The linker refused: its words are the reason."""
+
+
 class InternalError(TbcError):
     """A bug in tbc or in LLVM, never the user's fault."""

@@ -1,9 +1,11 @@
 """Worker processes: linking of parts, hidden symbols, and LLVM's deaths as errors."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from tbc.codegen import host
 from tbc.codegen.host import from_features, host_target, linux_arm_features, resolve_target
 from tbc.codegen.machine import Job, Part, Workers, compile_module
 from tbc.codegen.objfile import undefined_symbols
@@ -169,6 +171,15 @@ def test_every_named_target_compiles_and_its_layout_fits(workers, name):
     assert obj.startswith(magic.get(target.object_format, obj[:2]))
 
 
+@pytest.mark.parametrize(
+    ("name", "relocated"), [("cortex-m4f", False), ("rv32imc", False), ("armv8", True)]
+)
+def test_without_an_operating_system_tables_of_pointers_stay_in_flash(workers, name, relocated):
+    text = "@table = constant [1 x ptr] [ptr @f]\ndefine void @f() nounwind {\n  ret void\n}"
+    asm = workers.compile(job(name, Part(text, True), keep=("table",)))["asm"].decode()
+    assert (".data.rel.ro" in asm) == relocated
+
+
 def test_compile_module_is_one_call():
     done = compile_module(COPY, parse("rv64gc"), passes=True, kinds={"asm"}, keep={"copy"})
     assert list(done) == ["asm"]
@@ -204,10 +215,31 @@ def test_native_takes_what_every_core_of_an_arm_system_has():
     assert target.attrs == "+dotprod,+fullfp16"
 
 
+@pytest.mark.parametrize(
+    ("triple", "name"),
+    [
+        ("armv6l-unknown-linux-gnueabihf", "armv6"),
+        ("armv7l-unknown-linux-gnueabihf", "armv7"),
+        ("armv8l-unknown-linux-gnueabihf", "armv7"),
+    ],
+)
+def test_native_on_32_bit_arm_is_one_of_two(monkeypatch, triple, name):
+    monkeypatch.setattr(host.llvm, "get_process_triple", lambda: triple)
+    assert host_target() == replace(parse(name), name="native")
+
+
+def test_native_on_a_mac_takes_the_name(monkeypatch):
+    monkeypatch.setattr(host.llvm, "get_process_triple", lambda: "arm64-apple-darwin23.1.0")
+    monkeypatch.setattr(host.llvm, "get_host_cpu_features", dict)
+    monkeypatch.setattr(host.llvm, "get_host_cpu_name", lambda: "apple-m2")
+    target = host_target()
+    assert (target.cpu, target.triple) == ("apple-m2", "arm64-apple-macosx11.0.0")
+
+
 def test_native_may_be_adjusted():
-    host = host_target()
-    assert resolve_target("native") == host
-    if "avx2" in host.features:
+    own = host_target()
+    assert resolve_target("native") == own
+    if "avx2" in own.features:
         less = resolve_target("native-avx2")
         assert less.name == "native-avx2"
-        assert host.features - less.features >= {"avx2"}
+        assert own.features - less.features >= {"avx2"}
