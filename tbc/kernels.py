@@ -72,8 +72,8 @@ class Kernel:
         scales: how many field positions are read in place, each into a sum of its own; 1 where
             all are shifted down.
         row_scales: the same for the rows that go one by one.
-        cost: instructions of the innermost loop a multiply-add, as emitted; a test counts them.
-            Comparable between kernels that run on one target.
+        cost: instructions of the innermost loop a multiply-add, without loads and moves, which
+            have ports of their own; a test counts them. Comparable on one target only.
         row_cost: the same for the rows that go one by one.
     """
 
@@ -126,7 +126,7 @@ class Kernel:
     def widen(self) -> int:
         """Steps after which 16-bit sums must be widened; 0 where the sums have 32 bits.
 
-        32768 // the greatest magnitude a step adds: for trits shifted down, DESIGN's
+        32768 // the greatest magnitude a step adds; for trits that are all shifted down,
         32768 // (256 * products a lane a step).
         """
         if self.dot.bits == 32:
@@ -168,38 +168,58 @@ _F32 = Dot("f32", DType.f32)
 
 _TABLE: tuple[tuple[Dot, str, tuple[tuple[int, int, int, float], ...]], ...] = (
     # dot, code, (mr, nr, scales, cost) of the kernel for one row, then of those for more
-    (_VNNI512, "i2", ((1, 4, 4, 0.0469), (2, 4, 2, 0.0332), (4, 4, 1, 0.0283), (8, 3, 1, 0.0269))),
-    (_VNNI512, "b1", ((1, 4, 4, 0.043), (2, 4, 2, 0.0322), (4, 4, 1, 0.0278), (8, 3, 1, 0.0265))),
-    (_AVXVNNI, "i2", ((1, 1, 4, 0.105), (2, 1, 2, 0.0781), (6, 1, 1, 0.0677))),
-    (_AVXVNNI, "b1", ((1, 1, 4, 0.0957), (2, 1, 2, 0.0811), (6, 1, 1, 0.068))),
-    (_AVX512, "i2", ((1, 2, 2, 0.0742), (2, 2, 2, 0.0547), (8, 1, 1, 0.0527))),
-    (_AVX512, "b1", ((1, 2, 2, 0.0684), (2, 2, 2, 0.0527), (8, 1, 1, 0.0518))),
-    (_AVX2, "i2", ((1, 1, 2, 0.145), (2, 1, 2, 0.109), (4, 1, 1, 0.104))),
-    (_AVX2, "b1", ((1, 1, 2, 0.135), (2, 1, 2, 0.118), (4, 1, 1, 0.103))),
-    (_SSSE3, "i2", ((1, 1, 1, 0.363), (2, 1, 1, 0.318))),
-    (_SSSE3, "b1", ((1, 1, 1, 0.354), (2, 1, 1, 0.331))),
-    (_SSE2, "i2", ((1, 1, 1, 0.699), (2, 1, 1, 0.615))),
-    (_SSE2, "b1", ((1, 1, 1, 0.74), (2, 1, 1, 0.61))),
-    (_DOTPROD, "i2", ((1, 1, 3, 0.148), (2, 1, 2, 0.117), (4, 1, 1, 0.0957))),
-    (_DOTPROD, "b1", ((1, 1, 2, 0.162), (2, 1, 2, 0.139), (4, 1, 1, 0.0962))),
-    (_NEON, "i2", ((1, 1, 1, 0.258), (2, 1, 1, 0.203))),
-    (_NEON, "b1", ((1, 1, 1, 0.264), (2, 1, 1, 0.204))),
-    (_NEON32, "i2", ((1, 1, 1, 0.539),)),
-    (_NEON32, "b1", ((1, 1, 1, 0.648),)),
-    (_WIDE, "i2", ((1, 1, 1, 0.801), (2, 1, 1, 0.736))),
-    (_WIDE, "b1", ((1, 1, 1, 0.805), (2, 1, 1, 0.728))),
-    (_SCALAR, "i2", ((1, 1, 1, 2.94),)),
-    (_SCALAR, "b1", ((1, 1, 1, 2.94),)),
-    (_F32X16, "i2", ((1, 4, 1, 0.297), (4, 2, 1, 0.215))),
-    (_F32X16, "b1", ((1, 4, 1, 0.234), (4, 2, 1, 0.195))),
-    (_F32AVX2, "i2", ((1, 4, 1, 0.582), (4, 1, 1, 0.488))),
-    (_F32AVX2, "b1", ((1, 4, 1, 0.504), (4, 1, 1, 0.426))),
-    (_F32X8, "i2", ((1, 2, 1, 1.01), (4, 1, 1, 0.707))),
-    (_F32X8, "b1", ((1, 2, 1, 0.57), (4, 1, 1, 0.395))),
-    (_F32X4, "i2", ((1, 1, 1, 2.5), (2, 1, 1, 1.98))),
-    (_F32X4, "b1", ((1, 1, 1, 1.47), (2, 1, 1, 1.27))),
-    (_F32, "i2", ((1, 1, 1, 10.8),)),
-    (_F32, "b1", ((1, 1, 1, 6.5),)),
+    (
+        _VNNI512,
+        "i2",
+        (
+            (1, 4, 4, 0.0352),
+            (2, 4, 2, 0.0273),
+            (4, 4, 1, 0.0234),
+            (8, 3, 1, 0.0197),
+            (12, 2, 1, 0.0186),
+        ),
+    ),
+    (
+        _VNNI512,
+        "b1",
+        (
+            (1, 4, 4, 0.0352),
+            (2, 4, 2, 0.0273),
+            (4, 4, 1, 0.0234),
+            (8, 3, 1, 0.0196),
+            (12, 2, 1, 0.0184),
+        ),
+    ),
+    (_AVXVNNI, "i2", ((1, 1, 4, 0.0781), (2, 1, 2, 0.0586), (6, 1, 1, 0.043))),
+    (_AVXVNNI, "b1", ((1, 1, 4, 0.0742), (2, 1, 2, 0.0566), (6, 1, 1, 0.0423))),
+    (_AVX512, "i2", ((1, 2, 2, 0.0586), (2, 2, 2, 0.0449), (8, 1, 1, 0.0366))),
+    (_AVX512, "b1", ((1, 2, 2, 0.0566), (2, 2, 2, 0.0439), (8, 1, 1, 0.0359))),
+    (_AVX2, "i2", ((1, 1, 2, 0.117), (2, 1, 2, 0.0898), (4, 1, 1, 0.0801))),
+    (_AVX2, "b1", ((1, 1, 2, 0.113), (2, 1, 2, 0.0879), (4, 1, 1, 0.0791))),
+    (_SSSE3, "i2", ((1, 1, 1, 0.266), (2, 1, 1, 0.203))),
+    (_SSSE3, "b1", ((1, 1, 1, 0.266), (2, 1, 1, 0.203))),
+    (_SSE2, "i2", ((1, 1, 1, 0.527), (2, 1, 1, 0.41))),
+    (_SSE2, "b1", ((1, 1, 1, 0.535), (2, 1, 1, 0.414))),
+    (_DOTPROD, "i2", ((1, 1, 3, 0.137), (2, 1, 2, 0.109), (4, 1, 1, 0.0898))),
+    (_DOTPROD, "b1", ((1, 1, 2, 0.156), (2, 1, 2, 0.113), (4, 1, 1, 0.0918))),
+    (_NEON, "i2", ((1, 1, 1, 0.246), (2, 1, 1, 0.195))),
+    (_NEON, "b1", ((1, 1, 1, 0.258), (2, 1, 1, 0.199))),
+    (_NEON32, "i2", ((1, 1, 1, 0.383),)),
+    (_NEON32, "b1", ((1, 1, 1, 0.504),)),
+    (_WIDE, "i2", ((1, 1, 1, 0.551), (2, 1, 1, 0.434))),
+    (_WIDE, "b1", ((1, 1, 1, 0.564), (2, 1, 1, 0.436))),
+    (_SCALAR, "i2", ((1, 1, 1, 2.19),)),
+    (_SCALAR, "b1", ((1, 1, 1, 2.19),)),
+    (_F32X16, "i2", ((1, 4, 1, 0.281), (4, 2, 1, 0.184))),
+    (_F32X16, "b1", ((1, 4, 1, 0.219), (4, 2, 1, 0.164))),
+    (_F32AVX2, "i2", ((1, 4, 1, 0.438), (4, 1, 1, 0.422))),
+    (_F32AVX2, "b1", ((1, 4, 1, 0.406), (4, 1, 1, 0.359))),
+    (_F32X8, "i2", ((1, 2, 1, 0.938), (4, 1, 1, 0.523))),
+    (_F32X8, "b1", ((1, 2, 1, 0.531), (4, 1, 1, 0.328))),
+    (_F32X4, "i2", ((1, 1, 1, 1.94), (2, 1, 1, 1.38))),
+    (_F32X4, "b1", ((1, 1, 1, 1.12), (2, 1, 1, 0.844))),
+    (_F32, "i2", ((1, 1, 1, 7.5),)),
+    (_F32, "b1", ((1, 1, 1, 4.25),)),
 )
 
 KERNELS: tuple[Kernel, ...] = tuple(
@@ -262,7 +282,9 @@ def meaning(
         w = (units[:, step, 0] >> shift & mask << scale).astype(np.int32)
         products = w * bytes_x[:, :, step, field]
         lanes = products.reshape(*products.shape[:2], -1, kernel.dot.products).sum(-1)
-        return np.clip(lanes, np.iinfo(dtype).min, np.iinfo(dtype).max)  # as pmaddubsw saturates
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        saturated: npt.NDArray[np.int32] = np.clip(lanes, low, high)  # as pmaddubsw does
+        return saturated
 
     lanes = (m, len(units), layout.unit_bytes // kernel.dot.products)
     wide = np.zeros((8, m, len(units), layout.rows), np.int32)

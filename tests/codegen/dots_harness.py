@@ -193,8 +193,11 @@ def fills(spec: Spec, rng: np.random.Generator, special: bool) -> Iterator[tuple
     return itertools.cycle(pairs)
 
 
-def calls(spec: Spec, seed: int, special: bool = False) -> list[Call]:
-    """Shapes around the kernel's tile, with every fill among them; parts of a range; nothing."""
+def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[Call]:
+    """Shapes around the kernel's tile, with every fill among them; parts of a range; nothing.
+
+    Only one in `every` shapes is made.
+    """
     kernel, rng = spec.kernel, np.random.default_rng(seed)
     rows = sorted({0, 1, 2, kernel.mr - 1, kernel.mr, kernel.mr + 1, 2 * kernel.mr + 1})
     sizes = sorted({1, 15, 16, 17, 16 * kernel.nr, 16 * kernel.nr + 1, 32 * kernel.nr + 19})
@@ -211,7 +214,7 @@ def calls(spec: Spec, seed: int, special: bool = False) -> list[Call]:
         made.append(make_call(spec, x, w, scales, ranges))
 
     source = fills(spec, rng, special)
-    for m, n in shapes:
+    for m, n in shapes[::every]:
         add(m, n)
     m, n = kernel.mr + 3, 16 * (kernel.nr + 3)
     for ranges in ((1, m - 1, 1, kernel.nr + 2), (m, m, 0, 2), (0, m, 3, 3), (2, 3, 2, 3)):
@@ -265,30 +268,49 @@ class NativeRunner:
 _MAIN = Path(__file__).parents[1] / "emulator.c"
 
 
+_CALLS = """
+typedef void f(char *, char *, char *, char *, char *, long, long, long, long, long);
+#define PROTOTYPES
+#define CALLS \\
+    for (long i = 0; i < count; i++) { \\
+        const long *n = calls[i].n; \\
+        get(0, n[0]); get(1, n[1]); get(2, n[2]); transfer(READ, 0, out, n[3]); \\
+        calls[i].run(in[0], in[1], in[2], in[2] + n[4], out, n[5], n[6], n[7], n[8], n[9]); \\
+        put(n[3]); \\
+    }
+%s
+static const struct call { f *run; long n[10]; } calls[] = {%s};
+static const long count = sizeof calls / sizeof *calls;
+"""
+"""What emulator.c is told to do."""
+
+
 def run_foreign(
-    obj: bytes, target: Target, zig: str, emulator: Sequence[str], calls: Sequence[Call], tmp: Path
+    objects: Sequence[bytes],
+    target: Target,
+    zig: str,
+    emulator: Sequence[str],
+    calls: Sequence[Call],
+    tmp: Path,
 ) -> list[Array]:
     """What the functions leave in the results, in a program under an emulator."""
     order = "<" if target.little_endian else ">"
-    stream, code = [], []
+    stream, rows = [], []
     for call in calls:
         x, packed, scales, xsum = (
             a.astype(a.dtype.newbyteorder(order)).tobytes() for a in call.arrays
         )
-        size = call.expected.nbytes
-        stream += [x, packed, scales + xsum, bytes([SENTINEL]) * size]
-        code += [f"get({i}, {len(s)});" for i, s in enumerate(stream[-4:-1])]
-        code.append(f"transfer(READ, 0, out, {size});")
-        sizes = ", ".join(str(v) for v in (call.expected.shape[1], *call.ranges))
-        code.append(f"{call.spec.name}(in[0], in[1], in[2], in[2] + {len(scales)}, out, {sizes});")
-        code.append(f"put({size});")
-    pointers, longs = "char *, " * 5, "long, long, long, long, long"
+        parts = [x, packed, scales + xsum, bytes([SENTINEL]) * call.expected.nbytes]
+        numbers = [*map(len, parts), len(scales), call.expected.shape[1], *call.ranges]
+        stream += parts
+        rows.append(f"{{{call.spec.name}, {{{', '.join(map(str, numbers))}}}}}")
     names = dict.fromkeys(call.spec.name for call in calls)
-    protos = "".join(f"void {name}({pointers}{longs});" for name in names)
-    (tmp / "calls.h").write_text(f"#define PROTOTYPES {protos}\n#define CALLS {' '.join(code)}\n")
-    (tmp / "code.o").write_bytes(obj)
+    (tmp / "calls.h").write_text(_CALLS % ("".join(f"f {n};" for n in names), ",\n".join(rows)))
+    code = [tmp / f"code{number}.o" for number in range(len(objects))]
+    for path, obj in zip(code, objects, strict=True):
+        path.write_bytes(obj)
     flags = ["-O1", "-static", "-nostdlib", "-fno-sanitize=all", "-fno-stack-protector"]
-    files = ["-include", str(tmp / "calls.h"), str(_MAIN), str(tmp / "code.o")]
+    files = ["-include", str(tmp / "calls.h"), str(_MAIN), *map(str, code)]
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", zig]
     subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
     done = subprocess.run(
