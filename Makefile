@@ -3,26 +3,29 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all bench check format clean help
+.PHONY: help demo test test-all bench check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
 	@echo "make test      the test suite"
 	@echo "make test-all  the test suite with its slow part"
-	@echo "make bench     speed against onnxruntime and the limits of this machine"
-	@echo "make check     ruff, mypy --strict"
+	@echo "make bench     speed beside onnxruntime, one thread"
+	@echo "make check     ruff, ruff format --check, mypy --strict"
+	@echo "make format    what ruff can put in order by itself"
+	@echo "make clean     remove .venv and everything that was made"
+	@echo "PYTHON=... names another Python than $(PYTHON), 3.11 or newer"
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/developing
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -rs -m "not slow"
 
 test-all: $(VENV)/developing
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -rs
 
 bench: $(VENV)/developing
-	$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench
 
 check: $(VENV)/developing
 	$(BIN)/ruff check .
@@ -33,18 +36,26 @@ format: $(VENV)/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(BIN)/python:
-	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
-		{ echo "Python's ensurepip is missing: on Debian, apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+clean:
+	rm -rf $(VENV) build dist *.egg-info out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@echo "Installing tbc and what it needs into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/developing: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cross,dev]"
+	@echo "Installing tbc, what it needs and the tools of its tests into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cross,dev]"
 	@touch $@ $(VENV)/installed
 
-clean:
-	rm -rf $(VENV) build dist *.egg-info out .mypy_cache .ruff_cache .pytest_cache
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "$(PYTHON) is missing: install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "$(PYTHON) is older than 3.11: name a newer one, as in" \
+		"make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c "import ensurepip" 2>/dev/null || \
+		{ echo "$(PYTHON) has no ensurepip: apt-get install python3-venv, or your system's" \
+		"package of that kind" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

@@ -12,12 +12,13 @@ def undefined_symbols(obj: bytes) -> set[str]:
     """The functions and data that `obj` refers to and does not define, by their names in LLVM IR.
 
     That is without the underscore that Mach-O and 32-bit x86 COFF put before every name. Not listed
-    is what a linker itself makes: `_GLOBAL_OFFSET_TABLE_`, PowerPC's `.TOC.`, WebAssembly's globals and tables.
+    is what a linker itself makes: `_GLOBAL_OFFSET_TABLE_`, PowerPC's `.TOC.`, MIPS's `_gp_disp`,
+    WebAssembly's globals and tables.
     Raises `InternalError` if it is none of the four formats.
     """
     for is_format, read in _READERS:
         if is_format(obj):
-            return set(read(obj)) - {"", "_GLOBAL_OFFSET_TABLE_", ".TOC."}
+            return set(read(obj)) - {"", "_GLOBAL_OFFSET_TABLE_", ".TOC.", "_gp_disp"}
     raise InternalError("an object file of an unknown format")
 
 

@@ -1,5 +1,7 @@
 """tbc: compiles neural networks with ternary weights from ONNX to native add/subtract kernels."""
 
+from typing import TYPE_CHECKING
+
 from tbc.errors import (
     BadTarget,
     IncompatibleArtifact,
@@ -9,6 +11,10 @@ from tbc.errors import (
     TbcError,
     Unsupported,
 )
+
+if TYPE_CHECKING:
+    from tbc.api import Model, compile, load
+    from tbc.verification import verify
 
 __version__ = "0.1.0"
 
