@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tbc import ops
 from tbc.constants import constant
 from tbc.dims import Dim
-from tbc.ir import Graph, Value, topological
+from tbc.ir import Graph, Value
 from tbc.types import DType
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _checks(value: Value) -> list[Value]:
             sizes = x.type.shape[batch : batch + depth]
         case _:
             return []
-    if not any(isinstance(v.op, ops.Input) for v in topological([indices])):
+    if indices.is_constant:
         return []
     b = value.builder
     with b.origin(value.origin):

@@ -18,6 +18,8 @@ def share(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """
     alike: defaultdict[str, list[tuple[int, tuple[Value, ...]]]] = defaultdict(list)
     for number, step in enumerate(steps):
+        if step.root.is_constant:  # an output, stored by its step
+            continue
         what = outline(step)
         alike[what.text].append((number, what.scalars))
     result = list(steps)

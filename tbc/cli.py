@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 import traceback
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tbc import __version__
-from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
+from tbc.errors import InternalError, TbcError, Unsupported
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tbc.frontend import Imported
     from tbc.ir import Graph
-    from tbc.program import Program
 
 app = typer.Typer(
     help="Compile neural networks with ternary weights from ONNX to native code.",
@@ -36,7 +33,11 @@ app = typer.Typer(
 )
 
 
-class Activations(str, Enum):
+LIBRARIES = (".so", ".dylib", ".dll")
+"""How the names of shared libraries end."""
+
+
+class Activations(StrEnum):
     """How float activations meet low-bit weights."""
 
     float = "float"
@@ -64,6 +65,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
+_STATUS = {"InternalError": 3, "UsageError": 2, "Unbounded": 2}
+"""The exit status of errors by class; 1 for others."""
+
+
 def _command(body: Callable[..., None]) -> Callable[..., None]:
     """A command of the app whose errors are printed, with the exit status that they have."""
 
@@ -78,12 +83,13 @@ def _command(body: Callable[..., None]) -> Callable[..., None]:
 
             if arguments["verbose"]:
                 traceback.print_exc()
+            if isinstance(error, OSError):
+                error = TbcError(error.strerror or str(error), file=str(error.filename or ""))
             if not isinstance(error, TbcError):
                 hint = "" if arguments["verbose"] else "-v shows where"
                 error = InternalError(f"{type(error).__name__}: {error}", hint=hint)
             print_error(error)
-            status = {InternalError: 3, UsageError: 2}.get(type(error), 1)
-            raise typer.Exit(status) from None
+            raise typer.Exit(_STATUS.get(type(error).__name__, 1)) from None
 
     app.command()(run)
     return run
@@ -160,12 +166,12 @@ def compile(
         )
         dump.code(compiled.files)
     report = compile_report(compiled, written, batch, imported.warnings)
-    folder = written[0].path.parent
-    (folder / "report.json").write_text(to_json(report) + "\n", encoding="utf-8")
+    path = written[0].path.with_name("report.json")
+    path.write_text(to_json(report) + "\n", encoding="utf-8")
     if json:
         typer.echo(to_json(report))
     else:
-        print_compile(report)
+        print_compile(report, path)
 
 
 @_command
@@ -180,21 +186,154 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Run a model on this machine."""
-    import tbc
+    from tbc import api
     from tbc.console import print_arrays, progress
-    from tbc.feeds import read_feeds
-    from tbc.report import arrays_to_json
+    from tbc.feeds import input_names, read_feeds, write_arrays
+    from tbc.report import to_json
+
+    with progress(json) as show, _usage():
+        show("compiling")
+        if model.suffix in LIBRARIES:
+            library = api.load(model)
+            names = [tensor.name for tensor in library.inputs]
+            outputs = library.run(read_feeds(input or (), lambda: names))
+        else:
+            compiled = api.compile(model, dims=_dims(dim))
+            feeds = read_feeds(input or (), lambda: input_names(compiled.graph))
+            outputs = compiled.run(feeds)
+    if output is not None:
+        write_arrays(output, outputs)
+    if json:
+        arrays = {n: {"type": f"{a.dtype}", "values": a.tolist()} for n, a in outputs.items()}
+        typer.echo(to_json(arrays))
+    else:
+        print_arrays(outputs, output)
+
+
+@_command
+def verify(
+    model: Model,
+    target: TargetOption = "native",
+    mcpu: Mcpu = "",
+    mattr: Mattr = "",
+    dim: Dims = None,
+    input: Inputs = None,
+    samples: Annotated[int, typer.Option(min=1, help="Sets of random inputs.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    rtol: Annotated[float, typer.Option(help="The relative tolerance.")] = 1e-4,
+    layers: Annotated[bool, typer.Option("--layers", help="Compare every node's result.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare a model's code with onnxruntime and with the exact reference.
+
+    Code for another machine runs in an emulator.
+    """
+    from tbc.console import print_verify, progress
+    from tbc.feeds import input_names, read_feeds
+    from tbc.frontend import load
+    from tbc.report import to_json
+    from tbc.verification import verify as check
+
+    with progress(json) as show, _usage():
+        report = check(
+            model,
+            target,
+            mcpu=mcpu,
+            mattr=mattr,
+            dims=_dims(dim),
+            feeds=read_feeds(input, lambda: input_names(load(model).graph)) if input else None,
+            samples=samples,
+            seed=seed,
+            layers=layers,
+            rtol=rtol,
+            progress=show,
+        )
+    if json:
+        typer.echo(to_json(report))
+    else:
+        print_verify(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@_command
+def inspect(
+    model: Model,
+    target: TargetOption = "native",
+    mcpu: Mcpu = "",
+    mattr: Mattr = "",
+    dim: Dims = None,
+    why: Annotated[bool, typer.Option("--why", help="Say why layers are not low-bit.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what becomes of each matrix product and convolution, and what the model needs."""
+    from tbc.codegen.host import resolve_target
+    from tbc.console import print_inspect, progress
+    from tbc.report import inspect as examine
+    from tbc.report import to_json
 
     with progress(json) as show:
-        show("compiling")
-        if model.suffix == ".onnx":
-            dims = _dims(dim)
-            loaded = _used(lambda: tbc.compile(model, dims=dims))
-            names = tuple(str(v.op.name) for v in loaded.graph.inputs)
-        else:
-            loaded = tbc.load(model)
-            names = tuple(tensor.name for tensor in loaded.inputs)
-        feeds = read_feeds(input or (), names)
-        outputs = _used(lambda: loaded.run(feeds))
-    if output is not None:
-        np.savez(output, **outputs)
+        show("importing")
+        imported, graph, batch = _import(model, dim)
+        show("lowering")
+        report = examine(graph, resolve_target(target, mcpu, mattr), batch, imported.warnings)
+    if json:
+        typer.echo(to_json(report))
+    else:
+        print_inspect(report, why)
+
+
+@_command
+def targets(json: Json = False, verbose: Verbose = False) -> None:
+    """List the targets that have names; CPUs and LLVM triples are targets too."""
+    from tbc.console import print_targets
+    from tbc.report import to_json
+    from tbc.target_list import target_rows
+
+    rows = target_rows()
+    if json:
+        typer.echo(to_json(rows))
+    else:
+        print_targets(rows)
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
+    """What `--dim` says, by symbol."""
+    dims: dict[str, int | tuple[int, int]] = {}
+    for text in texts or ():
+        match = re.fullmatch(r"(.+)=(\d+)(?:\.\.(\d+))?", text)
+        if match is None:
+            raise UsageError(f"--dim {text} is no size", hint="--dim seq=128, or --dim seq=1..512")
+        name, low, high = match.groups()
+        dims[name] = int(low) if high is None else (int(low), int(high))
+    return dims
+
+
+def _import(model: Path, dim: list[str] | None) -> tuple[Imported, Graph, str]:
+    """The model, its graph with all sizes bounded, and the symbol that was set to 1 for that."""
+    from tbc.driver import bound_batch
+    from tbc.frontend import load
+
+    with _usage():
+        imported = load(model, dims=_dims(dim))
+    graph, batch = bound_batch(imported.graph)
+    return imported, graph, batch.name if batch else ""
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Within it, a ValueError says that the command's arguments do not fit the model."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()

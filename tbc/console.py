@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,10 +14,12 @@ from rich.table import Table
 from tbc.errors import InternalError, TbcError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tbc.differences import Difference
     from tbc.report import CompileReport, InspectReport
     from tbc.target_list import TargetRow
-    from tbc.verify import VerifyReport
+    from tbc.verification import VerifyReport
 
 _WIDE = 200
 """Columns of what is not a terminal, so that nothing is cut."""
@@ -74,14 +77,15 @@ def _warnings(screen: Console, warnings: Sequence[str]) -> None:
         screen.print(f"[yellow]warning[/]: {escape(warning)}")
 
 
-def print_compile(report: CompileReport) -> None:
-    """The files written, and what the model needs."""
+def print_compile(report: CompileReport, path: Path) -> None:
+    """The files written, `path` for the report among them, and what the model needs."""
     screen = console()
     _warnings(screen, report.warnings)
     _batch(screen, report.batch)
     table = _table("file", "size", "made with", right=("size",))
     for file in report.files:
         table.add_row(escape(file.path), _bytes(file.bytes), escape(file.tool))
+    table.add_row(escape(str(path)), _bytes(path.stat().st_size))
     screen.print(table)
     sizes = f"arena {_bytes(report.arena)}, weights {_bytes(report.weights)}"
     if report.flash is not None and report.code is not None:
@@ -110,7 +114,8 @@ def print_inspect(report: InspectReport, why: bool) -> None:
         f"arena {_bytes(report.arena)}"
     )
     screen.print(
-        f"in these layers {report.multiplications:,} multiplications, {report.additions:,} additions"
+        f"in these layers {report.multiplications:,} multiplications "
+        f"and {report.additions:,} additions"
     )
     dense = sum(1 for layer in report.layers if layer.reason)
     if dense and not why:
@@ -167,3 +172,14 @@ def print_targets(rows: Sequence[TargetRow]) -> None:
     for row in rows:
         table.add_row(row.name, row.triple, row.description, " ".join(row.kernels), row.tested)
     console().print(table)
+
+
+def print_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path | None) -> None:
+    """The outputs' types and first elements, or where they were written."""
+    screen = console()
+    table = _table("output", "type", "elements" if path is None else "file")
+    for name, array in arrays.items():
+        few = " ".join(f"{x:.6g}" for x in array.reshape(-1)[:8].tolist())
+        text = few + (" …" if array.size > 8 else "") if path is None else str(path)
+        table.add_row(escape(name), escape(f"{array.dtype}{list(array.shape)}"), escape(text))
+    screen.print(table)

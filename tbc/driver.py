@@ -170,6 +170,8 @@ def describe(
 
 
 def _tensor(name: str, type: TensorType) -> TensorInfo:
+    if type.dtype.bits < 8:
+        raise Unsupported(f"the input or output '{name}' has elements of less than a byte")
     shape = tuple(upper(d) for d in type.shape)
     return TensorInfo(
         name=name,
@@ -184,13 +186,17 @@ def _tensor(name: str, type: TensorType) -> TensorInfo:
 # -- symbols --------------------------------------------------------------------------------------
 
 
+class Unbounded(Unsupported):
+    """Sizes of the model have no upper bound: the caller must give one."""
+
+
 def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     """The graph with its sole unbounded symbol set to 1, if that is the first axis of all inputs.
 
     Returns the symbol too, or None where there is none to set.
 
     Raises:
-        Unsupported: other symbols have no bound; the hint is the option to give for each.
+        Unbounded: other symbols have no bound; the hint is the option to give for each.
     """
     loose = [s for s in graph.symbols() if s.hi is None]
     if not loose:
@@ -198,7 +204,7 @@ def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     if len(loose) == 1 and all(_leads(loose[0], v.type.shape) for v in graph.inputs):
         return bind(graph, {loose[0].name: 1}), loose[0]
     names = ", ".join(s.name for s in loose)
-    raise Unsupported(
+    raise Unbounded(
         f"the sizes {names} have no upper bound",
         file=graph.name,
         hint=" ".join(f"--dim {s.name}=1..512" for s in loose),
@@ -215,10 +221,20 @@ def _leads(symbol: Symbol, shape: tuple[Dim, ...]) -> bool:
 # -- files ----------------------------------------------------------------------------------------
 
 
+TAKEN = frozenset(
+    "call check cpu_bits dtype model models status status_text sum symbol tensor".split()
+)
+"""What follows tbc_ in tbc.h."""
+
+
 def identifier(stem: str) -> str:
-    """A model's name in C: the file's stem, with every other character as `_`."""
+    """A model's name in C: the file's stem, with every other character as `_`.
+
+    A `_` also follows what would be a name of tbc.h.
+    """
     name = re.sub(r"[^A-Za-z0-9_]", "_", stem) or "model"
-    return f"_{name}" if name[0].isdigit() else name
+    name = f"_{name}" if name[0].isdigit() else name
+    return f"{name}_" if name in TAKEN else name
 
 
 def write(

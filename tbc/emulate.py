@@ -90,7 +90,7 @@ def _machine(target: Target) -> _Machine | str:
         return _Machine((), f"{first}-linux-musl", ("cc",))
     match target.arch:
         case "aarch64" if target.little_endian:
-            cpu = "cortex-a53" if target.features <= {"neon"} else "max"
+            cpu = "cortex-a53" if target.features <= {"neon", "fp-armv8"} else "max"
             gcc = ("aarch64-linux-gnu-gcc",)
             return _Machine(("qemu-aarch64", "-cpu", cpu), "aarch64-linux-musl", gcc)
         case "arm" if target.little_endian:
@@ -213,10 +213,8 @@ class Emulated:
         command += [str(_HERE / "emulate.c"), str(obj), "-o", str(self._program)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            reason = (
-                f"the code of {info.name} does not link for {info.target}: {done.stderr.strip()}"
-            )
-            raise InternalError(reason)
+            said = "; ".join(done.stderr.strip().splitlines()[:3])
+            raise InternalError(f"the code of {info.name} does not link for {info.target}: {said}")
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for named inputs.

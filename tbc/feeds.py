@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tbc.dims import evaluate
+from tbc.dims import Symbol, evaluate
 from tbc.errors import TbcError
 from tbc.ir import Graph
 from tbc.ops import Input
-from tbc.types import DType
 
 Array = npt.NDArray[Any]
 
-_LIMITS = (1000, 64, 8, 2, 1)
+_LIMITS = (1024, 256, 64, 16, 4, 2)
 """What random indices are below, until the model accepts them."""
 _LARGEST = 64
 """The greatest random size, unless a symbol's least is greater."""
+_ATTEMPTS = 50
+"""How many times sizes are drawn until the model accepts them: some depend on each other."""
 
 
-def read_feeds(texts: Iterable[str], names: tuple[str, ...]) -> dict[str, Array]:
+def input_names(graph: Graph) -> list[str]:
+    """The names of a graph's inputs, in order."""
+    return [value.op.name for value in graph.inputs if isinstance(value.op, Input)]
+
+
+def read_feeds(texts: Iterable[str], names: Callable[[], Sequence[str]]) -> dict[str, Array]:
     """The arrays that `x.npy`, `name=x.npy` and `feeds.npz` stand for, by input name.
 
     Args:
         texts: what `--input` was given.
-        names: the model's inputs; a plain .npy is for the only one.
+        names: the model's inputs; asked for a plain .npy, which is for the only one.
 
     Raises:
         TbcError: a file cannot be read, or it is not clear which input it is for.
@@ -40,11 +46,13 @@ def read_feeds(texts: Iterable[str], names: tuple[str, ...]) -> dict[str, Array]
         data = _read(Path(file if equals else text))
         if isinstance(data, dict):
             feeds |= data
-        elif equals or len(names) == 1:
-            feeds[name if equals else names[0]] = data
+        elif equals:
+            feeds[name] = data
+        elif len(known := names()) == 1:
+            feeds[known[0]] = data
         else:
-            hint = " ".join(f"--input {n}=x.npy" for n in names)
-            raise TbcError("the model has several inputs", file=file, hint=hint)
+            hint = " ".join(f"--input {n}=x.npy" for n in known)
+            raise TbcError(f"the model has {len(known)} inputs", file=file, hint=hint)
     return feeds
 
 
@@ -58,13 +66,25 @@ def _read(path: Path) -> Array | dict[str, Array]:
         raise TbcError("this is not an .npy or .npz file", file=str(path)) from error
 
 
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays of any names to an .npz file; TbcError if it cannot be written."""
+    try:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+    except OSError as error:
+        raise TbcError(f"cannot be written: {error.strerror}", file=str(path)) from error
+
+
 def random_feeds(
     graph: Graph, seed: int, sample: int, accept: Callable[[Mapping[str, Array]], object]
 ) -> dict[str, Array]:
     """Random inputs that the model accepts; the same for the same seed and sample.
 
     Floats are normally distributed; integers of a byte take all values, wider ones are indices, as
-    large as the model accepts, and 1 in masks. Sample 0 has the least sizes (but 1 for 0).
+    large as the model accepts, and 1 in masks. Sample 0 has the least sizes (but 1 for 0), if the
+    model accepts them.
 
     Args:
         graph: whose symbols have bounds.
@@ -76,15 +96,9 @@ def random_feeds(
         ValueError: `accept` refuses everything; its last reason.
     """
     generator = np.random.default_rng((seed, sample))
-    dims = {}
-    for symbol in graph.symbols():
-        least = max(symbol.lo, 1)
-        most = max(least, _LARGEST if symbol.hi is None else min(symbol.hi, _LARGEST))
-        dims[symbol.name] = int(generator.integers(least, most, endpoint=True)) if sample else least
     inputs = [v.op for v in graph.inputs if isinstance(v.op, Input)]
-    wide = any(_is_index(i.name, i.type.dtype) for i in inputs)
-    refusal = ValueError("no inputs")
-    for limit in _LIMITS if wide else _LIMITS[:1]:
+
+    def draw(dims: Mapping[str, int], limit: int) -> dict[str, Array] | ValueError:
         feeds = {
             i.name: _random(i, tuple(evaluate(d, dims) for d in i.type.shape), limit, generator)
             for i in inputs
@@ -92,14 +106,35 @@ def random_feeds(
         try:
             accept(feeds)
         except ValueError as error:
-            refusal = error
-        else:
-            return feeds
+            return error
+        return feeds
+
+    refusal = ValueError("there are none")
+    for attempt in range(_ATTEMPTS):
+        dims = {s.name: _size(s, generator if sample + attempt else None) for s in graph.symbols()}
+        zeros = draw(dims, 1)
+        if isinstance(zeros, ValueError):
+            refusal = zeros
+            continue
+        if not any(_is_index(i) for i in inputs):
+            return zeros
+        drawn = (draw(dims, limit) for limit in _LIMITS)
+        return next((feeds for feeds in drawn if not isinstance(feeds, ValueError)), zeros)
     raise refusal
 
 
-def _is_index(name: str, dtype: DType) -> bool:
-    return dtype.is_int and dtype.bits > 8 and "mask" not in name.lower()
+def _size(symbol: Symbol, generator: np.random.Generator | None) -> int:
+    """A random size in the symbol's range; its least without a generator."""
+    least = max(symbol.lo, 1)
+    if generator is None:
+        return least
+    most = _LARGEST if symbol.hi is None else min(symbol.hi, _LARGEST)
+    return int(generator.integers(least, max(least, most), endpoint=True))
+
+
+def _is_index(tensor: Input) -> bool:
+    dtype = tensor.type.dtype
+    return dtype.is_int and dtype.bits > 8 and "mask" not in tensor.name.lower()
 
 
 def _random(
@@ -108,7 +143,7 @@ def _random(
     dtype = tensor.type.dtype
     if dtype.is_float:
         return generator.standard_normal(shape).astype(dtype.numpy)
-    if _is_index(tensor.name, dtype):
+    if _is_index(tensor):
         return generator.integers(0, limit, shape).astype(dtype.numpy)
     if dtype.is_int and dtype.bits > 8:
         return np.ones(shape, dtype.numpy)

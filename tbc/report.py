@@ -306,19 +306,17 @@ def _sections(obj: bytes) -> tuple[int, int] | None:
     return code, loaded
 
 
-def to_json(report: Any) -> str:
-    """A report as JSON; what is not finite, as text."""
+def to_json(report: object) -> str:
+    """A report, or anything of mappings and sequences, as JSON; numbers not finite are text."""
 
     def plain(item: Any) -> Any:
+        if dataclasses.is_dataclass(item):
+            own = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+            return plain({"ok": item.ok, **own} if hasattr(item, "ok") else own)
         if isinstance(item, Mapping):
-            return {str(k): plain(v) for k, v in item.items()}
+            return {str(key): plain(value) for key, value in item.items()}
         if isinstance(item, list | tuple):
             return [plain(i) for i in item]
-        if isinstance(item, float) and not math.isfinite(item):
-            return str(item)
-        return item
+        return str(item) if isinstance(item, float) and not math.isfinite(item) else item
 
-    whole = plain(dataclasses.asdict(report))
-    if isinstance(ok := getattr(report, "ok", None), bool):
-        whole = {"ok": ok, **whole}
-    return json.dumps(whole, indent=2)
+    return json.dumps(plain(report), indent=2)

@@ -1,6 +1,6 @@
 """Targets: what `--target`, `--mcpu` and `--mattr` mean, as data that emitters can ask.
 
-Nothing here needs LLVM. `native` is resolved by `codegen.machine`, which can ask the CPU.
+Nothing here needs LLVM. `native` is resolved by `codegen.host`, which can ask the CPU.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Target:
         """The operating system; "none" on bare metal and in a plain wasm module."""
         system = re.match(r"[a-z]*", self.triple.split("-")[2])
         name = system[0] if system else ""
-        return {"": "none", "elf": "none", "unknown": "none", "macosx": "macos"}.get(name, name)
+        bare = dict.fromkeys(("", "elf", "unknown"), "none")
+        return {**bare, "macosx": "macos", "darwin": "macos", "win": "windows"}.get(name, name)
 
     @property
     def object_format(self) -> str:
@@ -92,23 +93,10 @@ class Target:
     @property
     def float_bits(self) -> int:
         """The widest float that the hardware computes with: 64, 32, or 0 for none."""
-        names = {"arm": ("fp64", "vfp2sp"), "riscv": ("d", "f")}.get(self.arch)
-        if names is None:
+        widest, single = {"arm": ("fp64", "vfp2sp"), "riscv": ("d", "f")}.get(self.arch, ("", ""))
+        if not widest or widest in self.features:
             return 64
-        return 64 if names[0] in self.features else 32 if names[1] in self.features else 0
-
-    @property
-    def has_fma(self) -> bool:
-        """Whether a fused multiply-add is one instruction."""
-        need = {"x86": "fma", "arm": "vfp4d16sp", "riscv": "f", "wasm": "", "mips": "", "sparc": ""}
-        feature = need.get(self.arch)
-        return feature is None or feature in self.features
-
-    @property
-    def has_half(self) -> bool:
-        """Whether conversions between float16 and float32 are instructions."""
-        feature = {"x86": "f16c", "arm": "fp16", "riscv": "zfhmin"}.get(self.arch, "")
-        return self.arch == "aarch64" or (feature in self.features and self.float_bits > 0)
+        return 32 if single in self.features else 0
 
     @property
     def abi(self) -> str:
@@ -183,7 +171,7 @@ def _changes(arch: str, text: str, what: str) -> list[str]:
     return changes
 
 
-_OFF = {"arm": ("neon", "mve.fp")}
+_OFF = {"arm": {"neon", "mve.fp"}}
 """Features that stay off unless asked for: their float32 arithmetic flushes denormals."""
 
 _NEEDED = {"x86": "sse2", "aarch64": "neon"}
@@ -194,8 +182,8 @@ def make(name: str, triple: str, cpu: str, changes: list[str]) -> Target:
     """The target of a triple, a CPU and feature changes (`+f`, `-f`); BadTarget if they clash."""
     arch = arch_of(triple).family
     own = _cpu_features(triple, cpu)
-    off = [f"-{f}" for f in _OFF.get(arch, ()) if f in apply(arch, own, changes)]
-    changes = [*(f for f in off if f"+{f[1:]}" not in changes), *changes]
+    unwanted = apply(arch, own, changes) & _OFF.get(arch, set())
+    changes = [f"-{f}" for f in sorted(unwanted) if f"+{f}" not in changes] + changes
     features = apply(arch, own, changes)
     needed = _NEEDED.get(arch, "")
     if needed and needed not in features:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tbc.codegen.host import host_target
 from tbc.emulate import method
-from tbc.kernels import KERNELS
+from tbc.kernels import MAX_CODE, choose
 from tbc.target import TARGETS, Target, parse
+from tbc.types import DType
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class TargetRow:
         name: for `--target`; `+feature` and `-feature` may follow.
         triple: in LLVM's words.
         description: in ours.
-        kernels: the dot instructions that its low-bit kernels may use, the best first.
+        kernels: the dots (`kernels.Dot`) of the low-bit kernels that are chosen there.
         tested: "native", "qemu-user" or "compiled only".
     """
 
@@ -37,6 +38,10 @@ def target_rows() -> list[TargetRow]:
 
 
 def _row(target: Target, description: str) -> TargetRow:
-    dots = dict.fromkeys(kernel.dot for kernel in KERNELS if kernel.dot.runs_on(target))
-    names = tuple(dot.name for dot in dots)
-    return TargetRow(target.name, target.triple, description, names, method(target))
+    chosen = dict.fromkeys(
+        choose(target, code, activations, m, 1024).dot.name
+        for activations in (DType.i8, DType.f32)
+        for code in MAX_CODE
+        for m in (1, 64)
+    )
+    return TargetRow(target.name, target.triple, description, tuple(chosen), method(target))

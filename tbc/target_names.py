@@ -93,7 +93,6 @@ CPU_FEATURES: dict[str, tuple[tuple[str, int, tuple[str, ...]], ...]] = {
 }
 """CPU family -> (name in tbc.h, bit, LLVM features), the feature that stands for the set first."""
 
-
 ALIASES: dict[str, dict[str, str]] = {
     "x86": {
         "avx512": "avx512cd avx512bw avx512dq avx512vl",

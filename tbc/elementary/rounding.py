@@ -15,7 +15,9 @@ def _rounding(adjust: Callable[[Num, Num], Num]) -> Callable[[Num], Num]:
         whole = 2.0**x.format.fraction
         a = x.abs()
         near = adjust(with_sign_of((a + whole) - whole, x), x)
-        return where(a < whole, with_sign_of(near.abs(), x), x)
+        # x's sign comes last: choosing between a value that has it and x itself is what LLVM 22
+        # gets wrong with AVX-512 (its issue 157929)
+        return with_sign_of(where(a < whole, near.abs(), a), x)
 
     return rounded
 

@@ -23,6 +23,7 @@ from tbc.differences import Difference, difference
 from tbc.dims import Dim, Expr, Symbol
 from tbc.driver import assemble, bound_batch, identifier, lower
 from tbc.emulate import Emulated, runs_here
+from tbc.errors import Unsupported
 from tbc.feeds import random_feeds
 from tbc.flips import Flips, find_flips
 from tbc.frontend import load as import_model
@@ -134,7 +135,8 @@ def verify(
         progress: told what is being done.
 
     Raises:
-        Unsupported: tbc cannot compile it, or cannot run it: no emulator or no linker is there.
+        Unsupported: tbc cannot compile it, or cannot run it (no emulator or no linker is there),
+            or cannot make up inputs for it.
         ValueError: the inputs do not fit the model.
     """
     chosen = resolve_target(target, mcpu, mattr)
@@ -149,10 +151,15 @@ def verify(
     stem = Path(model).stem if isinstance(model, str | Path) else graph.name
     oracle = oracle_of(model, importer)
     check = _Check(chosen, identifier(stem), oracle, rtol, progress)
-    if feeds is None:
-        inputs = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
-    else:
+    if feeds is not None:
         inputs = [dict(feeds)]
+    else:
+        try:
+            inputs = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
+        except ValueError as error:
+            raise Unsupported(
+                f"no random inputs suit the model: {error}", hint="give some"
+            ) from None
     outputs, flips = check.outputs(graph, inputs)
     return VerifyReport(
         model=check.name,

@@ -1,0 +1,142 @@
+"""tbc as a backend of the onnx package: `tbc.backend.run_model(model, inputs)`.
+
+The functions of `onnx.backend.base.Backend`, over `tbc.compile` for this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+from onnx.backend.base import Backend, BackendRep, namedtupledict
+
+from tbc.api import Model
+from tbc.codegen.host import host_target
+from tbc.driver import identifier
+from tbc.errors import InvalidModel, Unsupported
+from tbc.frontend import load as import_model
+from tbc.ops import Input
+
+Array = npt.NDArray[Any]
+
+
+class Prepared(BackendRep):
+    """A model that runs on this machine.
+
+    Where shapes depend on the values of whole numbers among the inputs, as Reshape's do, the model
+    is compiled for those values, anew when they change.
+    """
+
+    def __init__(self, model: onnx.ModelProto):
+        self._proto = model
+        constants = {tensor.name for tensor in model.graph.initializer}
+        inputs = [i for i in model.graph.input if i.name not in constants]
+        self._names = [i.name for i in inputs]
+        self._whole = [i.name for i in inputs if _is_whole(i.type.tensor_type.elem_type)]
+        self._known: tuple[bytes, ...] = ()
+        self._compiled: Model | None = None
+        try:
+            self._compiled = self._compile({})
+            self._whole = []
+        except Unsupported:
+            if not self._whole:
+                raise
+
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """The outputs, by position or by name.
+
+        Args:
+            inputs: an array for each input that has no initializer, in order or by name.
+            kwargs: not used.
+        """
+        if isinstance(inputs, np.ndarray):
+            inputs = [inputs]
+        if not isinstance(inputs, Mapping):
+            inputs = dict(zip(self._names, inputs, strict=True))
+        feeds = {name: np.asarray(array) for name, array in inputs.items()}
+        values = {name: feeds[name] for name in self._whole}
+        known = tuple(a.tobytes() + str(a.shape).encode() for a in values.values())
+        if self._compiled is None or known != self._known:
+            self._compiled, self._known = self._compile(values), known
+        types = [v.op for v in self._compiled.graph.inputs if isinstance(v.op, Input)]
+        outputs = self._compiled.run(
+            {i.name: feeds[i.name].astype(i.type.dtype.numpy, copy=False) for i in types}
+        )
+        result: tuple[Any, ...] = namedtupledict("Outputs", list(outputs))(*outputs.values())
+        return result
+
+    def _compile(self, values: Mapping[str, Array]) -> Model:
+        graph = import_model(self._proto, input_values=values).graph
+        return Model(graph, host_target(), identifier(graph.name))
+
+
+def _is_whole(element: int) -> bool:
+    whole = ("INT64", "INT32", "UINT8", "BOOL")
+    return onnx.TensorProto.DataType.Name(element) in whole
+
+
+class TbcBackend(Backend):
+    """tbc behind the interface that the onnx package knows."""
+
+    @classmethod
+    def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
+        """Whether tbc can compile the model, whatever its inputs hold."""
+        try:
+            import_model(model)
+        except (InvalidModel, Unsupported):
+            return False
+        return cls.supports_device(device)
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Prepared:
+        """The model, compiled; `InvalidModel` or `Unsupported` if it cannot be."""
+        if not cls.supports_device(device):
+            raise Unsupported(f"there is no device {device}", hint="CPU")
+        return Prepared(model)
+
+    @classmethod
+    def run_node(
+        cls,
+        node: onnx.NodeProto,
+        inputs: Sequence[Array],
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[np.dtype[Any], tuple[int, ...]]] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """The outputs of one node.
+
+        Args:
+            node: the node.
+            inputs: an array for each of its inputs that has a name, in order.
+            device: "CPU".
+            outputs_info: not needed: types are inferred.
+            kwargs: `opset_version`; by default the newest.
+        """
+        names = [name for name in node.input if name]
+        typed = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in zip(names, map(np.asarray, inputs), strict=True)
+        ]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([node], node.op_type, typed, outputs)
+        version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        opsets = [helper.make_opsetid("", version)]
+        if node.domain:
+            opsets.append(helper.make_opsetid(node.domain, 1))
+        return cls.prepare(helper.make_model(graph, opset_imports=opsets), device).run(inputs)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """Whether it is the CPU."""
+        return device in ("CPU", "CPU:0")
+
+
+is_compatible = TbcBackend.is_compatible
+prepare = TbcBackend.prepare
+run_model = TbcBackend.run_model
+run_node = TbcBackend.run_node
+supports_device = TbcBackend.supports_device
