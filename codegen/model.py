@@ -202,7 +202,8 @@ class _Emission:
 
     def _function(self, name: str, args: list[tuple[str, str]], linkage: str) -> Function:
         symbol = f"{self.symbol}_{name}"
-        return Function(self.glue, symbol, args, "i32", linkage, ATTRIBUTES)
+        # On some machines a C caller takes the status to be sign-extended to a whole register.
+        return Function(self.glue, symbol, args, "i32", f"{linkage} signext", ATTRIBUTES)
 
     def _check(self) -> None:
         """`i32 <symbol>_check(call)`: whether the model can run on what the caller brought."""

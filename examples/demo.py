@@ -1,4 +1,7 @@
-"""Compiles a network for this machine and for 64-bit Arm, runs it, and checks what it computes."""
+"""Compiles a network for this machine and for 64-bit Arm, runs it, and checks what it computes.
+
+python demo.py [FOLDER]     # for what is written; by default out/ beside examples/
+"""
 
 import statistics
 import sys
@@ -15,7 +18,6 @@ import tbc
 
 HERE = Path(__file__).parent
 MODEL = HERE / "digits" / "digits_mlp.onnx"
-OUT = HERE.parent / "out"
 TARGETS = ("native", "armv8")
 ALWAYS = ("obj", "static", "header")
 
@@ -28,10 +30,10 @@ def session(level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
 
 
-def save(target: str) -> tuple[list[Path], str]:
+def save(target: str, out: Path) -> tuple[list[Path], str]:
     """Compiles for a target; the files, and why there is no shared library among them."""
     model = tbc.compile(MODEL, target=target)
-    folder = OUT / f"{MODEL.stem}-{target}"
+    folder = out / f"{MODEL.stem}-{target}"
     try:
         return list(model.save(folder, (*ALWAYS, "shared"))), ""
     except tbc.Unsupported as error:
@@ -64,7 +66,7 @@ def microseconds(runs: list[Callable[[], object]]) -> list[float]:
     return [statistics.median(found) for found in times]
 
 
-def main() -> int:
+def main(out: Path) -> int:
     screen = Console(highlight=False, soft_wrap=True)
     pixels = np.load(HERE / "digits" / "test_images.npy")
     labels = np.load(HERE / "digits" / "test_labels.npy")
@@ -74,13 +76,13 @@ def main() -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, justify in (("file", "left"), ("bytes", "right")):
         table.add_column(column, justify=justify)
-    table.add_row(str(MODEL.relative_to(HERE.parent)), f"{MODEL.stat().st_size:,}")
+    table.add_row(MODEL.name, f"{MODEL.stat().st_size:,}")
     notes, ok = [], True
     for target in TARGETS:
         with screen.status(f"compiling for {target}"):
-            files, note = save(target)
+            files, note = save(target, out)
         for file in files:
-            table.add_row(str(file.relative_to(HERE.parent)), f"{file.stat().st_size:,}")
+            table.add_row(str(file.relative_to(out.parent)), f"{file.stat().st_size:,}")
         notes += [f"{target}: {note}"] if note else []
     screen.print(table)
 
@@ -115,4 +117,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else HERE.parent / "out"))

@@ -62,7 +62,7 @@ def filters_of(value: Value) -> Filters | None:
     match value:
         case Value(Reduce("sum", axes, False), (Value(Binary("mul"), (x, w)),)) if w.is_constant:
             windows = x
-            while isinstance(windows.op, INDEX_MAPS) and not isinstance(windows.op, Windows):
+            while isinstance(windows.op, (Cast, *INDEX_MAPS)) and not isinstance(windows.op, Windows):
                 windows = windows.args[0]
             spatial = len(axes)
             rank = 2 + 2 * spatial

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tbc import __version__
-from tbc.errors import InternalError, TbcError, Unsupported
+from tbc.errors import InternalError, TbcError, Unbounded, Unsupported
 
 if TYPE_CHECKING:
     from tbc.frontend import Imported
@@ -65,8 +65,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
-_STATUS = {"InternalError": 3, "UsageError": 2, "Unbounded": 2}
-"""The exit status of errors by class; 1 for others."""
+def _status(error: TbcError) -> int:
+    """The exit status of an error."""
+    if isinstance(error, InternalError):
+        return 3
+    return 2 if isinstance(error, UsageError | Unbounded) else 1
 
 
 def _command(body: Callable[..., None]) -> Callable[..., None]:
@@ -89,7 +92,7 @@ def _command(body: Callable[..., None]) -> Callable[..., None]:
                 hint = "" if arguments["verbose"] else "-v shows where"
                 error = InternalError(f"{type(error).__name__}: {error}", hint=hint)
             print_error(error)
-            raise typer.Exit(_STATUS.get(type(error).__name__, 1)) from None
+            raise typer.Exit(_status(error)) from None
 
     app.command()(run)
     return run

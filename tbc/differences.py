@@ -70,7 +70,7 @@ def difference(got: Array, expected: Array, dtype: DType, rtol: float) -> Differ
         same = (g == e) | (np.isnan(g) & np.isnan(e))
         error = np.where(same, 0.0, np.abs(g - e))
         error = np.where(np.isfinite(error), error, np.inf)
-        rel = np.where(e == 0, 0.0, error / np.abs(e))
+        rel = np.where(same | (e == 0), 0.0, error / np.abs(e))
         finite = np.where(np.isfinite(e), e, 0.0)
         scale = np.sqrt(np.mean(np.square(finite)))
         beyond = error > tolerance(dtype, rtol) * (np.abs(finite) + scale)

@@ -26,7 +26,7 @@ from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
-from tbc.errors import Unsupported
+from tbc.errors import Unbounded, Unsupported
 from tbc.ir import Graph, bind
 from tbc.ops import Input
 from tbc.passes import PIPELINE
@@ -186,10 +186,6 @@ def _tensor(name: str, type: TensorType) -> TensorInfo:
 # -- symbols --------------------------------------------------------------------------------------
 
 
-class Unbounded(Unsupported):
-    """Sizes of the model have no upper bound: the caller must give one."""
-
-
 def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     """The graph with its sole unbounded symbol set to 1, if that is the first axis of all inputs.
 
@@ -222,7 +218,10 @@ def _leads(symbol: Symbol, shape: tuple[Dim, ...]) -> bool:
 
 
 TAKEN = frozenset(
-    "call check cpu_bits dtype model models status status_text sum symbol tensor".split()
+    {
+        *("call", "check", "cpu_bits", "dtype", "model", "models", "status", "status_text"),
+        *("sum", "symbol", "tensor"),
+    }
 )
 """What follows tbc_ in tbc.h."""
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tbc.codegen.host import host_target
+from tbc.api import is_native
 from tbc.errors import InternalError, Unsupported
 from tbc.reference import bind_symbols
 from tbc.target import Target
@@ -56,15 +56,9 @@ class _Machine:
     gcc: tuple[str, ...] = ()
 
 
-def runs_here(target: Target) -> bool:
-    """Whether this machine runs the target's code by itself."""
-    host = host_target()
-    return target.triple == host.triple and target.features <= host.features
-
-
 def method(target: Target) -> str:
     """How code for a target is tested: "native", "qemu-user" or "compiled only"."""
-    if runs_here(target):
+    if is_native(target):
         return "native"
     return "compiled only" if isinstance(_machine(target), str) else "qemu-user"
 
@@ -86,7 +80,7 @@ def _machine(target: Target) -> _Machine | str:
     first, bits = target.triple.partition("-")[0], target.index_bits
     if target.object_format != "elf" or target.os not in ("linux", "none"):
         return f"tbc has no emulator of {target.triple}"
-    if runs_here(target):
+    if is_native(target):
         return _Machine((), f"{first}-linux-musl", ("cc",))
     match target.arch:
         case "aarch64" if target.little_endian:
@@ -98,7 +92,9 @@ def _machine(target: Target) -> _Machine | str:
         case "riscv":
             return _riscv(target)
         case "s390x":
-            return _Machine(("qemu-s390x",), "s390x-linux-musl", ("s390x-linux-gnu-gcc",))
+            return _Machine(
+                ("qemu-s390x", "-cpu", "max"), "s390x-linux-musl", ("s390x-linux-gnu-gcc",)
+            )
         case "x86" if missing := sorted(target.features & _NO_EMULATION):
             return f"this machine lacks {', '.join(missing)}, and qemu does too"
         case "x86":

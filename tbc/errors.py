@@ -43,6 +43,10 @@ class Unsupported(TbcError):
     """The model is valid, but tbc cannot compile this part of it."""
 
 
+class Unbounded(Unsupported):
+    """Sizes of the model have no upper bound: the caller must give one."""
+
+
 class BadTarget(TbcError):
     """The target's name, CPU or features are not known or do not fit each other."""
 

@@ -17,12 +17,13 @@ from typing import Any
 import numpy.typing as npt
 
 from tbc.api import Model as Jitted
+from tbc.api import is_native
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.differences import Difference, difference
 from tbc.dims import Dim, Expr, Symbol
 from tbc.driver import assemble, bound_batch, identifier, lower
-from tbc.emulate import Emulated, runs_here
+from tbc.emulate import Emulated
 from tbc.errors import Unsupported
 from tbc.feeds import random_feeds
 from tbc.flips import Flips, find_flips
@@ -263,7 +264,7 @@ class _Check:
     def _machine(self, graph: Graph) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:
         """Runs the graph's compiled code."""
         self.progress(f"compiling for {self.target.name}")
-        if runs_here(self.target):
+        if is_native(self.target):
             yield Jitted(graph, self.target, self.name).run
             return
         with Workers(1) as workers:

@@ -1,0 +1,351 @@
+"""The command line: what it writes and prints, and its exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import parser
+from typer.testing import CliRunner, Result
+
+import tbc
+from tbc.cli import app
+from tbc.codegen.artifacts import KINDS
+from tbc.codegen.host import host_target
+from tbc.codegen.link import find_linker, suffix
+from tbc.driver import TAKEN, identifier
+from tbc.dump import STAGES
+from tbc.errors import InternalError
+from tbc.report import CompileReport, InspectReport, to_json
+from tbc.target import TARGETS
+from tbc.text import parse_graph, print_graph
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "examples/digits/digits_mlp.onnx"
+TWO_SIZES = """
+<ir_version: 10, opset_import: ["" : 21]>
+two (float[rows, columns] x) => (float[rows, columns] y) { y = Relu(x) }
+"""
+
+needs_linker = pytest.mark.skipif(
+    find_linker(host_target()) is None, reason="no linker is installed"
+)
+
+
+def tbc_cli(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeeded(*arguments: object) -> Any:
+    """What a command prints with --json."""
+    result = tbc_cli(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray[Any, Any]:
+    pixels = np.load(ROOT / "examples/digits/test_images.npy")[:3]
+    return np.asarray(pixels / np.float32(16))
+
+
+@pytest.fixture
+def two_sizes(tmp_path: Path) -> Path:
+    path = tmp_path / "two.sizes.onnx"
+    path.write_bytes(parser.parse_model(TWO_SIZES).SerializeToString())
+    return path
+
+
+# -- compile --------------------------------------------------------------------------------------
+
+
+def test_compile_writes_what_is_asked_for(tmp_path: Path) -> None:
+    kinds = set(KINDS) - {"shared"}
+    arguments = ("--emit", "obj,asm", "--emit", ",".join(kinds - {"obj", "asm"}))
+    report = succeeded("compile", DIGITS, "-o", tmp_path, "--name", "net", *arguments)
+    assert {file["kind"] for file in report["files"]} == kinds
+    names = {"net.o", "net.s", "net.ll", "net.ir", "net.h", "tbc.h", "main.c", "CMakeLists.txt"}
+    assert names < {path.name for path in tmp_path.iterdir()}
+    for file in report["files"]:
+        assert Path(file["path"]).stat().st_size == file["bytes"] > 0
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+
+
+def test_the_report_has_the_documented_fields(tmp_path: Path) -> None:
+    report = succeeded("compile", DIGITS, "-o", tmp_path, "--emit", "obj", "--target", "armv8")
+    fields = [field.name for field in dataclasses.fields(CompileReport)]
+    assert list(report) == fields
+    for name in fields:
+        assert f"        {name}: " in (CompileReport.__doc__ or "")
+    assert (report["target"], report["triple"]) == ("armv8", "aarch64-unknown-linux-gnu")
+    assert report["inputs"] == [{"name": "x", "type": "f32[1, 64]"}]
+    assert report["batch"] == "batch"
+    assert sum(report["kernels"].values()) == 3
+    assert 25_856 / 4 <= report["weights"] < report["weights"] + report["code"] <= report["flash"]
+
+
+def test_compile_prints_files_sizes_and_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = tbc_cli("compile", DIGITS, "--target", "cortex-m4", "--emit", "static")
+    assert result.exit_code == 0
+    assert "digits_mlp-cortex-m4/libdigits_mlp.a" in result.stdout
+    assert "batch set to 1" in result.stdout
+    assert "arena" in result.stdout
+    assert "\x1b" not in result.output
+    assert result.stderr == ""
+
+
+@needs_linker
+def test_compile_says_which_linker_made_the_library(tmp_path: Path) -> None:
+    linker = find_linker(host_target())
+    assert linker is not None
+    assert linker.name in tbc_cli("compile", DIGITS, "-o", tmp_path).stdout
+
+
+def test_stages_are_printed_and_dumped(tmp_path: Path) -> None:
+    out, dump = tmp_path / "out", tmp_path / "dump"
+    arguments = ("--print-ir-after", "lift", "--dump-dir", dump, "--emit", "obj")
+    result = tbc_cli("compile", DIGITS, "-o", out, *arguments)
+    assert result.exit_code == 0
+    header, text = result.stderr.split("\n", 1)
+    assert header == "# after lift"
+    assert "lift(" in text
+    names = sorted(path.name for path in dump.iterdir())
+    assert names[:2] == ["00-import.ir", "00-import.npz"]
+    assert {name.split("-")[1].split(".")[0] for name in names if "-" in name} == {*STAGES}
+    assert "trit_gemv" in next(dump.glob("*-plan.txt")).read_text()
+    assert "define" in (dump / "model.ll").read_text()
+    assert ".text" in (dump / "model.s").read_text()
+    dumped = dump / "00-import.ir"
+    with np.load(dump / "00-import.npz") as constants:
+        graph = parse_graph(dumped.read_text(), dict(constants))
+    assert print_graph(graph) == dumped.read_text()
+    assert "model.s" not in {path.name for path in out.iterdir()}
+
+
+def test_an_unbounded_size_ends_with_a_line_to_paste(two_sizes: Path, tmp_path: Path) -> None:
+    result = tbc_cli("compile", two_sizes, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    options = result.stderr.splitlines()[1].removeprefix("try: ").split()
+    assert options == ["--dim", "rows=1..512", "--dim", "columns=1..512"]
+    report = succeeded("compile", two_sizes, "-o", tmp_path / "out", "--emit", "obj", *options)
+    assert report["symbols"] == {"rows": [1, 512], "columns": [1, 512]}
+    assert report["model"] == "two_sizes"
+    assert succeeded("inspect", two_sizes, *options[:-1], "columns=7")["layers"] == []
+
+
+def test_a_name_of_the_header_is_not_taken_again() -> None:
+    header = (ROOT / "runtime/include/tbc.h").read_text()
+    words = set(re.findall(r"\btbc_([a-z_]+)\b(?!\.c)", header)) - {"net"}  # the example's model
+    assert words | {"models"} == TAKEN
+    assert [identifier(name) for name in ("model", "7.net", "a-b", "")] == [
+        *("model_", "_7_net", "a_b", "model_")
+    ]
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["compile", "/nowhere.onnx"], 1, ["/nowhere.onnx", "No such file"]),
+        (["compile", DIGITS, "--emit", "c"], 1, ["--emit=c", "try: one of shared, static"]),
+        (["compile", DIGITS, "--emit", "blob"], 1, ["--emit=blob"]),
+        (["compile", DIGITS, "--target", "armv9000"], 1, ["armv9000", "try: "]),
+        (["compile", DIGITS, "--target", "armv8,native"], 1, ["several targets"]),
+        (["compile", DIGITS, "--activations", "int8"], 1, ["--activations=int8"]),
+        (["compile", DIGITS, "-o", "/dev/null/out"], 1, ["/dev/null"]),
+        (["compile", DIGITS, "--print-ir-after", "pass"], 2, ["no pass pass", "import, fold"]),
+        (["compile", DIGITS, "--dim", "seq=128"], 2, ["no symbol seq", "batch"]),
+        (["compile", DIGITS, "--dim", "batch"], 2, ["--dim batch", "seq=1..512"]),
+        (["compile", DIGITS, "--dim", "batch=9..2"], 2, ["9..2"]),
+        (["compile", DIGITS, "--wrong"], 2, ["--wrong"]),
+        (["run", DIGITS], 2, ["input", "x"]),
+        (["run", DIGITS, "--input", "/nowhere.npy"], 1, ["/nowhere.npy"]),
+        (["run", DIGITS, "--input", DIGITS], 1, ["not an .npy or .npz"]),
+        (["run", ROOT / "Makefile"], 1, ["not an ONNX model"]),
+        (["verify", DIGITS, "--target", "apple-m1"], 1, ["no emulator"]),
+        (["inspect", DIGITS, "--target", "native", "--mattr", "+nothing"], 1, ["nothing"]),
+    ],
+)
+def test_errors(arguments: list[object], status: int, words: list[str]) -> None:
+    result = tbc_cli(*arguments)
+    assert result.exit_code == status
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_errors_name_file_node_and_operator(tmp_path: Path) -> None:
+    text = TWO_SIZES.replace("Relu", "NonZero")
+    path = tmp_path / "sized_by_data.onnx"
+    path.write_bytes(parser.parse_model(text).SerializeToString())
+    result = tbc_cli("inspect", path)
+    assert result.exit_code == 1
+    assert f"{path}: node 'y': NonZero: " in result.stderr
+
+
+def test_bugs_exit_with_3_and_show_a_traceback_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error in (InternalError("LLVM died"), RuntimeError("LLVM died")):
+
+        def broken(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("tbc.report.lower", broken)
+        quiet, loud = tbc_cli("inspect", DIGITS), tbc_cli("inspect", DIGITS, "-v")
+        assert quiet.exit_code == loud.exit_code == 3
+        assert "bug in tbc" in quiet.stderr
+        assert "LLVM died" in quiet.stderr
+        assert "Traceback" not in quiet.stderr
+        assert "Traceback" in loud.stderr
+
+
+# -- run, verify, inspect, targets ----------------------------------------------------------------
+
+
+def test_run_takes_every_form_of_input(images: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    expected = tbc.compile(DIGITS).run({"x": images})["logits"]
+    plain, several, out = (tmp_path / n for n in ("x.npy", "feeds.npz", "out.npz"))
+    np.save(plain, images)
+    np.savez(several, x=images)
+    for text in (plain, f"x={plain}", several):
+        result = tbc_cli("run", DIGITS, "--input", text, "-o", out)
+        assert result.exit_code == 0, result.output
+        assert "float32[3, 10]" in result.stdout
+        with np.load(out) as written:
+            np.testing.assert_array_equal(written["logits"], expected)
+    assert f"{expected[0, 0]:.6g}" in tbc_cli("run", DIGITS, "--input", plain).stdout
+
+
+@needs_linker
+def test_run_takes_a_library(images: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    tbc_cli("compile", DIGITS, "-o", tmp_path, "--emit", "shared", "--dim", "batch=1..8")
+    np.save(tmp_path / "x.npy", images)
+    library = tmp_path / f"libdigits_mlp{suffix(host_target())}"
+    printed = succeeded("run", library, "--input", tmp_path / "x.npy")
+    assert printed["logits"]["type"] == "float32"
+    expected = tbc.compile(DIGITS).run({"x": images})["logits"]
+    np.testing.assert_array_equal(np.float32(printed["logits"]["values"]), expected)
+
+
+def test_verify_prints_a_table(images: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images)
+    result = tbc_cli("verify", DIGITS, "--inputs", tmp_path / "x.npy", "--layers")
+    assert result.exit_code == 0
+    assert "bit-exact" in result.stdout
+    assert "node_round_1" in result.stdout
+    assert "1 set of inputs, run by this machine, against onnxruntime" in result.stdout
+    report = succeeded("verify", DIGITS, "--samples", 1, "--seed", 7)
+    assert report["ok"]
+    assert report["outputs"][0]["code"]["max_ulp"] == 0
+
+
+def test_verify_fails_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tbc.Model.run
+    monkeypatch.setattr(
+        tbc.Model, "run", lambda self, feeds: {n: a + 1 for n, a in run(self, feeds).items()}
+    )
+    result = tbc_cli("verify", DIGITS, "--samples", 1)
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+
+
+def test_inspect_counts_what_the_network_has() -> None:
+    report = succeeded("inspect", DIGITS, "--target", "armv8")
+    assert list(report) == [field.name for field in dataclasses.fields(InspectReport)]
+    sizes = [(layer["n"], layer["k"]) for layer in report["layers"]]
+    assert sizes == [(128, 64), (128, 128), (10, 128)]
+    assert all(layer["kernel"].startswith("trit_gemv_1x") for layer in report["layers"])
+    assert [layer["bits"] for layer in report["layers"]] == [2.0, 2.0, 2 * 16 / 10]
+    assert report["multiplications"] == 128 + 128 + 10
+    nonzero = sum(
+        round(n * k * (1 - x["zeros"])) for (n, k), x in zip(sizes, report["layers"], strict=True)
+    )
+    assert report["additions"] == nonzero < 25_856
+    assert report["parameters"] > 25_856
+    table = tbc_cli("inspect", DIGITS, "--why")
+    assert "why not low-bit" in table.stdout
+
+
+def test_inspect_says_why_a_layer_is_dense(tmp_path: Path) -> None:
+    weights = ", ".join(str(i / 7) for i in range(12))
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    dense (float[2, 4] x) => (float[2, 3] y) <float[4, 3] w = {{{weights}}}> {{ y = MatMul(x, w) }}
+    """
+    path = tmp_path / "dense.onnx"
+    path.write_bytes(parser.parse_model(text).SerializeToString())
+    (layer,) = succeeded("inspect", path)["layers"]
+    assert layer["reason"]
+    assert (layer["bits"], layer["multiplications"], layer["additions"]) == (32, 24, 24)
+    assert layer["reason"] in tbc_cli("inspect", path, "--why").stdout
+    assert "--why says why" in tbc_cli("inspect", path).stdout
+
+
+def test_targets_lists_every_name() -> None:
+    rows = {row["name"]: row for row in succeeded("targets")}
+    assert list(rows) == ["native", *(named.name for named in TARGETS)]
+    assert rows["native"]["tested"] == "native"
+    assert rows["armv8"]["kernels"] == ["neon", "f32x4"]
+    assert rows["apple-m1"]["tested"] == "compiled only"
+    assert "Raspberry Pi 3" in tbc_cli("targets").stdout
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+def test_numbers_that_json_lacks_are_text() -> None:
+    assert json.loads(to_json({"a": [float("inf"), 1.5]})) == {"a": ["inf", 1.5]}
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys, tbc.cli; print([m for m in ('onnx', 'numpy', 'llvmlite') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_python_m_tbc() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tbc", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"tbc {tbc.__version__}\n")
+    done = run("inspect", "/nowhere.onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/nowhere.onnx" in done.stderr
+    done = run("--help")
+    assert all(name in done.stdout for name in ("compile", "run", "verify", "inspect", "targets"))
+
+
+def test_the_demo_needs_no_tools(tmp_path: Path) -> None:
+    """Without linker, compiler and emulator it compiles, runs and says what it could not do."""
+    demo = ROOT / "examples/demo.py"
+    code = (
+        "import runpy, sys; sys.modules['ziglang'] = None; "
+        f"sys.argv = ['demo.py', {str(tmp_path)!r}]; "
+        f"runpy.run_path({str(demo)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "356 of 360 held-out images right (98.89%)" in done.stdout
+    assert "no shared library" in done.stdout
+    assert "armv8: compiled, not run" in done.stdout
+    assert "native: run by this machine: bit-exact, agrees with onnxruntime" in done.stdout
+    assert "one image, one thread" in done.stdout
