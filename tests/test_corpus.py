@@ -1,0 +1,123 @@
+"""Files of other people's exporters and quantisers, compiled for this machine and run.
+
+Each gives its expected outputs, within the tolerance of its `meta.json`, or is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import tbc
+from tbc.dims import Expr, Symbol
+from tbc.frontend import load
+
+CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+CASES = sorted(p.parent.name for p in CORPUS.glob("*/meta.json"))
+MEMORY = 512 << 20
+SECONDS = 2
+
+if not CASES:
+    pytest.skip(f"the corpus is not at {CORPUS}", allow_module_level=True)
+
+Array = npt.NDArray[Any]
+
+
+def meta_of(name: str) -> dict[str, Any]:
+    return dict(json.loads((CORPUS / name / "meta.json").read_text()))
+
+
+REFUSED = [n for n in CASES if meta_of(n)["expect"] == "reject"]
+COMPILED = [n for n in CASES if n not in REFUSED]
+
+
+def is_within(got: Array, expected: Array, tolerance: Mapping[str, Any]) -> bool:
+    """The corpus's rule: close everywhere, or as far off as one flipped code makes it."""
+    y, e = got.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        error = np.where((y == e) | (np.isnan(y) & np.isnan(e)), 0.0, np.abs(y - e))
+        if np.all(error <= tolerance["atol"] + tolerance["rtol"] * np.nan_to_num(np.abs(e))):
+            return True
+    if tolerance.get("flip_atol") is None:
+        return False
+    relative = np.linalg.norm(error) / np.linalg.norm(e)
+    return bool(error.max() <= tolerance["flip_atol"] and relative <= tolerance["flip_rel_l2"])
+
+
+def io_sets(folder: Path) -> list[tuple[dict[str, Array], dict[str, Array]]]:
+    found = []
+    for path in sorted(folder.glob("inputs_*.npz")):
+        with np.load(path) as inputs, np.load(path.with_name(f"out{path.name[2:]}")) as outputs:
+            found.append((dict(inputs), dict(outputs)))
+    return found
+
+
+def bounds_for(model: Path, feeds: list[dict[str, Array]]) -> dict[str, tuple[int, int]]:
+    """For each symbol, the range of its extents in the feeds: one artifact for all of them."""
+    seen: dict[str, list[int]] = {}
+    for value in load(model).graph.inputs:
+        for axis, dim in enumerate(value.type.shape):
+            symbol = dim.terms[0][0][0] if isinstance(dim, Expr) and dim.terms[0][0] else None
+            if isinstance(symbol, Symbol) and dim == Expr.of(symbol):
+                extents = [f[value.op.name].shape[axis] for f in feeds]  # type: ignore[attr-defined]
+                seen.setdefault(symbol.name, []).extend(extents)
+    return {name: (min(extents), max(extents)) for name, extents in seen.items() if extents}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_models_are_right(name: str) -> None:
+    model, meta = CORPUS / name / "model.onnx", meta_of(name)
+    sets = io_sets(CORPUS / name)
+    compiled = tbc.compile(model, dims=bounds_for(model, [feeds for feeds, _ in sets]))
+    for feeds, expected in sets:
+        results = compiled.run(feeds)
+        assert set(results) == set(expected)
+        for output, array in expected.items():
+            got = results[output]
+            assert (got.shape, got.dtype) == (array.shape, array.dtype)
+            assert is_within(got, array, meta["tolerance"]), output
+
+
+REFUSE = """
+import os, resource, sys, time
+import tbc.api
+from tbc.errors import InvalidModel, Unsupported
+for path in sys.argv[1:]:
+    pid = os.fork()
+    if pid == 0:
+        start = time.perf_counter()
+        try:
+            tbc.api.compile(path)
+            word = "compiled"
+        except (InvalidModel, Unsupported) as error:
+            word = "refused" if str(error).startswith(path) else "unplaced"
+        except BaseException as error:
+            word = repr(error)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(path, word, f"{time.perf_counter() - start:.3f}", peak, sep="\\t", flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_malformed_files_are_refused_quickly() -> None:
+    files = [str(CORPUS / name / "model.onnx") for name in REFUSED]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE, *files], capture_output=True, text=True, check=True
+    )
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == files
+    for path, word, seconds, peak in rows:
+        assert word == "refused", (path, word)
+        assert float(seconds) < SECONDS, path
+        assert int(peak) << 10 < MEMORY, path
