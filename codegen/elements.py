@@ -163,7 +163,7 @@ def emit_binary(f: Function, fn: str, dtype: DType, a: Val, b: Val) -> Val:
         return wide if fn in _FLOAT_COMPARE else narrow_float(f, dtype, wide)
     if dtype.is_float:
         return _float_binary(f, fn, a, b)
-    signed = dtype.kind == "i"
+    signed = dtype.kind in "iw"
     if fn in _INT_OPS:
         return f.op(_INT_OPS[fn], a, b)
     if fn in ("eq", "ne"):

@@ -31,6 +31,7 @@ from tbc.dims import (
     Symbol,
     bounds,
     product,
+    static,
     symbols_of,
 )
 from tbc.errors import Unsupported
@@ -250,6 +251,10 @@ class Emitter:
             one = self.f.extract(element, lane) if lanes_of(element.type) > 1 else element
             store_element(self.f, dtype, one, self._pointer(memory, dtype, position, lane))
 
+    def address(self, memory: Memory, value: Value, index: Index) -> Val:
+        """The address of an element."""
+        return self._pointer(memory, value.type.dtype, memory.address(value, index))
+
     def _pointer(self, memory: Memory, dtype: DType, position: Dim, lane: int = 0) -> Val:
         step = self.lane_step(position) if lane else None
         elem = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}[dtype.bytes]
@@ -295,7 +300,7 @@ class Emitter:
             case ops.Where():
                 args = (self._arg(value, i, index) for i in range(3))
                 return self.f.select(*self._same_lanes(*args))
-            case ops.Gather() | ops.GatherND():
+            case _ if isinstance(value.op, ops.GATHERS):
                 return self.element(value.args[0], self._gathered(value, index))
             case ops.Concat(axis):
                 return self._concat(value, axis, index)
@@ -383,18 +388,25 @@ class Emitter:
         if isinstance(value.op, ops.Gather):
             axis, rank = value.op.axis, indices.type.rank
             where = self.element(indices, index[axis : axis + rank])
-            chosen = self._runtime_index(where, x.type.shape[axis])
+            chosen = self.runtime_index(where, x.type.shape[axis])
             return (*index[:axis], chosen, *index[axis + rank :])
+        if isinstance(value.op, ops.GatherElements):
+            axis = value.op.axis
+            chosen = self.runtime_index(self.element(indices, index), x.type.shape[axis])
+            return (*index[:axis], chosen, *index[axis + 1 :])
         assert isinstance(value.op, ops.GatherND)
-        batch, depth = value.op.batch_dims, indices.type.shape[-1]
-        outer = index[: indices.type.rank - 1]
-        chosen_axes = [
-            self._runtime_index(self.element(indices, (*outer, d)), x.type.shape[batch + d])
-            for d in range(depth if isinstance(depth, int) else 0)
-        ]
-        return (*index[:batch], *chosen_axes, *index[indices.type.rank - 1 :])
+        batch, outer = value.op.batch_dims, index[: indices.type.rank - 1]
+        axes = x.type.shape[batch:]
+        return (*index[:batch], *self.point(indices, outer, axes), *index[len(outer) :])
 
-    def _runtime_index(self, where: Val, size: Dim) -> Dim:
+    def point(self, points: Value, index: Index, sizes: Sequence[Dim]) -> Index:
+        """The last axis of `points` at an index, as an index into leading axes of these sizes."""
+        depth = static(points.type.shape[-1], "a depth of indices")
+        return tuple(
+            self.runtime_index(self.element(points, (*index, d)), sizes[d]) for d in range(depth)
+        )
+
+    def runtime_index(self, where: Val, size: Dim) -> Dim:
         """A symbol for an index that is data: counted from the end if negative, then clamped.
 
         The clamp keeps a wrong index inside the buffer; the graph's checks report it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -122,6 +122,14 @@ class Loop:
         self.results = carried
         """After the loop: the values it left with (the ones it entered with if it never ran)."""
         self.next: tuple[Val, ...] | None = None if carried else ()
+        self.done = ""
+        """The label behind a `repeat`, once its condition is there."""
+
+    def go_on(self, f: Function, cond: Val) -> None:
+        """Leave a `Function.repeat` unless the i1 `cond` holds."""
+        body, self.done = f.fresh("body"), f.fresh("done")
+        f.do(f"br {cond}, label %{body}, label %{self.done}")
+        f.label(body)
 
     def yield_(self, *values: Val) -> None:
         """Give the values that the next iteration carries; exactly once an iteration."""
@@ -147,6 +155,7 @@ class Function:
         self.args = tuple(Val(t.split()[0] if t[0] != "<" else t, f"%{n}") for t, n in args)
         params = ", ".join(f"{t} %{n}" for t, n in args)
         self._head = f"define {linkage} {ret} @{name}({params}) {attributes} {{"
+        self.attributes = attributes
         self._lines: list[str] = ["entry:"]
         self._entry_lines: list[str] = []
         self._block = "entry"
@@ -299,15 +308,39 @@ class Function:
         yield state
         assert state.next is not None, "the loop's body never called yield_"
         following = self.emit(index.type, f"add nsw {index}, {step}")
+        phis = zip(
+            (index, *state.carried), (start, *carried), (following, *state.next), strict=True
+        )
+        self._again(head, before, phis_at, phis)
+        self.label(done)
+
+    @contextmanager
+    def repeat(self, *carried: Val) -> Iterator[Loop]:
+        """Run the body until a condition fails, which it gives to `loop.go_on` exactly once.
+
+        Values are carried as by `loop`; what precedes the condition runs once more than the rest.
+        """
+        head, before = self.fresh("head"), self._block
+        self.do(f"br label %{head}")
+        self.label(head)
+        state = Loop(Val("", ""), tuple(Val(c.type, f"%{self.fresh('c')}") for c in carried))
+        phis_at = len(self._lines)
+        yield state
+        assert state.done, "the loop's body never called go_on"
+        assert state.next is not None, "the loop's body never called yield_"
+        self._again(head, before, phis_at, zip(state.carried, carried, state.next, strict=True))
+        self.label(state.done)
+
+    def _again(
+        self, head: str, before: str, phis_at: int, phis: Iterable[tuple[Val, Val, Val]]
+    ) -> None:
+        """Go back to a loop's head; its phis are (variable, first value, next value)."""
         latch = self._block
         self.do(f"br label %{head}")
         self._lines[phis_at:phis_at] = [
             f"  {var.text} = phi {var.type} [ {first.text}, %{before} ], [ {after.text}, %{latch} ]"
-            for var, first, after in zip(
-                (index, *state.carried), (start, *carried), (following, *state.next), strict=True
-            )
+            for var, first, after in phis
         ]
-        self.label(done)
 
     @contextmanager
     def when(self, cond: Val) -> Iterator[None]:

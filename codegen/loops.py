@@ -164,7 +164,7 @@ def accesses(
         if (memory := e.memory.get(value)) is not None:
             yield memory.address(value, index)
             continue
-        if isinstance(value.op, ops.Gather | ops.GatherND):
+        if isinstance(value.op, ops.GATHERS):
             yield from _gather_accesses(value, index, todo)
         else:
             todo.extend(operands(value, index))
@@ -185,6 +185,13 @@ def _gather_accesses(
         data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
         todo.append((x, (*index[:axis], data, *index[axis + rank :])))
         todo.append((indices, where))
+    elif isinstance(value.op, ops.GatherElements):
+        axis = value.op.axis
+        if any(s.name == "probe" for i in index for s in symbols_of(i)):
+            yield None
+        data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
+        todo.append((x, (*index[:axis], data, *index[axis + 1 :])))
+        todo.append((indices, index))
     else:
         yield None
 

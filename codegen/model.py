@@ -209,29 +209,32 @@ class _Emission:
         """`i32 <symbol>_check(call)`: whether the model can run on what the caller brought."""
         f = self._function("check", [("ptr", "call")], "internal")
         call = f.args[0]
+        _return_if(f, f.icmp("eq", call, Val("ptr", "null")), NULL)
         self._check_table(f, self._field(f, call, INPUTS), len(self.program.inputs))
         self._check_table(f, self._field(f, call, OUTPUTS), len(self.program.outputs))
         if self.program.arena_size:
             self._check_block(f, self._field(f, call, ARENA), NULL)
         if self.program.weights_size:
             self._check_block(f, self._weights(f, call), WEIGHTS)
-        if self.program.symbols:
-            dims = self._field(f, call, DIMS)
-            _return_if(f, f.icmp("eq", dims, Val("ptr", "null")), NULL)
-            for symbol, size in zip(self.program.symbols, self._sizes(f, dims), strict=True):
-                low = f.icmp("ult", size, const(self.index, symbol.lo))
-                high = f.icmp("ugt", size, const(self.index, upper(Expr.of(symbol))))
-                _return_if(f, f.op("or", low, high), DIM)
+        self._checked_sizes(f, call)
         f.do("ret i32 0")
         f.finish()
 
-    def _sizes(self, f: Function, dims: Val) -> list[Val]:
-        """The values of the symbols in a call's dims."""
-        places = (
-            f.offset(dims, const(self.index, i), self.index)
-            for i in range(len(self.program.symbols))
-        )
-        return [f.load(self.index, place, self.pointer_bytes) for place in places]
+    def _checked_sizes(self, f: Function, call: Val) -> dict[str, Val]:
+        """The values of the symbols in a call's dims, all in range."""
+        if not self.program.symbols:
+            return {}
+        dims = self._field(f, call, DIMS)
+        _return_if(f, f.icmp("eq", dims, Val("ptr", "null")), NULL)
+        sizes = {}
+        for i, symbol in enumerate(self.program.symbols):
+            place = f.offset(dims, const(self.index, i), self.index)
+            size = f.load(self.index, place, self.pointer_bytes)
+            low = f.icmp("ult", size, const(self.index, symbol.lo))
+            high = f.icmp("ugt", size, const(self.index, upper(Expr.of(symbol))))
+            _return_if(f, f.op("or", low, high), DIM)
+            sizes[symbol.name] = size
+        return sizes
 
     def _check_table(self, f: Function, table: Val, count: int) -> None:
         """A table of `count` pointers, none of them null."""
@@ -254,16 +257,19 @@ class _Emission:
         args = [("ptr", "call"), ("i32", "index"), ("ptr", "shape")]
         f = self._function("output_shape", args, "hidden")
         call, index, shape = f.args
+        null = Val("ptr", "null")
+        _return_if(f, f.icmp("eq", call, null), NULL)
+        sizes = self._checked_sizes(f, call)
         count = len(self.program.outputs)
         cases = "\n".join(f"    i32 {i}, label %output{i}" for i in range(count))
         f.do(f"switch {index}, label %none [\n{cases}\n  ]")
         for number, (_, value) in enumerate(self.program.outputs):
             f.label(f"output{number}")
             e = Emitter(f, self.index, {})
-            if not value.type.is_static:
-                sizes = self._sizes(f, self._field(f, call, DIMS))
-                for symbol, size in zip(self.program.symbols, sizes, strict=True):
-                    e.bind_symbol(symbol.name, size)
+            for name, size in sizes.items():
+                e.bind_symbol(name, size)
+            if value.type.rank:
+                _return_if(f, f.icmp("eq", shape, null), NULL)
             for axis, dim in enumerate(value.type.shape):
                 place = f.offset(shape, const(self.index, axis), self.index)
                 f.store(e.index(dim), place, self.pointer_bytes)

@@ -14,6 +14,20 @@ ABI = 1
 """TBC_ABI of tbc.h."""
 
 
+TAKEN = frozenset(
+    {
+        *("call", "check", "cpu_bits", "dtype", "model", "models", "status", "status_text"),
+        *("sum", "symbol", "tensor"),
+    }
+)
+"""What tbc.h and a library's table of models have put behind `tbc_` already."""
+
+
+def symbol_of(name: str) -> str:
+    """The C constant of the model `name`: `tbc_<name>`, and a `_` more where tbc.h has that."""
+    return f"tbc_{name}_" if name in TAKEN else f"tbc_{name}"
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """An input or output.
@@ -45,7 +59,7 @@ class ModelInfo:
     """A compiled model as `tbc_model` describes it; sizes and alignment are in bytes.
 
     Attributes:
-        name: a C identifier; the model is `tbc_<name>`.
+        name: a C identifier; the model's constant is `symbol`.
         symbols: (name, lowest, highest) of every dimension that the caller chooses.
         weights_sum: CRC-32 (zlib's) of the weights.
         weights_file: the file beside the model that holds the weights, or "" if it holds them.
@@ -66,6 +80,11 @@ class ModelInfo:
     phases: int
     weights_file: str = ""
 
+    @property
+    def symbol(self) -> str:
+        """The model's constant in C."""
+        return symbol_of(self.name)
+
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[A-Za-z_]\w*", self.name, re.ASCII), self.name
         assert self.align > 0
@@ -74,7 +93,7 @@ class ModelInfo:
 
 def exported(info: ModelInfo) -> tuple[str, str]:
     """The symbols that a shared library of the model exports."""
-    return f"tbc_{info.name}", "tbc_models"
+    return info.symbol, "tbc_models"
 
 
 def model_constant(
@@ -134,7 +153,7 @@ class _Emitter:
             f"ptr @{weights}" if weights else "ptr null",
             *(f"ptr @{function}" for function in functions),
         ]
-        name = f"tbc_{info.name}"
+        name = info.symbol
         self.module.globals[name] = f"@{name} = constant {_struct(words)}"
 
     def tensor(self, tensor: TensorInfo) -> str:

@@ -11,6 +11,9 @@ from tbc.codegen.llvm_text import Function, Module, const
 from tbc.codegen.loops import Share, emit_loops
 from tbc.codegen.matmul import emit_matmul
 from tbc.codegen.reductions import emit_reduction
+from tbc.codegen.scans import emit_scan
+from tbc.codegen.scatters import emit_scatter
+from tbc.codegen.sorts import emit_sort
 from tbc.constants import value_of
 from tbc.dims import Symbol
 from tbc.ir import Value
@@ -66,6 +69,12 @@ def emit_step(
             emit_matmul(e, step, destination, share, lanes)
         case ops.Reduce():
             emit_reduction(e, step, destination, share, lanes)
+        case ops.Cumulate():
+            emit_scan(e, step, destination, share, lanes)
+        case ops.ScatterElements() | ops.ScatterND():
+            emit_scatter(e, step, destination, share, lanes)
+        case ops.ArgSort():
+            emit_sort(e, step, destination, share)
         case _:
             emit_loops(e, step, destination, share, lanes)
     f.finish()

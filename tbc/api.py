@@ -15,6 +15,7 @@ from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.machine import Workers
 from tbc.codegen.model import aligned_weights
+from tbc.codegen.modelinfo import symbol_of
 from tbc.dims import Expr, Symbol
 from tbc.driver import Compiled, assemble, bound_batch, identifier, lower, write
 from tbc.errors import IncompatibleArtifact, Unsupported
@@ -127,7 +128,7 @@ class _Jitted:
         native = jit_target(target)
         with Workers(1) as workers:
             compiled: Compiled = assemble(lower(graph, native), native, name, workers, embed=False)
-        symbol = f"tbc_{name}"
+        symbol = symbol_of(name)
         self.code = Loaded(compiled.files["obj"], native, [symbol])
         self.weights = aligned_weights(compiled.program)
         self.model = runtime.Model(

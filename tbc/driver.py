@@ -23,7 +23,7 @@ from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifact
 from tbc.codegen.builtins import builtins_text
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.model import ModelCode, emit_model, weight_blocks
-from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant
+from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
 from tbc.errors import Unbounded, Unsupported
@@ -92,13 +92,13 @@ def assemble(
     kinds: frozenset[str] = frozenset({"obj"}),
     embed: bool | None = None,
 ) -> Compiled:
-    """The machine code of a program, as the constant `tbc_<name>`.
+    """The machine code of a program, as the constant `symbol_of(name)`.
 
     `embed` says whether the constants lie in the object; by default, if they are not too large.
     """
     if embed is None:
         embed = program.weights_size <= EMBEDDED_WEIGHTS
-    symbol = f"tbc_{name}"
+    symbol = symbol_of(name)
     weights_symbol = f"{symbol}_weights" if embed and program.weights_size else None
     code = emit_model(program, target, symbol, weights_symbol, workers.datalayout(target))
     checksum = 0
@@ -217,23 +217,10 @@ def _leads(symbol: Symbol, shape: tuple[Dim, ...]) -> bool:
 # -- files ----------------------------------------------------------------------------------------
 
 
-TAKEN = frozenset(
-    {
-        *("call", "check", "cpu_bits", "dtype", "model", "models", "status", "status_text"),
-        *("sum", "symbol", "tensor"),
-    }
-)
-"""What follows tbc_ in tbc.h."""
-
-
 def identifier(stem: str) -> str:
-    """A model's name in C: the file's stem, with every other character as `_`.
-
-    A `_` also follows what would be a name of tbc.h.
-    """
+    """A model's name: the file's stem, with every character that C does not take as `_`."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", stem) or "model"
-    name = f"_{name}" if name[0].isdigit() else name
-    return f"{name}_" if name in TAKEN else name
+    return f"_{name}" if name[0].isdigit() or name == "tbc" else name
 
 
 def write(

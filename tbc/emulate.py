@@ -201,7 +201,7 @@ class Emulated:
             *(t.rank for t in tensors),
         ]
         defines = [
-            f"-DMODEL=tbc_{info.name}",
+            f"-DMODEL={info.symbol}",
             f"-DPOOL={sum(size + 64 for size in blocks)}",
             f"-DMOST={max(1, *counts)}",
         ]

@@ -125,7 +125,7 @@ def operands(value: Value, index: Index) -> list[tuple[Value, Index]]:
     Nothing for gathers, whose place is data.
     """
     op = value.op
-    if isinstance(op, ops.Gather | ops.GatherND):
+    if isinstance(op, ops.GATHERS):
         return []
     if isinstance(op, ops.ELEMENTWISE):
         return [(a, broadcast_index(a, index)) for a in value.args]

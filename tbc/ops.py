@@ -403,12 +403,70 @@ class GatherND:
 
 
 @dataclass(frozen=True)
-class ScatterND:
-    """ONNX ScatterND without reduction: x with slices replaced by updates."""
+class GatherElements:
+    """y[i, j, …] = x[i, indices[i, j, …], …], the index standing on the axis; negatives wrap."""
+
+    axis: int
+
+    def infer(self, x: TensorType, indices: TensorType) -> TensorType:
+        """x's element type in the indices' shape."""
+        require_elements(self.axis, x, indices)
+        return TensorType(x.dtype, indices.shape)
+
+
+def require_elements(axis: int, x: TensorType, indices: TensorType) -> None:
+    """Raise ValueError unless indices stand for elements of x: nowhere longer, but for the axis."""
+    require(indices.dtype in (DType.i32, DType.i64), f"elements by {indices}")
+    require(indices.rank == x.rank and 0 <= axis < x.rank, f"elements {indices} of {x}")
+    for a, (size, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if a != axis and bounds(size - count)[0] < 0:
+            require_equal(size, count, f"elements {indices} of {x}: sizes of axis {a}")
+
+
+# -- scatters -------------------------------------------------------------------------------------
+
+UPDATES = ("none", "add", "mul", "max", "min")
+"""A scatter's update replaces the element, or the element becomes fn(element, update)."""
+
+
+def require_update(reduction: str, x: TensorType, updates: TensorType) -> None:
+    """Raise ValueError unless elements of x can be updated so."""
+    require(reduction in UPDATES, f"unknown reduction {reduction}")
+    require(x.dtype is updates.dtype, f"updating {x} by {updates}")
+    if reduction != "none":
+        Binary(reduction).infer(TensorType(x.dtype), TensorType(x.dtype))
+
+
+@dataclass(frozen=True)
+class ScatterElements:
+    """x with y[i, indices[i, j, …], …] updated by updates[i, j, …], in row-major order.
+
+    The index stands on the axis; negative ones count from its end.
+    """
+
+    axis: int
+    reduction: str = "none"
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
         """x's type."""
-        require(indices.dtype is DType.i64 and updates.dtype is x.dtype, "ScatterND types")
+        require_elements(self.axis, x, indices)
+        require_update(self.reduction, x, updates)
+        require(updates.rank == indices.rank, f"{updates} by {indices}")
+        for a, b in zip(indices.shape, updates.shape, strict=True):
+            require_equal(a, b, "ScatterElements: sizes of indices and updates")
+        return x
+
+
+@dataclass(frozen=True)
+class ScatterND:
+    """ONNX ScatterND: x with slices at points updated, in the row-major order of the points."""
+
+    reduction: str = "none"
+
+    def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
+        """x's type."""
+        require(indices.dtype is DType.i64, f"ScatterND by {indices}")
+        require_update(self.reduction, x, updates)
         require(indices.rank >= 1, f"ScatterND by {indices}")
         depth = static(indices.shape[-1], "ScatterND's index depth")
         shape = (*indices.shape[:-1], *x.shape[depth:])
@@ -417,6 +475,31 @@ class ScatterND:
         for a, b in zip(shape, updates.shape, strict=True):
             require_equal(a, b, "ScatterND: sizes of the updates")
         return x
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArgSort:
+    """Where the first `count` elements along an axis, in ascending or descending order, stand.
+
+    Of equal elements the first one comes first. A nan is greater than every number, and equal to
+    any other nan; zeros are equal.
+    """
+
+    axis: int
+    count: Dim
+    descending: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        """i64, `count` along the axis."""
+        require(0 <= self.axis < x.rank, f"sorting along axis {self.axis} of {x}")
+        Binary("lt").infer(TensorType(x.dtype), TensorType(x.dtype))
+        size = x.shape[self.axis]
+        fits = bounds(self.count)[0] >= 0 and bounds(size - self.count)[0] >= 0
+        require(fits, f"the first {self.count} of {size} elements")
+        return TensorType(DType.i64, (*x.shape[: self.axis], self.count, *x.shape[self.axis + 1 :]))
 
 
 # -- reductions and contractions ------------------------------------------------------------------
@@ -449,6 +532,27 @@ class Reduce:
         else:
             shape = tuple(d for a, d in enumerate(x.shape) if a not in self.axes)
         return TensorType(x.dtype, shape)
+
+
+@dataclass(frozen=True)
+class Cumulate:
+    """y[…, j, …] = the sum or product of x[…, i, …] for i <= j, serially from 0 or 1.
+
+    `exclusive` leaves out the element itself; `reverse` begins at the end of the axis. Halves are
+    accumulated in f32, and each result is rounded.
+    """
+
+    kind: str
+    axis: int
+    exclusive: bool = False
+    reverse: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's type."""
+        require(self.kind in ("sum", "prod"), f"unknown accumulation {self.kind}")
+        require(0 <= self.axis < x.rank, f"{self.kind} along axis {self.axis} of {x}")
+        require(has_arithmetic(x.dtype), f"{self.kind} of {x.dtype.name}")
+        return x
 
 
 @dataclass(frozen=True)
@@ -608,9 +712,13 @@ class PackedGroupedDot:
 OPS = (
     Input, Const, Dims, Iota,
     Unary, Binary, Where, Cast,
-    Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, ScatterND,
-    Reduce, MatMul, Dot, GroupedDot, Lift,
+    Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, GatherElements,
+    ScatterElements, ScatterND, ArgSort,
+    Reduce, Cumulate, MatMul, Dot, GroupedDot, Lift,
     Pack, PackedDot, PackedGroupedDot,
 )  # fmt: skip
 ELEMENTWISE = (Unary, Binary, Where, Cast)
-INDEX_MAPS = (Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND)
+GATHERS = (Gather, GatherND, GatherElements)
+"""Index maps whose place is data."""
+INDEX_MAPS = (Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, *GATHERS)
+SCATTERS = (ScatterElements, ScatterND)

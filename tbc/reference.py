@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tbc import ops
 from tbc import reference_arrays as arrays
 from tbc import reference_elementwise as elementwise
+from tbc import reference_order as orders
 from tbc import reference_sums as sums
 from tbc.dims import Dim, Expr, Symbol
 from tbc.dims import evaluate as evaluate_dim
@@ -45,8 +46,12 @@ MEANING: Mapping[type, Callable[..., Array]] = {
     ops.Windows: arrays.windows,
     ops.Gather: arrays.gather,
     ops.GatherND: arrays.gather_nd,
-    ops.ScatterND: arrays.scatter_nd,
+    ops.GatherElements: arrays.gather_elements,
+    ops.ScatterElements: orders.scatter_elements,
+    ops.ScatterND: orders.scatter_nd,
+    ops.ArgSort: orders.argsort,
     ops.Reduce: sums.reduce,
+    ops.Cumulate: sums.cumulate,
     ops.MatMul: sums.matmul,
     ops.Dot: sums.dot,
     ops.GroupedDot: sums.grouped_dot,

@@ -11,11 +11,11 @@ from tbc.ops import (
     Concat,
     Dims,
     Gather,
+    GatherElements,
     GatherND,
     Iota,
     Pad,
     Reshape,
-    ScatterND,
     Slice,
     Transpose,
     Windows,
@@ -122,7 +122,7 @@ def gather(op: Gather, x: Array, indices: Array) -> Array:
     return np.take(x, indices, op.axis)
 
 
-def _points(indices: Array, batch_dims: int = 0) -> tuple[Array, ...]:
+def points_at(indices: Array, batch_dims: int = 0) -> tuple[Array, ...]:
     """One array of indices for each axis that the last axis of `indices` points into."""
     batch = np.indices(indices.shape[:-1], sparse=True)[:batch_dims]
     return (*batch, *np.moveaxis(indices, -1, 0))
@@ -130,11 +130,15 @@ def _points(indices: Array, batch_dims: int = 0) -> tuple[Array, ...]:
 
 def gather_nd(op: GatherND, x: Array, indices: Array) -> Array:
     """Slices of x by points."""
-    return x[_points(indices, op.batch_dims)]
+    return x[points_at(indices, op.batch_dims)]
 
 
-def scatter_nd(op: ScatterND, x: Array, indices: Array, updates: Array) -> Array:
-    """x with slices replaced; of several updates of one element the last one stays."""
-    result = x.copy()
-    result[_points(indices)] = updates
-    return result
+def gather_elements(op: GatherElements, x: Array, indices: Array) -> Array:
+    """Elements of x by their places along an axis."""
+    return x[elements_at(op.axis, indices)]
+
+
+def elements_at(axis: int, indices: Array) -> tuple[Array, ...]:
+    """Indices into every axis, `indices` standing on one of them."""
+    grid = np.indices(indices.shape, sparse=True)
+    return (*grid[:axis], indices, *grid[axis + 1 :])

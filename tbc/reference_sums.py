@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.ops import (
+    Cumulate,
     Dot,
     GroupedDot,
     Lift,
@@ -90,6 +91,18 @@ def _int_reduce(kind: str, rows: Array) -> Any:
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
     info = np.iinfo(dtype)
     return int(info.min), int(info.max)
+
+
+def cumulate(op: Cumulate, x: Array) -> Array:
+    """The running sum or product along an axis, serially."""
+    terms = np.moveaxis(widened(x), op.axis, -1)
+    terms = terms[..., ::-1] if op.reverse else terms
+    fn, identity = (np.add, 0) if op.kind == "sum" else (np.multiply, 1)
+    start = np.full((*terms.shape[:-1], 1), identity, terms.dtype)
+    totals = fn.accumulate(np.concatenate([start, terms], -1), -1, terms.dtype)
+    totals = totals[..., :-1] if op.exclusive else totals[..., 1:]
+    totals = totals[..., ::-1] if op.reverse else totals
+    return np.moveaxis(totals, -1, op.axis).astype(x.dtype)
 
 
 # -- contractions ---------------------------------------------------------------------------------

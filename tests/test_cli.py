@@ -20,7 +20,8 @@ from tbc.cli import app
 from tbc.codegen.artifacts import KINDS
 from tbc.codegen.host import host_target
 from tbc.codegen.link import find_linker, suffix
-from tbc.driver import TAKEN, identifier
+from tbc.codegen.modelinfo import TAKEN, symbol_of
+from tbc.driver import identifier
 from tbc.dump import STAGES
 from tbc.errors import InternalError
 from tbc.report import CompileReport, InspectReport, to_json
@@ -147,9 +148,10 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
     header = (ROOT / "runtime/include/tbc.h").read_text()
     words = set(re.findall(r"\btbc_([a-z_]+)\b(?!\.c)", header)) - {"net"}  # the example's model
     assert words | {"models"} == TAKEN
-    assert [identifier(name) for name in ("model", "7.net", "a-b", "")] == [
-        *("model_", "_7_net", "a_b", "model_")
+    assert [identifier(stem) for stem in ("model", "7.net", "a-b", "", "tbc")] == [
+        *("model", "_7_net", "a_b", "model", "_tbc")
     ]
+    assert [symbol_of(name) for name in ("model", "net")] == ["tbc_model_", "tbc_net"]
 
 
 # -- errors ---------------------------------------------------------------------------------------
