@@ -23,6 +23,7 @@ Lowering: TypeAlias = Callable[..., "Value | tuple[Value | None, ...]"]
 """lower(context, node, *inputs): a value an output; None for an output that tbc does not have."""
 Operand: TypeAlias = Value | float
 """A value, or a number that becomes a scalar constant of the other operand's type."""
+_MOST_UNROLLED = 1 << 15
 
 
 @dataclass
@@ -34,16 +35,24 @@ class Context:
         folder: the folder of external data; None where the model is no file.
         known: the elements that shape arithmetic knows.
         checks: bool scalars that are True where an input holds what the model cannot accept.
+        unrolled: how many nodes the rounds of loops became so far.
     """
 
     builder: Builder
     folder: Path | None = None
     known: Known = field(default_factory=Known)
     checks: list[Value] = field(default_factory=list)
+    unrolled: int = 0
 
     def __call__(self, op: Op, *args: Value) -> Value:
         """The value `op(*args)`."""
         return self.builder(op, *args)
+
+    def spend(self, nodes: int, what: str) -> None:
+        """Count nodes that a loop becomes; raises Unsupported where there are too many in all."""
+        self.unrolled += nodes
+        if self.unrolled > _MOST_UNROLLED:
+            raise Unsupported(f"{what}, written out, are over {_MOST_UNROLLED} nodes")
 
     # -- constants --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from tbc.frontend.nodes import schema_of
+from tbc.frontend.reader import plain_domain
 from tbc.ir import Value
 
 
@@ -20,7 +21,7 @@ def body_of_schema(
 
     None where the operator is a primitive one.
     """
-    schema = schema_of(proto.op_type, opset)
+    schema = schema_of(proto.op_type, opset, plain_domain(proto.domain))
     defaults = {n: a.default_value for n, a in schema.attributes.items() if a.default_value.type}
     bound = {**defaults, **attributes}
     if schema.has_function:

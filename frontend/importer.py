@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from types import MappingProxyType
 
 import onnx
 
-from tbc.dims import Dim, bounds
+from tbc.dims import bounds
 from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Array, Context
+from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
 from tbc.frontend.expansion import body_of_schema
-from tbc.frontend.nodes import Node, decode, name_of, op_of, read_attributes
+from tbc.frontend.nodes import ONNX_DOMAINS, Node, decode, name_of, op_of, read_attributes
 from tbc.frontend.operators import ONNX, OTHERS
 from tbc.frontend.reader import Source, opsets, plain_domain
 from tbc.frontend.structure import (
@@ -29,24 +30,7 @@ from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
 from tbc.types import DType, TensorType
 
-
-@dataclass(frozen=True)
-class Absent:
-    """Stands for a value that tbc cannot make; it matters only where it is used."""
-
-    error: Unsupported
-
-
-Entry: TypeAlias = Value | Absent | None
-"""What a name stands for; None where an optional input of a function was not given."""
-
-
-class Mismatch(Exception):
-    """Sizes that must be equal are not known to be, at a node."""
-
-    def __init__(self, a: Dim, b: Dim, error: TbcError):
-        super().__init__(str(error))
-        self.a, self.b, self.error = a, b, error
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -97,7 +81,7 @@ class Importer:
             scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
         self._walk(c, self.body.nodes, scope)
         names = [o.name for o in self.source.model.graph.output]
-        outputs = tuple((n, _value(e)) for n in names if (e := scope.env[n]) is not None)
+        outputs = tuple((n, present(e)) for n in names if (e := scope.env[n]) is not None)
         return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
 
     # -- nodes ------------------------------------------------------------------------------------
@@ -126,6 +110,8 @@ class Importer:
             lacking = Absent(Unsupported("this output is not supported", node=name, op=op))
             for i, output in enumerate(proto.output):
                 entry = entries[i] if i < len(entries) else None
+                if isinstance(entry, Absent):
+                    entry.error.at(node=name, op=op)
                 scope.env[output] = lacking if entry is None else entry
 
     def _results(
@@ -133,14 +119,15 @@ class Importer:
     ) -> Sequence[Entry]:
         """The values of a node's outputs; None for those that tbc does not have."""
         entries = [scope.env[n] if n else None for n in proto.input]
-        inputs = [None if e is None else _value(e) for e in entries]
+        inputs = [None if e is None else present(e) for e in entries]
         attributes = read_attributes(proto, scope.attributes)
         key = function_key(proto)
         if key in self.functions:
             return self._call(c, self.functions[key], inputs, attributes, name)
         node = self._decoded(proto, scope, attributes, [x is not None for x in inputs])
-        if node.domain == "" and node.op_type == "If":
-            return self._if(c, node, inputs, scope, name)
+        if node.domain == "" and node.op_type in CONTROL:
+            control = CONTROL[node.op_type]
+            return control(c, node, inputs, lambda graph: self._nested(c, graph, scope, name))
         lower = ONNX.get(node.op_type) if node.domain == "" else None
         if entry := OTHERS.get((node.domain, node.op_type)):
             lower = entry[0]
@@ -149,7 +136,7 @@ class Importer:
             if expanded is None:
                 raise Unsupported(f"the operator {node.op} is not supported yet")
             proto_of_body, bound = expanded
-            return self._call(c, function_of(proto_of_body), inputs, bound, name)
+            return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
         results = lower(c, node, *inputs)
         return [
             None if r is None else _settled(c, r)
@@ -167,7 +154,7 @@ class Importer:
         if domain not in scope.opsets:
             raise InvalidModel(f"its domain '{domain}' is not in opset_import")
         entry = OTHERS.get((domain, proto.op_type))
-        if domain != "" and entry is None:
+        if domain not in ONNX_DOMAINS and entry is None:
             raise Unsupported(
                 f"the operator {proto.op_type} of the domain '{domain}' is not supported"
             )
@@ -182,41 +169,38 @@ class Importer:
         inputs: Sequence[Value | None],
         attributes: Mapping[str, onnx.AttributeProto],
         name: str,
+        around: Mapping[str, int] = _NOTHING,
     ) -> Sequence[Entry]:
-        """The outputs of a function's body."""
+        """The outputs of a function's body; `around` are opsets that it need not import."""
         proto = function.proto
         if len(inputs) > len(proto.input):
             raise InvalidModel(f"it has {len(inputs)} inputs instead of {len(proto.input)}")
         defaults = {a.name: a for a in proto.attribute_proto}
         env: dict[str, Entry] = dict.fromkeys(proto.input)
         env.update(zip(proto.input, inputs, strict=False))
-        scope = Scope(env, opsets(proto.opset_import), {**defaults, **attributes}, f"{name}/")
+        imported = {**around, **opsets(proto.opset_import)}
+        scope = Scope(env, imported, {**defaults, **attributes}, f"{name}/")
         self._walk(c, function.body.nodes, scope)
         return [env.get(o) for o in proto.output]
 
-    def _if(
-        self, c: Context, node: Node, inputs: Sequence[Value | None], scope: Scope, name: str
-    ) -> Sequence[Entry]:
-        """The outputs of the branch that a condition known at import chooses."""
-        (condition,) = inputs
-        assert condition is not None
-        chosen = c.numbers(condition, "the condition").any()
-        graph = node["then_branch" if chosen else "else_branch"]
-        inner = Scope(dict(scope.env), scope.opsets, scope.attributes, f"{name}/")
-        for proto in graph.initializer:
-            inner.env[proto.name] = c(tensor(proto, c.folder))
+    def _nested(self, c: Context, graph: onnx.GraphProto, scope: Scope, name: str) -> Run:
+        """A graph in an attribute, as a function of its inputs; it sees the names around it."""
         body = graph_body(graph)
-        refuse_free(body, inner.env)
-        self._walk(c, body.nodes, inner)
-        if missing := [o.name for o in graph.output if o.name not in inner.env]:
-            raise InvalidModel(f"its branch does not define its output '{missing[0]}'")
-        return [inner.env[o.name] for o in graph.output]
+        own = {proto.name: c(tensor(proto, c.folder)) for proto in graph.initializer}
+        env = {**scope.env, **own}
+        inputs = [i.name for i in graph.input if i.name not in own]
+        refuse_free(body, {*env, *inputs})
 
+        def run(values: Sequence[Value]) -> list[Entry]:
+            if len(values) != len(inputs):
+                raise InvalidModel(f"its graph has {len(inputs)} inputs instead of {len(values)}")
+            inner: dict[str, Entry] = {**env, **dict(zip(inputs, values, strict=True))}
+            self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
+            if missing := [o.name for o in graph.output if o.name not in inner]:
+                raise InvalidModel(f"its graph does not define its output '{missing[0]}'")
+            return [inner[o.name] for o in graph.output]
 
-def _value(entry: Value | Absent) -> Value:
-    if isinstance(entry, Absent):
-        raise entry.error
-    return entry
+        return run
 
 
 def _refusal(error: DimMismatch) -> TbcError:

@@ -12,13 +12,13 @@ from tbc import reference
 from tbc.dims import Dim, Expr, FloorDiv, bounds, dim_max, dim_min, floor_div
 from tbc.ir import Value, topological
 from tbc.ops import (
+    GATHERS,
     INDEX_MAPS,
+    SCATTERS,
     Binary,
     Cast,
     Const,
     Dims,
-    Gather,
-    GatherND,
     Input,
     Reduce,
     Unary,
@@ -176,8 +176,11 @@ _REDUCE: Mapping[str, Callable[[Dim, Dim], Dim]] = {
 
 def _symbolic(value: Value, args: list[Array]) -> Array | None:
     """The elements where at least one argument is made of dims."""
-    if isinstance(value.op, Gather | GatherND):  # the elements are dims, the indices numbers
-        found = None if args[1].dtype == object else _evaluated(value, args)
+    if isinstance(value.op, (*GATHERS, *SCATTERS)):  # the elements are dims, the indices numbers
+        if args[1].dtype == object or getattr(value.op, "reduction", "none") != "none":
+            return None
+        x, indices, *updates = args
+        found = _evaluated(value, [x.astype(object), indices, *(u.astype(object) for u in updates)])
         return None if found is None else _settled(found, value.type.dtype)
     objects = [a if a.dtype in (object, np.bool_) else a.astype(object) for a in args]
     result: Any

@@ -14,7 +14,8 @@ import onnx
 
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
-from tbc.frontend.importer import Absent, Importer, Mismatch
+from tbc.frontend.control import Absent, Mismatch
+from tbc.frontend.importer import Importer
 from tbc.frontend.reader import Source, read
 from tbc.frontend.structure import Body, functions_of, graph_body, refuse_free
 from tbc.frontend.symbols import Range, Symbols

@@ -109,14 +109,18 @@ def read_attributes(
     return found
 
 
-def schema_of(op_type: str, opset: int) -> Any:
+ONNX_DOMAINS = ("", "ai.onnx.preview")
+"""The domains of ONNX's own that have operators for inference on tensors."""
+
+
+def schema_of(op_type: str, opset: int, domain: str = "") -> Any:
     """The schema of one of ONNX's own operators in an operator set.
 
     Raises:
         InvalidModel: there is no such operator in it.
     """
     try:
-        schema = defs.get_schema(op_type, max_inclusive_version=opset, domain="")
+        schema = defs.get_schema(op_type, max_inclusive_version=opset, domain=domain)
     except defs.SchemaError:
         raise InvalidModel(f"opset {opset} has no operator {op_type}") from None
     if schema.deprecated:
@@ -139,7 +143,8 @@ def decode(
         InvalidModel: an input, an output or an attribute is missing, unknown or of a wrong type.
     """
     if signature is None:
-        values = _check_schema(proto, attributes, schema_of(proto.op_type, opset), given)
+        schema = schema_of(proto.op_type, opset, plain_domain(proto.domain))
+        values = _check_schema(proto, attributes, schema, given)
     else:
         values = _check_signature(proto, attributes, signature, given)
     return Node(

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 
 from tbc.frontend import (
     ops_conv,
+    ops_conv_transpose,
+    ops_einsum,
     ops_elementwise,
     ops_index,
     ops_matmul,
     ops_nn,
+    ops_order,
     ops_quant,
+    ops_recurrent,
     ops_reduce,
+    ops_resize,
+    ops_sample,
+    ops_scatter,
+    ops_select,
     ops_shape,
+    ops_signal,
 )
 from tbc.frontend.context import Lowering
 from tbc.frontend.nodes import Signature
@@ -25,11 +34,20 @@ ONNX: Mapping[str, Lowering] = {
     **ops_elementwise.OPERATORS,
     **ops_shape.OPERATORS,
     **ops_index.OPERATORS,
+    **ops_order.OPERATORS,
+    **ops_scatter.OPERATORS,
     **ops_reduce.OPERATORS,
     **ops_nn.OPERATORS,
     **ops_matmul.OPERATORS,
     **ops_conv.OPERATORS,
+    **ops_conv_transpose.OPERATORS,
+    **ops_einsum.OPERATORS,
     **ops_quant.OPERATORS,
+    **ops_resize.OPERATORS,
+    **ops_sample.OPERATORS,
+    **ops_select.OPERATORS,
+    **ops_signal.OPERATORS,
+    **ops_recurrent.OPERATORS,
 }
 """ONNX's own operators; their signatures are the schemas of the onnx package."""
 

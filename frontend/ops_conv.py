@@ -13,7 +13,8 @@ from tbc.frontend.ops_index import padded
 from tbc.frontend.ops_matmul import centered
 from tbc.frontend.ops_reduce import lp_norm
 from tbc.ir import Value
-from tbc.ops import MatMul, Windows, require_equal
+from tbc.ops import Iota, MatMul, Windows, require_equal
+from tbc.types import DType
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _axis(
     node: Node, size: Dim, reach: int, stride: int, pads: tuple[int, int]
 ) -> tuple[int, Dim, Dim]:
     """Padding before and after, and the number of windows, of one axis."""
-    how = node["auto_pad"]
+    how = node["auto_pad"] or "NOTSET"
     if how in ("SAME_UPPER", "SAME_LOWER"):
         out = ceil_div(size, stride)
         total = fixed(dim_max((out - 1) * stride + reach - size, 0), "the padding of SAME")
@@ -82,13 +83,18 @@ def convolution(c: Context, node: Node, x: Value, w: Value) -> Value:
     require_equal(x.type.shape[1], depth * groups, "channels of x and of the kernel")
     asked = node["kernel_shape"]
     valid(asked is None or list(asked) == kernel, f"kernel_shape {asked} is not {kernel}")
-    shape = geometry(node, x, kernel).windows
+    return convolved(c, geometry(node, x, kernel).windows, x, w, groups)
+
+
+def convolved(c: Context, shape: Windows, x: Value, w: Value, groups: int) -> Value:
+    """The convolution of x by w[M, C/groups, *K] over given windows, padded with 0."""
+    m, depth = w.type.shape[:2]
     patches = c(shape, x, c.constant(0, x.type.dtype))
     if groups == 1:
         return _dense(c, shape, patches, w)
     if depth == 1 and m == groups:
-        n = len(kernel)
-        by_tap = c.mul(patches, c.reshape(w, [m, *[1] * n, *kernel]))
+        n = len(shape.kernel)
+        by_tap = c.mul(patches, c.reshape(w, [m, *[1] * n, *shape.kernel]))
         return c.reduce("sum", by_tap, range(2 + n, 2 + 2 * n))
     return _grouped(c, shape, patches, w, groups)
 
@@ -152,12 +158,46 @@ def _kernel_axes(x: Value) -> range:
     return range(x.type.rank, 2 * x.type.rank - 2)
 
 
-def max_pool(c: Context, node: Node, x: Value) -> Value:
-    """The greatest element of each window; padding does not count."""
+def max_pool(c: Context, node: Node, x: Value) -> Value | tuple[Value, Value]:
+    """The greatest element of each window, where padding does not count; also where it stands."""
     shape = geometry(node, x, node["kernel_shape"]).windows
     dtype = x.type.dtype
     least = -math.inf if dtype.is_float else dtype.range[0]
-    return c.reduce("max", c(shape, x, c.constant(least, dtype)), _kernel_axes(x))
+    patches = c(shape, x, c.constant(least, dtype))
+    y = c.reduce("max", patches, _kernel_axes(x))
+    if not node.has_output(1):
+        return y
+    return y, _positions(c, node, shape, x, patches)
+
+
+def _positions(c: Context, node: Node, shape: Windows, x: Value, patches: Value) -> Value:
+    """The positions in x of the windows' greatest elements, the first ones of equal ones.
+
+    They count in row-major order or, for a storage_order of 1, column-major within a channel.
+    """
+    batch, channels, *sizes = x.type.shape
+    size, axes = product(tuple(sizes)), _kernel_axes(x)
+    places = c(shape, c.reshape(c(Iota(size)), [1, 1, *sizes]), c.constant(-1, DType.i64))
+    greatest = c.binary("eq", patches, c.reduce("max", patches, axes, keepdims=True))
+    if x.type.dtype.is_float:
+        greatest = c.binary("or", greatest, c.unary("isnan", patches))
+    greatest = c.binary("and", greatest, c.binary("ge", places, 0))
+    first = c.reduce("min", c.where(greatest, places, c.sizes(size - 1)), axes)
+    if node["storage_order"]:
+        first = _column_major(c, first, sizes)
+    channel = c.reshape(c(Iota(batch * channels)), [batch, channels, *[1] * len(sizes)])
+    return c.add(c.mul(channel, c.sizes(size)), first)
+
+
+def _column_major(c: Context, position: Value, sizes: Sequence[Dim]) -> Value:
+    """A row-major position within axes of these sizes as one that counts the first axis fastest."""
+    total = c.constant(0, DType.i64)
+    for axis in reversed(range(len(sizes))):
+        size = c.sizes(sizes[axis])
+        digit = c.binary("mod", position, size)
+        position = c.div(position, size)
+        total = c.add(total, c.mul(digit, c.sizes(product(tuple(sizes[:axis])))))
+    return total
 
 
 def average_pool(c: Context, node: Node, x: Value) -> Value:

@@ -131,6 +131,20 @@ def cast_like(c: Context, node: Node, x: Value, like: Value) -> Value:
     return converted(c, x, like.type.dtype)
 
 
+def bit_cast(c: Context, node: Node, x: Value) -> Value:
+    """x's bits as another type of the same width: of whole numbers, or of a constant."""
+    old, new = x.type.dtype, dtype_of(node["to"], "the attribute 'to'")
+    valid(old.numpy.itemsize == new.numpy.itemsize, f"{old.name} and {new.name} differ in width")
+    whole = old.is_int and new.is_int and old.bits == new.bits
+    if whole or old is new or (old is DType.bool and new in (DType.u8, DType.i8)):
+        return c.cast(x, new)
+    supported(
+        x.is_constant and min(old.bits, new.bits) >= 8 and new is not DType.bool,
+        f"{old.name} as the bits of {new.name} is not supported",
+    )
+    return c.constant(value_of(x).view(new.numpy), new)
+
+
 def dropout(
     c: Context,
     node: Node,
@@ -161,6 +175,6 @@ OPERATORS: Mapping[str, Lowering] = {
     "BitwiseAnd": bits("and", "iu"), "BitwiseOr": bits("or", "iu"), "BitwiseXor": bits("xor", "iu"),
     "Max": variadic("max"), "Min": variadic("min"), "Sum": variadic("add"), "Mean": mean,
     "Mod": mod, "Pow": power, "BitShift": bit_shift, "Clip": clip, "IsInf": is_inf,
-    "Where": where, "Cast": cast, "CastLike": cast_like, "Identity": identity,
+    "Where": where, "Cast": cast, "CastLike": cast_like, "BitCast": bit_cast, "Identity": identity,
     "Dropout": dropout,
 }  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tbc.dims import Dim, bounds, ceil_div, dim_max, dim_min
-from tbc.frontend.context import Context, Lowering, axis_of, fixed, supported, valid
+from tbc.frontend.context import Context, Lowering, axis_of, supported, valid
 from tbc.frontend.nodes import Node
+from tbc.frontend.ops_scatter import check_points
 from tbc.frontend.ops_shape import axes_of
 from tbc.frontend.ranges import outside
 from tbc.frontend.tensors import check_sizes
 from tbc.ir import Value
-from tbc.ops import Concat, Gather, GatherND, Iota, Pad, ScatterND, Slice, require_equal
+from tbc.ops import Concat, Gather, GatherND, Iota, Pad, Slice, require_equal
 from tbc.types import DType
 
 _END = (1 << 31) - 1
@@ -184,7 +185,7 @@ def padded(
     return c(Pad(tuple(before), tuple(shape), mode), x, fill)
 
 
-# -- gather and scatter ---------------------------------------------------------------------------
+# -- gather ---------------------------------------------------------------------------
 
 
 def gather(c: Context, node: Node, x: Value, indices: Value) -> Value:
@@ -198,49 +199,9 @@ def gather(c: Context, node: Node, x: Value, indices: Value) -> Value:
 def gather_nd(c: Context, node: Node, x: Value, indices: Value) -> Value:
     """Slices of x at points."""
     batch = node["batch_dims"] or 0
-    depth = fixed(indices.type.shape[-1], "the last size of the indices")
-    valid(batch >= 0 and batch + depth <= x.type.rank, f"indices {indices.type} of {x.type}")
-    return _at_points(c, batch, x, indices, depth)
-
-
-def _at_points(c: Context, batch: int, x: Value, indices: Value, depth: int) -> Value:
-    for i in range(depth):
-        c.checks.extend(outside(c, _component(c, indices, i), x.type.shape[batch + i]))
+    valid(batch >= 0, f"batch_dims is {batch}")
+    check_points(c, x, indices, batch)
     return c(GatherND(batch), x, indices)
-
-
-def _component(c: Context, points: Value, i: int) -> Value:
-    """Element i of the last axis; of a Concat of single ones, the argument itself."""
-    last = points.type.rank - 1
-    if points.op == Concat(last) and all(a.type.shape[-1] == 1 for a in points.args):
-        return points.args[i]
-    starts = [0] * last + [i]
-    return c(Slice(tuple(starts), (1,) * (last + 1), (*points.type.shape[:-1], 1)), points)
-
-
-def gather_elements(c: Context, node: Node, x: Value, indices: Value) -> Value:
-    """y[i, j, …] = x[i, indices[i, j, …], …], the index standing on the axis."""
-    axis = axis_of(node["axis"], x.type.rank)
-    valid(indices.type.rank == x.type.rank, f"indices {indices.type} of {x.type}")
-    shape = indices.type.shape
-    points = []
-    for a, size in enumerate(shape):
-        index = indices if a == axis else c.along(c(Iota(size)), a, len(shape))
-        points.append(c.reshape(c.broadcast(c.cast(index, DType.i64), shape), [*shape, 1]))
-    return _at_points(c, 0, x, c(Concat(len(shape)), *points), len(shape))
-
-
-def scatter_nd(c: Context, node: Node, x: Value, indices: Value, updates: Value) -> Value:
-    """x with slices at points replaced."""
-    how = node["reduction"] or "none"
-    supported(how == "none", f"the reduction '{how}' is not supported")
-    depth = fixed(indices.type.shape[-1], "the last size of the indices")
-    valid(depth <= x.type.rank, f"indices {indices.type} of {x.type}")
-    expected = (*indices.type.shape[:-1], *x.type.shape[depth:])
-    updates = c.broadcast(updates, expected)
-    for i in range(depth):
-        c.checks.extend(outside(c, _component(c, indices, i), x.type.shape[i]))
-    return c(ScatterND(), x, indices, updates)
 
 
 def one_hot(c: Context, node: Node, indices: Value, depth: Value, values: Value) -> Value:
@@ -257,27 +218,12 @@ def one_hot(c: Context, node: Node, indices: Value, depth: Value, values: Value)
     return c.where(hot, on, off)
 
 
-def cumulative_sum(c: Context, node: Node, x: Value, axis: Value) -> Value:
-    """The sum of the elements up to each one along an axis, or from it where `reverse` is 1."""
-    (where,) = c.integers(axis, "the axis")
-    at = axis_of(where, x.type.rank)
-    size, rank = x.type.shape[at], x.type.rank + 1
-    of_sum, of_term = c.along(c(Iota(size)), at, rank), c.along(c(Iota(size)), at + 1, rank)
-    order = ("gt" if node["reverse"] else "lt") if node["exclusive"] else None
-    order = order or ("ge" if node["reverse"] else "le")
-    terms = c.reshape(x, [*x.type.shape[:at], 1, *x.type.shape[at:]])
-    return c.reduce("sum", c.where(c.binary(order, of_term, of_sum), terms, 0), [at + 1])
-
-
 OPERATORS: Mapping[str, Lowering] = {
-    "CumSum": cumulative_sum,
     "Concat": concat,
     "Slice": slice_,
     "Split": split,
     "Pad": pad,
     "Gather": gather,
     "GatherND": gather_nd,
-    "GatherElements": gather_elements,
-    "ScatterND": scatter_nd,
     "OneHot": one_hot,
 }

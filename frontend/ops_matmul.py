@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from tbc.frontend.context import Context, Lowering, valid
+from tbc.frontend.context import Context, Lowering, fixed, supported, valid
 from tbc.frontend.nodes import Node
+from tbc.frontend.ops_index import part
 from tbc.ir import Value
-from tbc.ops import MatMul
+from tbc.ops import MatMul, require_equal
 from tbc.types import DType
 
 
@@ -79,8 +80,40 @@ def matmul_integer(
     return product(c, centered(c, a, rows), centered(c, b, b_zero))
 
 
+def determinant(c: Context, node: Node, x: Value) -> Value:
+    """The determinant of small square matrices, by cofactors of their first rows."""
+    valid(x.type.rank >= 2, f"it needs matrices, not {x.type}")
+    size = fixed(x.type.shape[-1], "the size of a matrix")
+    require_equal(x.type.shape[-2], size, "rows and columns")
+    supported(0 < size <= _LARGEST, f"the determinant of {size}x{size} matrices is not supported")
+    rows = [[_entry(c, x, i, j) for j in range(size)] for i in range(size)]
+    return _by_cofactors(c, rows)
+
+
+_LARGEST = 4
+
+
+def _entry(c: Context, x: Value, i: int, j: int) -> Value:
+    *lead, _, _ = x.type.shape
+    starts, shape = [*[0] * len(lead), i, j], [*lead, 1, 1]
+    return c.reshape(part(c, x, starts, shape, [1] * x.type.rank), lead)
+
+
+def _by_cofactors(c: Context, rows: Sequence[Sequence[Value]]) -> Value:
+    if len(rows) == 1:
+        return rows[0][0]
+    total: Value | None = None
+    for j, factor in enumerate(rows[0]):
+        minor = [[*row[:j], *row[j + 1 :]] for row in rows[1:]]
+        term = c.mul(factor, _by_cofactors(c, minor))
+        total = term if total is None else c.binary("sub" if j % 2 else "add", total, term)
+    assert total is not None
+    return total
+
+
 OPERATORS: Mapping[str, Lowering] = {
     "MatMul": matmul,
     "Gemm": gemm,
     "MatMulInteger": matmul_integer,
+    "Det": determinant,
 }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tbc.dims import Dim
-from tbc.frontend.context import Context, Lowering, fixed, supported, valid
+from tbc.frontend.context import Context, Lowering, supported
 from tbc.frontend.nodes import Node, Signature
-from tbc.frontend.ops_index import leading, part
-from tbc.frontend.ops_matmul import product, scaled, swapped
+from tbc.frontend.ops_attention import GROUP_QUERY_ATTENTION, MULTI_HEAD_ATTENTION
+from tbc.frontend.ops_matmul import centered, product, scaled, swapped
 from tbc.frontend.ops_nbits import MATMUL_NBITS
 from tbc.frontend.ops_nn import (
     gelu_by_erf,
@@ -18,10 +17,9 @@ from tbc.frontend.ops_nn import (
     simplified_layer_normalization,
     standardized,
 )
-from tbc.frontend.ops_quant import rounded, scalar
-from tbc.frontend.ranges import outside
+from tbc.frontend.ops_quant import dynamic_quantize_linear, rounded, scalar
+from tbc.frontend.ops_rotary import ROTARY_EMBEDDING
 from tbc.ir import Value
-from tbc.ops import Concat, Gather, Iota
 from tbc.types import DType
 
 
@@ -66,6 +64,26 @@ def qlinear_global_average_pool(
     return rounded(c, c.mul(mean, factor), scalar(c, y_zero), y_zero.type.dtype)
 
 
+def matmul_integer_to_float(
+    c: Context, node: Node, a: Value, b: Value, a_scale: Value, b_scale: Value,
+    a_zero: Value | None = None, b_zero: Value | None = None, bias: Value | None = None,
+) -> Value:  # fmt: skip
+    """The product of the dequantised matrices, summed in integers, plus a bias."""
+    total = product(c, centered(c, a, a_zero), centered(c, b, b_zero))
+    factor = c.mul(scalar(c, a_scale), scalar(c, b_scale))
+    y = c.mul(c.cast(total, a_scale.type.dtype), factor)
+    return y if bias is None else c.add(y, bias)
+
+
+def dynamic_quantize_matmul(
+    c: Context, node: Node, a: Value, b: Value, b_scale: Value, b_zero: Value | None = None,
+    bias: Value | None = None,
+) -> Value:  # fmt: skip
+    """The product of a, quantised as DynamicQuantizeLinear does, and b dequantised."""
+    codes, scale, zero = dynamic_quantize_linear(c, node, a)
+    return matmul_integer_to_float(c, node, codes, b, scale, b_scale, zero, b_zero, bias)
+
+
 # -- normalisations and activations ---------------------------------------------------------------
 
 
@@ -95,66 +113,6 @@ def skip_layer_normalization(
     normal, mean, inverse = standardized(c, wide, last, node["epsilon"])
     y = scaled_and_shifted(c, c.cast(normal, x.type.dtype), scale, shift)
     return y, mean, inverse, total
-
-
-def rotary_embedding(
-    c: Context, node: Node, x: Value, position_ids: Value, cos_cache: Value, sin_cache: Value
-) -> Value:
-    """Pairs of x[B, S, heads*size] or x[B, heads, S, size] turned by their positions' angles."""
-    supported(not node["is_packed_batching"], "packed batches are not supported")
-    valid(x.type.rank in (3, 4), f"it needs rank 3 or 4, not {x.type}")
-    by_heads = x
-    if x.type.rank == 3:
-        batch, length, hidden = x.type.shape
-        width = 2 * fixed(cos_cache.type.shape[1], "the size of the cache")
-        size = fixed(hidden, "the hidden size") // node["num_heads"] if node["num_heads"] else width
-        heads = c.reshape(x, [batch, length, fixed(hidden, "the hidden size") // size, size])
-        by_heads = c.transpose(heads, (0, 2, 1, 3))
-    cos, sin = (_angles(c, t, position_ids, by_heads) for t in (cos_cache, sin_cache))
-    y = rotated(c, by_heads, cos, sin, bool(node["interleaved"]))
-    if x.type.rank == 3:
-        y = c.reshape(c.transpose(y, (0, 2, 1, 3)), x.type.shape)
-    return scaled(c, y, node["scale"])
-
-
-def _angles(c: Context, cache: Value, position_ids: Value, x: Value) -> Value:
-    """The rows of a cache at the positions, as [B or 1, 1, S, size / 2]."""
-    length = x.type.shape[2]
-    if position_ids.type.size == 1 and position_ids.type.rank < 2:
-        first = c.reshape(position_ids, [1, 1])
-        position_ids = c.add(first, c.reshape(c(Iota(length)), [1, length]))
-    c.checks.extend(outside(c, position_ids, cache.type.shape[0]))
-    rows = c(Gather(0), cache, position_ids)
-    batch, _, half = rows.type.shape
-    return c.reshape(rows, [batch, 1, length, half])
-
-
-def rotated(c: Context, x: Value, cos: Value, sin: Value, interleaved: bool) -> Value:
-    """The first 2 * half elements of the last axis turned pairwise, the others as they are."""
-    half = fixed(cos.type.shape[-1], "the size of the cache")
-    *outer, size = x.type.shape
-    left: list[Dim] = [0] * len(outer)
-    ones = [1] * x.type.rank
-    turning = leading(c, x, 2 * half)
-    pairs = c.reshape(turning, [*outer, half, 2] if interleaved else [*outer, 2, half])
-    axis = len(outer) + 1 if interleaved else len(outer)
-    shape = [*outer, half, 1] if interleaved else [*outer, 1, half]
-    a, b = (
-        c.reshape(part(c, pairs, _at(axis, i, len(shape)), shape, [1] * len(shape)), [*outer, half])
-        for i in range(2)
-    )
-    real = c.sub(c.mul(a, cos), c.mul(b, sin))
-    imaginary = c.add(c.mul(a, sin), c.mul(b, cos))
-    parts = [c.reshape(p, shape) for p in (real, imaginary)]
-    y = c.reshape(c(Concat(axis), *parts), turning.type.shape)
-    if turning.type.shape == x.type.shape:
-        return y
-    rest = part(c, x, [*left, 2 * half], [*outer, size - 2 * half], ones)
-    return c(Concat(len(outer)), y, rest)
-
-
-def _at(axis: int, index: int, rank: int) -> list[Dim]:
-    return [index if a == axis else 0 for a in range(rank)]
 
 
 def bias_gelu(c: Context, node: Node, x: Value, bias: Value) -> Value:
@@ -201,13 +159,11 @@ MICROSOFT: Mapping[str, tuple[Lowering, Signature]] = {
         skip_simplified_layer_normalization, Signature(3, 4, 4, _SKIP_NORM)
     ),
     "SkipLayerNormalization": (skip_layer_normalization, Signature(3, 5, 4, _SKIP_NORM)),
-    "RotaryEmbedding": (
-        rotary_embedding,
-        Signature(
-            4, 4, attributes={"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0,
-                              "scale": 1.0, "is_packed_batching": 0},
-        ),
-    ),
+    "RotaryEmbedding": ROTARY_EMBEDDING,
+    "GroupQueryAttention": GROUP_QUERY_ATTENTION,
+    "MultiHeadAttention": MULTI_HEAD_ATTENTION,
+    "DynamicQuantizeMatMul": (dynamic_quantize_matmul, Signature(3, 5)),
+    "MatMulIntegerToFloat": (matmul_integer_to_float, Signature(4, 7)),
     "Gelu": (gelu, Signature(1, 1)),
     "BiasGelu": (bias_gelu, Signature(2, 2)),
     "FastGelu": (fast_gelu, Signature(1, 2)),

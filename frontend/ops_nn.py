@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tbc.dims import product
 from tbc.frontend.context import Context, Lowering, axis_of, supported, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
-from tbc.ops import require_equal
+from tbc.ops import Windows, require_equal
 from tbc.types import DType
 
 # -- activations ----------------------------------------------------------------------------------
@@ -63,6 +64,11 @@ def hard_swish(c: Context, node: Node, x: Value) -> Value:
 
 
 def softplus(c: Context, node: Node, x: Value) -> Value:
+    """log(1 + exp(x))."""
+    return softplus_of(c, x)
+
+
+def softplus_of(c: Context, x: Value) -> Value:
     """log(1 + exp(x)), written so that it does not overflow."""
     small = c.unary("exp", c.unary("neg", c.unary("abs", x)))
     return c.add(c.binary("max", x, 0), c.unary("log", c.add(small, 1)))
@@ -75,7 +81,7 @@ def softsign(c: Context, node: Node, x: Value) -> Value:
 
 def mish(c: Context, node: Node, x: Value) -> Value:
     """x * tanh(softplus(x))."""
-    return c.mul(x, c.unary("tanh", softplus(c, node, x)))
+    return c.mul(x, c.unary("tanh", softplus_of(c, x)))
 
 
 def gelu(c: Context, node: Node, x: Value) -> Value:
@@ -180,6 +186,18 @@ def instance_normalization(c: Context, node: Node, x: Value, scale: Value, bias:
     return scaled_and_shifted(c, normal, c.along(scale, 1, rank), c.along(bias, 1, rank))
 
 
+def local_response_normalization(c: Context, node: Node, x: Value) -> Value:
+    """x / (bias + alpha / size * sum of x^2 over `size` neighbouring channels)^beta."""
+    valid(x.type.rank >= 2 and node["size"] > 0, f"{node['size']} channels of {x.type}")
+    batch, channels, *spatial = x.type.shape
+    flat = c.reshape(c.mul(x, x), [batch, 1, channels, product(tuple(spatial))])
+    before, size = (node["size"] - 1) // 2, node["size"]
+    windows = Windows((size, 1), (1, 1), (1, 1), (before, 0), flat.type.shape[2:])
+    near = c.reduce("sum", c(windows, flat, c.constant(0, x.type.dtype)), [4, 5])
+    base = c.add(c.mul(c.reshape(near, x.type.shape), node["alpha"] / size), node["bias"])
+    return c.div(x, c.binary("pow", base, node["beta"]))
+
+
 OPERATORS: Mapping[str, Lowering] = {
     "Relu": relu,
     "LeakyRelu": leaky_relu,
@@ -196,4 +214,5 @@ OPERATORS: Mapping[str, Lowering] = {
     "LayerNormalization": layer_normalization,
     "RMSNormalization": rms_normalization,
     "InstanceNormalization": instance_normalization,
+    "LRN": local_response_normalization,
 }

@@ -183,10 +183,30 @@ def bipolar_quant(c: Context, node: Node, x: Value, scale: Value) -> Value:
     return c.mul(sign, scale)
 
 
+def trunc(
+    c: Context, node: Node, x: Value, scale: Value, zero_point: Value, in_bits: Value,
+    out_bits: Value, *later: Value,
+) -> Value:  # fmt: skip
+    """(rounded((round(x / scale + zero_point)) / 2^(in_bits - out_bits)) - zero_point) * scale."""
+    supported(not later, "Trunc with an output scale is not supported")
+    how = node["rounding_mode"].upper()
+    supported(how in _ROUNDING, f"the rounding mode {how} is not supported")
+    bits = [numpy_scalar(c.numbers(b, "the bit width")) for b in (in_bits, out_bits)]
+    lost = bits[0] - bits[1]
+    valid(lost == int(lost) and 0 <= lost < 64, f"{bits[0]} bits cannot become {bits[1]}")
+    codes = c.unary("round", c.add(c.div(x, scale), zero_point))
+    codes = c.unary(_ROUNDING[how], c.div(codes, 2.0**lost))
+    return c.mul(c.sub(codes, zero_point), scale)
+
+
 _QUANT = Signature(4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"})
 
 QONNX: Mapping[str, tuple[Lowering, Signature]] = {
     "Quant": (quant, _QUANT),
     "IntQuant": (quant, _QUANT),
     "BipolarQuant": (bipolar_quant, Signature(2, 2)),
+    "Trunc": (
+        trunc,
+        Signature(5, 7, attributes={"rounding_mode": "FLOOR", "signed": 1, "narrow": 0}),
+    ),
 }

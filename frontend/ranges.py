@@ -11,12 +11,14 @@ from tbc.frontend.context import Context
 from tbc.frontend.known import Known
 from tbc.ir import Value, topological
 from tbc.ops import (
+    ArgSort,
     Binary,
     Broadcast,
     Cast,
     Concat,
     Const,
     Gather,
+    GatherElements,
     GatherND,
     Iota,
     Reshape,
@@ -73,7 +75,11 @@ def _of_op(value: Value, args: list[Span | None]) -> Span | None:
     match value.op:
         case Iota(size):
             return 0, size - 1
+        case ArgSort(axis):
+            return 0, value.args[0].type.shape[axis] - 1
         case Broadcast() | Reshape() | Transpose() | Slice() | Gather() | GatherND():
+            return args[0]
+        case GatherElements():
             return args[0]
         case Cast(DType.i64 | DType.i32):
             return args[0]

@@ -16,7 +16,9 @@ from tbc.ir import Graph, Value, topological
 from tbc.program import Step
 from tbc.types import DType
 
-ANCHORS = (ops.Reduce, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
+ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
+WHOLE = (*ops.SCATTERS, ops.ArgSort)
+"""Computed in memory as a whole, not element by element: the root of a step, without epilogue."""
 LEAVES = (ops.Input, ops.Const)
 FREE = (ops.Dims, ops.Iota, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
 CHEAP = 2
@@ -96,8 +98,14 @@ class _Fusion:
                         self.kept.add(a)
                     if not self._is_view(b) or self._is_transposed(b):
                         self.kept.add(b)
-                case ops.Windows() | ops.Gather() | ops.GatherND():
+                case ops.Windows():
                     self.kept.update(a for a in value.args if not self._is_view(a))
+                case _ if isinstance(value.op, ops.GATHERS):
+                    self.kept.update(a for a in value.args if not self._is_view(a))
+                case _ if isinstance(value.op, ops.SCATTERS):
+                    self.kept.update(a for a in (value.args[1], value) if not self._is_view(a))
+                case ops.ArgSort():
+                    self.kept.update(a for a in (*value.args, value) if not is_leaf(a))
                 case ops.Pad(mode="constant") | ops.Concat():
                     self.kept.add(value)
             for arg in value.args:
@@ -152,7 +160,7 @@ class _Fusion:
                 return False
             if isinstance(value.op, ops.Binary) and value.op.fn in ("div", "mod", "fmod", "pow"):
                 return False
-            if isinstance(value.op, ANCHORS):
+            if isinstance(value.op, (*ANCHORS, *WHOLE)):
                 return False
             cost += isinstance(value.op, ops.ELEMENTWISE)
             todo.extend(value.args)

@@ -70,7 +70,7 @@ def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, 
         if root not in fixed and root not in rows and step.copy_to is None:
             if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
                 order = _columns_last(step)
-            elif step.anchor is root or isinstance(step.anchor.op, ops.Reduce):
+            elif step.anchor is root or isinstance(step.anchor.op, ops.Reduce | ops.Cumulate):
                 alike = [
                     orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)
                 ]

@@ -15,11 +15,13 @@ import numpy as np
 from tbc.constants import value_of
 from tbc.ir import Value, topological
 from tbc.ops import (
+    GATHERS,
     Binary,
     Broadcast,
     Cast,
     Concat,
     Gather,
+    GatherElements,
     GatherND,
     Pad,
     Reduce,
@@ -113,8 +115,8 @@ def _in_type(found: Range, dtype: DType) -> Range:
 
 
 _TRANSFERRED = (
-    Unary, Binary, Where, Cast, Broadcast, Reshape, Transpose, Slice, Gather, GatherND, Concat,
-    Pad, Windows, Reduce,
+    Unary, Binary, Where, Cast, Broadcast, Reshape, Transpose, Slice, *GATHERS, Concat, Pad,
+    Windows, Reduce,
 )  # fmt: skip
 
 
@@ -129,7 +131,9 @@ def _transfer(value: Value, args: tuple[Range, ...]) -> Range:
             return _cast(args[0], value.args[0].type.dtype, dtype)
         case Where():
             return args[1].joined(args[2])
-        case Broadcast() | Reshape() | Transpose() | Slice() | Gather() | GatherND():
+        case Broadcast() | Reshape() | Transpose() | Slice():
+            return args[0]
+        case Gather() | GatherND() | GatherElements():
             return args[0]
         case Pad() | Windows():
             return args[0].joined(args[1])

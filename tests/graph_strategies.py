@@ -16,7 +16,7 @@ from strategies import Array, random_array
 
 from tbc import ops
 from tbc.constants import constant
-from tbc.dims import Dim, Expr, Symbol, evaluate, upper
+from tbc.dims import Dim, Expr, Symbol, bounds, evaluate, upper
 from tbc.ir import Builder, Graph, Op, Value
 from tbc.layout import FIELD_BITS, Layout
 from tbc.ops import Input
@@ -199,12 +199,60 @@ def _gather_nd(p: Pool) -> Value:
     return p.builder(ops.GatherND(batch), x, points)
 
 
+def _element_indices(p: Pool, x: Value, axis: int) -> Value:
+    """Constant places along an axis of x, nowhere more than there are elements beside it."""
+    shape = [p.integer(0, d) for d in _extents(x, 0, x.type.rank)]
+    shape[axis] = p.integer(0, 4)
+    indices = _indices(p, _extents(x, axis, 1), *shape)
+    return p.builder(ops.Reshape(tuple(shape)), indices)
+
+
+def _gather_elements(p: Pool) -> Value:
+    x = p.pick(_static)
+    axis = p.integer(0, x.type.rank - 1)
+    return p.builder(ops.GatherElements(axis), x, _element_indices(p, x, axis))
+
+
+def _update(p: Pool, x: Value) -> str:
+    """How to update elements of x's type."""
+    scalar = TensorType(x.type.dtype)
+    fitting = [r for r in ops.UPDATES if r == "none" or fits(ops.Binary(r), scalar, scalar)]
+    reduction: str = p.draw(st.sampled_from(fitting))
+    return reduction
+
+
+def _scatter_elements(p: Pool) -> Value:
+    x = p.pick(_static)
+    axis = p.integer(0, x.type.rank - 1)
+    indices = _element_indices(p, x, axis)
+    updates = p.constant(x.type.dtype, *_extents(indices, 0, x.type.rank))
+    return p.builder(ops.ScatterElements(axis, _update(p, x)), x, indices, updates)
+
+
 def _scatter_nd(p: Pool) -> Value:
     x = p.pick(_static)
     depth = p.integer(1, x.type.rank)
-    count, rest = p.integer(1, 3), _extents(x, depth, x.type.rank)
+    count, rest = p.integer(1, 5), _extents(x, depth, x.type.rank)
     points = _indices(p, _extents(x, 0, depth), count)
-    return p.builder(ops.ScatterND(), x, points, p.constant(x.type.dtype, count, *rest))
+    updates = p.constant(x.type.dtype, count, *rest)
+    return p.builder(ops.ScatterND(_update(p, x)), x, points, updates)
+
+
+def _arg_sort(p: Pool) -> Value:
+    x = p.pick(lambda t: t.rank > 0 and fits(ops.Binary("lt"), t, t))
+    axis = p.integer(0, x.type.rank - 1)
+    size = x.type.shape[axis]
+    least = int(bounds(size)[0])
+    count = p.draw(st.sampled_from([size, least, least // 2, min(least, 1)]))
+    return p.builder(ops.ArgSort(axis, count, p.draw(st.booleans())), x)
+
+
+def _cumulate(p: Pool) -> Value:
+    kind = p.draw(st.sampled_from(["sum", "prod"]))
+    x = p.pick(lambda t: t.rank > 0 and fits(ops.Cumulate(kind, 0), t))
+    axis = p.integer(0, x.type.rank - 1)
+    op = ops.Cumulate(kind, axis, p.draw(st.booleans()), p.draw(st.booleans()))
+    return p.builder(op, x)
 
 
 def _reduce(p: Pool) -> Value:
@@ -327,8 +375,12 @@ MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Windows: _windows,
     ops.Gather: _gather,
     ops.GatherND: _gather_nd,
+    ops.GatherElements: _gather_elements,
+    ops.ScatterElements: _scatter_elements,
     ops.ScatterND: _scatter_nd,
+    ops.ArgSort: _arg_sort,
     ops.Reduce: _reduce,
+    ops.Cumulate: _cumulate,
     ops.MatMul: _matmul,
     ops.Dot: _dot,
     ops.GroupedDot: _grouped_dot,

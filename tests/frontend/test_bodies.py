@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnx_models import (
     value_info,
 )
 
-from tbc import frontend
+from tbc import frontend, reference
 from tbc.errors import InvalidModel, Unsupported
 
 F = np.float32
@@ -52,9 +53,103 @@ def test_a_condition_known_at_import_chooses(limit: int) -> None:
     assert any(v.origin.startswith("choice/") for v in imported.graph.values())
 
 
-def test_a_condition_from_data_is_refused() -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_a_condition_from_data_selects(given: bool) -> None:
+    check_on(chosen_by("given", {}), {"x": normal(1, 3), "given": np.array(given)})
+
+
+def test_checks_in_a_branch_count_only_where_it_is_taken() -> None:
+    lines = ("out = Gather(x, i)", "out = Identity(x)")
+    choice = helper.make_node(
+        "If", ["given"], ["y"],
+        **{f"{w}_branch": branch(w, line) for w, line in zip(("then", "else"), lines, strict=True)},
+    )  # fmt: skip
+    inputs = {"x": (F, [2]), "i": (np.int64, [2]), "given": (np.bool_, [])}
+    graph = frontend.load(model([choice], inputs)).graph
+    feeds = {"x": normal(1, 2), "i": i64(0, 5)}
+    for given in (False, True):
+        (wrong,) = reference.run(graph.checks, {**feeds, "given": np.array(given)})
+        assert wrong == given
+
+
+def test_branches_of_different_shapes_need_a_known_condition() -> None:
+    proto = chosen_by("given", {})
+    proto.graph.node[2].attribute[0].g.node.append(nodes("rest = Size(out)")[0])
+    proto.graph.node[2].attribute[0].g.output[0].name = "rest"
     with pytest.raises(Unsupported, match="node 'choice': If: the condition depends"):
-        frontend.load(chosen_by("given", {}))
+        frontend.load(proto)
+
+
+# -- loops ----------------------------------------------------------------------------------------
+
+
+def rounds(*lines: str, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.GraphProto:
+    """The body of a loop; its inputs and outputs have no declared types."""
+    made = [onnx.ValueInfoProto(name=n) for n in (*inputs, *outputs)]
+    return helper.make_graph(nodes(*lines), "body", made[: len(inputs)], made[len(inputs) :])
+
+
+def looping(trips: Array | None, go_on: str = "again = Identity(go)") -> onnx.ModelProto:
+    body = rounds(
+        go_on, "h1 = Mul(h, x)", "row = Add(h1, x)",
+        inputs=["i", "go", "h"], outputs=["again", "h1", "row"],
+    )  # fmt: skip
+    names = ["" if trips is None else "trips", "", "x"]
+    node = helper.make_node("Loop", names, ["y", "rows"], name="loop", body=body)
+    constants = {"three": i64(3)[0]} | ({} if trips is None else {"trips": trips})
+    return model([node], {"x": (F, [3])}, ["y", "rows"], constants)
+
+
+@pytest.mark.parametrize("trips", [1, 4])
+def test_a_loop_is_written_out(trips: int) -> None:
+    x = {"x": normal(1, 3)}
+    (y, rows) = by_tbc(frontend.load(looping(np.array(trips))), x)
+    assert_close(y, x["x"] ** (trips + 1), 4)
+    assert_close(rows, np.stack([x["x"] ** (i + 2) + x["x"] for i in range(trips)]), 4)
+
+
+def test_a_loop_without_rounds_gives_empty_rows() -> None:
+    x = {"x": normal(1, 3)}
+    (y, rows) = by_tbc(frontend.load(looping(np.array(0))), x)
+    assert_close(y, x["x"])
+    assert rows.shape == (0, 3)
+
+
+def test_a_loop_ends_by_a_condition_on_its_counter() -> None:
+    x = {"x": normal(1, 3)}
+    (y, rows) = by_tbc(frontend.load(looping(None, "again = Less(i, three)")), x)
+    assert rows.shape == (4, 3)
+    assert_close(y, x["x"] ** 5, 4)
+
+
+def test_a_loop_that_data_ends_or_that_does_not_end_is_refused() -> None:
+    by_data = looping(None, "again = Greater(h, x)")
+    with pytest.raises(Unsupported, match="how often a loop runs depends on the data"):
+        frontend.load(by_data)
+    with pytest.raises(Unsupported, match="rounds, written out, are over"):
+        frontend.load(looping(None))
+
+
+def test_a_scan_backwards_over_two_axes() -> None:
+    body = rounds(
+        "s1 = Add(s, a)", "out = Mul(s1, b)", inputs=["s", "a", "b"], outputs=["s1", "out"]
+    )
+    node = helper.make_node(
+        "Scan", ["s0", "a0", "b0"], ["y", "z"], body=body, num_scan_inputs=2,
+        scan_input_axes=[0, 1], scan_input_directions=[1, 0], scan_output_axes=[1],
+        scan_output_directions=[1],
+    )  # fmt: skip
+    shapes = {"s0": (3,), "a0": (4, 3), "b0": (3, 4)}
+    feeds = {n: normal(i, *s) for i, (n, s) in enumerate(shapes.items())}
+    inputs = {n: (F, list(a.shape)) for n, a in feeds.items()}
+    proto = model([node], inputs, ["y", "z"])
+    for graph in (proto.graph.node[0].attribute[0].g,):
+        for value in (*graph.input, *graph.output):
+            value.CopyFrom(value_info(value.name, TensorProto.FLOAT, [3]))
+    check_on(proto, feeds)
+
+
+# -- functions ------------------------------------------------------------------------------------
 
 
 def twice_plus() -> onnx.FunctionProto:

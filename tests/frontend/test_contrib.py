@@ -158,6 +158,10 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("RotaryEmbedding", [
         normal(9, 3, 4, 16), POSITIONS, np.cos(ANGLES), np.sin(ANGLES)], 1, {
         "rotary_embedding_dim": 6, "num_heads": 2}),
+    ("DynamicQuantizeMatMul", [X, U8[0, 0, :1].repeat(6, 0), SCALE, ZERO, normal(3, 5)], 1, {}),
+    ("DynamicQuantizeMatMul", [X, integers(3, -9, 9, 6, 2, dtype=np.int8), normal(4, 2)], 1, {}),
+    ("MatMulIntegerToFloat", [
+        U8[0, 0], U8[1, 0].T.copy(), SCALE, OTHER, ZERO, np.uint8(7), normal(3, 4)], 1, {}),
     ("Gelu", [X], 1, {}),
     ("BiasGelu", [X, normal(5, 6)], 1, {}),
     ("FastGelu", [X, normal(5, 6)], 1, {}),
@@ -230,6 +234,17 @@ def test_bipolar_quant() -> None:
     model, feeds = one_node("BipolarQuant", [x, np.float32(0.3).reshape(())], domain=QONNX)
     (got,) = by_tbc(frontend.load(model), feeds)
     np.testing.assert_array_equal(got, np.array([-0.3, 0.3, 0.3, 0.3], np.float32))
+
+
+@pytest.mark.parametrize(("mode", "rule"), [("FLOOR", np.floor), ("ROUND", np.rint)])
+def test_trunc(mode: str, rule: Any) -> None:
+    scalars = [np.array(v, np.float32) for v in (0.25, 2, 8, 5)]
+    model, feeds = one_node(
+        "Trunc", [X * 9, *scalars], constant=(1, 2, 3, 4), domain=QONNX, rounding_mode=mode
+    )
+    (got,) = by_tbc(frontend.load(model), feeds)
+    expected = (rule(np.rint(X * 9 / 0.25 + 2) / 8) - 2) * 0.25
+    np.testing.assert_array_equal(got, expected.astype(np.float32))
 
 
 def test_an_unknown_rounding_mode_is_refused() -> None:

@@ -65,6 +65,41 @@ def test_conv(attributes: dict[str, Any], sizes: tuple[int, int, int], bias: boo
     check_against_onnxruntime(proto, feeds)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data(), windows(), st.sampled_from([(1, 3, 4), (2, 4, 3), (4, 4, 1)]))
+def test_conv_transpose(
+    data: st.DataObject, attributes: dict[str, Any], sizes: tuple[int, int, int]
+) -> None:
+    group, channels, depth = sizes
+    kernel, strides = attributes["kernel_shape"], attributes["strides"]
+    if data.draw(st.booleans()):
+        extra = [data.draw(st.integers(0, s - 1)) for s in strides]
+        attributes = {**attributes, "output_padding": extra}
+    if "SAME" in attributes.get("auto_pad", ""):  # onnxruntime adds this where it has no meaning
+        attributes.pop("output_padding", None)
+    args = [image(len(kernel), channels, 1), normal(2, channels, depth, *kernel)]
+    proto, feeds = one_node(
+        "ConvTranspose", [*args, normal(3, depth * group)], constant=(1,), group=group, **attributes
+    )
+    check_against_onnxruntime(proto, feeds)
+
+
+def test_the_size_of_a_transposed_convolution_may_be_given_or_a_symbol() -> None:
+    w = normal(2, 3, 4, 3, 3)
+    for options in (
+        {"output_shape": [15, 12]},
+        {"output_shape": [14, 12], "auto_pad": "SAME_UPPER"},
+    ):
+        proto, feeds = one_node("ConvTranspose", [image(2, 3, 1), w], strides=[2, 2], **options)
+        check_against_onnxruntime(proto, feeds)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])
+    proto = model([node], {"x": (np.float32, [1, 3, "h", "w"])}, ["y"], {"w": w})
+    imported = frontend.load(proto, dims={"h": (1, None), "w": (1, None)})
+    for h, width in ((3, 4), (1, 5)):
+        feeds = {"x": normal(3, 1, 3, h, width)}
+        assert_close(by_tbc(imported, feeds)[0], by_onnxruntime(proto, feeds)[0])
+
+
 @settings(max_examples=25, deadline=None)
 @given(windows(), st.sampled_from([1, 2]))
 def test_conv_integer(attributes: dict[str, Any], group: int) -> None:
@@ -169,9 +204,10 @@ def test_padding_that_depends_on_a_symbol_is_refused() -> None:
     assert frontend.load(proto, dims={"h": 9, "w": 8}).graph.inputs[0].type.shape == (1, 3, 9, 8)
 
 
-def test_the_indices_of_a_pool_are_refused_only_where_they_are_used() -> None:
-    proto, feeds = one_node("MaxPool", [image(2, 3, 1)], outputs=2, kernel_shape=[2, 2])
-    with pytest.raises(Unsupported, match="this output"):
-        frontend.load(proto)
-    del proto.graph.output[1]
+@pytest.mark.parametrize("sizes", [(9,), (5, 4, 6)])
+def test_the_indices_of_a_pool(sizes: tuple[int, ...]) -> None:
+    x = np.round(normal(3, 2, 3, *sizes))
+    pads = [1] * (2 * len(sizes))
+    kernel = [2] * len(sizes)
+    proto, feeds = one_node("MaxPool", [x], outputs=2, kernel_shape=kernel, pads=pads)
     check_against_onnxruntime(proto, feeds)

@@ -87,7 +87,7 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
     # operators, attributes, inputs
     ("operator", set_("graph.node[1].op_type", "Rely"), InvalidModel, "'act': Rely: .*no operator"),
     ("domain", set_("graph.node[1].domain", "com.me"), InvalidModel, "com.me::Relu: its domain"),
-    ("supported", set_("graph.node[1].op_type", "NonZero"), Unsupported, "'act': NonZero: .*yet"),
+    ("supported", set_("graph.node[1].op_type", "Multinomial"), Unsupported, "Multinomial: .*yet"),
     ("few inputs", run("del m.graph.node[0].input[1]"), InvalidModel, "'mm': .*1 inputs instead"),
     ("inputs", run("m.graph.node[1].input.append('x')"), InvalidModel, "2 inputs instead of 1"),
     ("empty input", set_("graph.node[0].input[1]", ""), InvalidModel, "input 'B' is missing"),
@@ -206,7 +206,7 @@ def test_a_newer_ir_version_is_a_warning() -> None:
 
 def test_what_outputs_do_not_need_may_be_unsupported() -> None:
     proto = product()
-    proto.graph.node.append(helper.make_node("NonZero", ["a"], ["b"]))
+    proto.graph.node.append(helper.make_node("Multinomial", ["a"], ["b"]))
     proto.graph.node.append(helper.make_node("Abs", ["b"], ["c"]))
     proto.graph.initializer.append(helper.make_tensor("s", TensorProto.STRING, [1], [b"text"]))
     check_against_onnxruntime(proto, {"x": X})

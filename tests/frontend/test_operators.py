@@ -103,7 +103,34 @@ INDEXING: list[Case] = [
     ("GatherND", 13, [X, integers(7, -3, 2, 4, 1)], (), {"batch_dims": 0}),
     ("GatherND", 13, [X, integers(8, -4, 3, 3, 6, 1)], (), {"batch_dims": 1}),
     ("GatherElements", 13, [X, integers(9, -4, 3, 3, 2, 5)], (), {"axis": 1}),
+    ("GatherElements", 13, [X, integers(9, -5, 4, 2, 4, 3, dtype=np.int32)], (), {"axis": -1}),
     ("ScatterND", 16, [X, i64(2, 0).reshape(2, 1), normal(10, 2, 4, 5)], (1,), {}),
+    *(
+        ("ScatterND", 18, [X, integers(7, -3, 2, 9, 1), normal(10, 9, 4, 5)], (), {"reduction": r})
+        for r in ("add", "mul", "max", "min")
+    ),
+    ("Scatter", 9, [X, i64(1, 3, 0).reshape(1, 3, 1), normal(35, 1, 3, 1)], (), {"axis": 1}),
+    (
+        "ScatterElements",
+        11,
+        [X, i64(1, -1).reshape(1, 1, 2), normal(35, 1, 1, 2)],
+        (),
+        {"axis": -1},
+    ),
+    *(
+        (
+            "ScatterElements",
+            18,
+            [X, integers(9, -4, 3, 3, 9, 2), normal(36, 3, 9, 2)],
+            (),
+            {"axis": 1, "reduction": r},
+        )
+        for r in ("add", "mul", "max", "min")
+    ),
+    ("TopK", 9, [X], (), {"k": 3, "axis": 1}),
+    ("TopK", 11, [np.round(X), i64(2)], (1,), {"axis": 0, "largest": 0}),
+    ("TopK", 11, [np.round(normal(37, 2, 300)), i64(40)], (1,), {}),
+    ("TopK", 24, [integers(38, -9, 9, 70), i64(70)], (1,), {"largest": 0}),
     ("OneHot", 11, [integers(11, -5, 5, 2, 3), np.int64(4), VECTOR[:2]], (1,), {"axis": 1}),
     ("CumSum", 14, [X, np.int64(1)], (1,), {"exclusive": 1}),
     ("CumSum", 14, [integers(12, -9, 9, 3, 7), np.int32(-1)], (1,), {"reverse": 1}),
@@ -157,6 +184,22 @@ NORMALISATIONS: list[Case] = [
     ("GlobalAveragePool", 13, [IMAGE], (), {}),
     ("GlobalMaxPool", 13, [IMAGE], (), {}),
     ("GlobalLpPool", 13, [IMAGE], (), {"p": 3}),
+    *(
+        (
+            "MaxPool",
+            12,
+            [np.round(IMAGE)],
+            (),
+            {
+                "kernel_shape": [3, 2],
+                "strides": [2, 1],
+                "pads": [1, 1, 2, 0],
+                "dilations": [1, 2],
+                "storage_order": order,
+            },
+        )
+        for order in (0, 1)
+    ),
 ]
 PRODUCTS: list[Case] = [
     ("MatMul", 13, [VECTOR, normal(20, 3, 4, 2)], (), {}),
@@ -197,7 +240,7 @@ CASES = [
     *AXES_AS_ATTRIBUTES, *AXES_AS_INPUTS, *SHAPES, *INDEXING, *FUNCTIONS, *NORMALISATIONS,
     *PRODUCTS, *QUANTISATION,
 ]  # fmt: skip
-OUTPUTS = {"Split": 2, "DynamicQuantizeLinear": 3}
+OUTPUTS = {"TopK": 2, "MaxPool": 2, "Split": 2, "DynamicQuantizeLinear": 3}
 
 
 def names(cases: list[Case]) -> list[str]:

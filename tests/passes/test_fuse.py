@@ -23,8 +23,6 @@ from tbc.text import parse_graph
 TARGET = parse("x86-64-v3")
 GOLDEN = Path(__file__).parent.parent / "golden" / "fuse"
 
-COMPUTED = tuple(op for op in ops.OPS if op not in (ops.ScatterND, ops.Lift, ops.Pack))
-
 
 def program_of(graph: Graph) -> Program:
     graph = select(pad(graph, TARGET), TARGET)

@@ -5,60 +5,26 @@ Each gives its expected outputs, within the tolerance of its `meta.json`, or is 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
+from corpus import CASES, CORPUS, Array, io_sets, is_within, meta_of
 
 import tbc
 from tbc.dims import Expr, Symbol
 from tbc.frontend import load
 
-CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
-CASES = sorted(p.parent.name for p in CORPUS.glob("*/meta.json"))
 MEMORY = 512 << 20
 SECONDS = 2
 
 if not CASES:
     pytest.skip(f"the corpus is not at {CORPUS}", allow_module_level=True)
 
-Array = npt.NDArray[Any]
-
-
-def meta_of(name: str) -> dict[str, Any]:
-    return dict(json.loads((CORPUS / name / "meta.json").read_text()))
-
-
 REFUSED = [n for n in CASES if meta_of(n)["expect"] == "reject"]
 COMPILED = [n for n in CASES if n not in REFUSED]
-
-
-def is_within(got: Array, expected: Array, tolerance: Mapping[str, Any]) -> bool:
-    """The corpus's rule: close everywhere, or as far off as one flipped code makes it."""
-    y, e = got.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        error = np.where((y == e) | (np.isnan(y) & np.isnan(e)), 0.0, np.abs(y - e))
-        if np.all(error <= tolerance["atol"] + tolerance["rtol"] * np.nan_to_num(np.abs(e))):
-            return True
-    if tolerance.get("flip_atol") is None:
-        return False
-    relative = np.linalg.norm(error) / np.linalg.norm(e)
-    return bool(error.max() <= tolerance["flip_atol"] and relative <= tolerance["flip_rel_l2"])
-
-
-def io_sets(folder: Path) -> list[tuple[dict[str, Array], dict[str, Array]]]:
-    found = []
-    for path in sorted(folder.glob("inputs_*.npz")):
-        with np.load(path) as inputs, np.load(path.with_name(f"out{path.name[2:]}")) as outputs:
-            found.append((dict(inputs), dict(outputs)))
-    return found
 
 
 def bounds_for(model: Path, feeds: list[dict[str, Array]]) -> dict[str, tuple[int, int]]:
@@ -76,7 +42,7 @@ def bounds_for(model: Path, feeds: list[dict[str, Array]]) -> dict[str, tuple[in
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_models_are_right(name: str) -> None:
     model, meta = CORPUS / name / "model.onnx", meta_of(name)
-    sets = io_sets(CORPUS / name)
+    sets = list(io_sets(name))
     compiled = tbc.compile(model, dims=bounds_for(model, [feeds for feeds, _ in sets]))
     for feeds, expected in sets:
         results = compiled.run(feeds)
