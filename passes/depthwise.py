@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tbc.target import Target
 
 
+CARRIERS = (Cast, *INDEX_MAPS)
+"""What may stand between windows and the product."""
+
+
 class Filters(NamedTuple):
     """A sum over windows x[N, C, *O, *K] times constant filters w[C, 1…, *K]."""
 
@@ -62,7 +66,7 @@ def filters_of(value: Value) -> Filters | None:
     match value:
         case Value(Reduce("sum", axes, False), (Value(Binary("mul"), (x, w)),)) if w.is_constant:
             windows = x
-            while isinstance(windows.op, (Cast, *INDEX_MAPS)) and not isinstance(windows.op, Windows):
+            while isinstance(windows.op, CARRIERS) and not isinstance(windows.op, Windows):
                 windows = windows.args[0]
             spatial = len(axes)
             rank = 2 + 2 * spatial
