@@ -1,0 +1,155 @@
+"""Graphs compiled for this machine and run in this process, in memory that shows stray accesses.
+
+Every array that compiled code sees ends where accessible memory ends, so that a read or a write
+behind it stops the process; the bytes in front of it must be unchanged after a run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc.codegen.host import host_target
+from tbc.codegen.jit import Loaded, jit_target
+from tbc.codegen.machine import Workers
+from tbc.dims import evaluate
+from tbc.driver import assemble, lower
+from tbc.ir import Graph
+from tbc.ops import Input
+from tbc.program import Program
+from tbc.reference import bind_symbols
+from tbc.runtime import structs
+from tbc.target import Target
+
+Array = npt.NDArray[Any]
+
+_POISON = 0xA5
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def native_target() -> Target:
+    """This machine, for code that is loaded into this process."""
+    return jit_target(host_target())
+
+
+class Fenced:
+    """An array with memory in front of it that must not change, and none behind it.
+
+    Attributes:
+        array: the elements; filled with bytes 0xA5 to begin with.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike):
+        page = mmap.PAGESIZE
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        room = -(-size // page) * page + page
+        self._map = mmap.mmap(-1, room + page)
+        memory = np.frombuffer(self._map, np.uint8)
+        memory[:] = _POISON
+        _protect(memory.ctypes.data + room, page, 0)
+        self._front = memory[: room - size]
+        self.array: Array = memory[room - size : room].view(dtype).reshape(shape)
+
+    @classmethod
+    def of(cls, array: Array) -> Fenced:
+        """A copy of an array."""
+        fenced = cls(array.shape, array.dtype)
+        fenced.array[...] = array
+        return fenced
+
+    @property
+    def address(self) -> int:
+        """Where the array starts; what lies behind an empty one is not accessible."""
+        return self._front.ctypes.data + self._front.size
+
+    def is_intact(self) -> bool:
+        """Whether the memory in front of the array is as it was."""
+        return bool((self._front == _POISON).all())
+
+
+def _protect(address: int, size: int, access: int) -> None:
+    failed = _libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), access)
+    assert not failed, ctypes.get_errno()
+
+
+@dataclass
+class Run:
+    """A call of a model: what it returned, and its outputs by name."""
+
+    status: int
+    outputs: dict[str, Array]
+
+
+class Native:
+    """A graph compiled for this machine, or a target whose code runs on it.
+
+    Attributes:
+        program: its steps.
+        lowered: the graph that they compute, after all passes.
+    """
+
+    def __init__(self, graph: Graph, workers: Workers, target: Target | None = None):
+        self.target = target or native_target()
+        self.program = lower(graph, self.target)
+        self.lowered = graph_of(self.program)
+        compiled = assemble(self.program, self.target, "m", workers, embed=False)
+        self._code = Loaded(compiled.files["obj"], self.target, ["tbc_m"])
+        self._raw = structs.Model.from_address(self._code.address("tbc_m"))
+        self._weights = Fenced((self.program.weights_size,), np.uint8)
+        at = 0
+        for block in compiled.weights():
+            self._weights.array[at : at + block.size] = block
+            at += block.size
+
+    def run(self, feeds: Mapping[str, Array], parts: int = 1) -> Run:
+        """One run; with more than one part, every phase part by part, the last part first."""
+        program = self.program
+        dims = bind_symbols(program.inputs, feeds)
+        inputs = [Fenced.of(feeds[v.op.name]) for v in program.inputs if isinstance(v.op, Input)]
+        outputs = [
+            Fenced([evaluate(d, dims) for d in v.type.shape], v.type.dtype.numpy)
+            for _, v in program.outputs
+        ]
+        arena = Fenced((program.arena_size,), np.uint8)
+        sizes = [dims[s.name] for s in program.symbols]
+        call = structs.Call()
+        call.inputs, call.outputs = _pointers(inputs), _pointers(outputs)
+        call.arena, call.weights = arena.address, self._weights.address
+        call.dims = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
+        status = self._status(call, parts)
+        for fenced in (*inputs, *outputs, arena, self._weights):
+            assert fenced.is_intact(), "bytes in front of an array have changed"
+        for fenced, value in zip(inputs, program.inputs, strict=True):
+            assert isinstance(value.op, Input)
+            same = fenced.array.tobytes() == np.ascontiguousarray(feeds[value.op.name]).tobytes()
+            assert same, f"the input {value.op.name} has changed"
+        names = (name for name, _ in program.outputs)
+        return Run(status, {n: o.array for n, o in zip(names, outputs, strict=True)})
+
+    def _status(self, call: structs.Call, parts: int) -> int:
+        if parts == 1:
+            return int(structs.RUN(self._raw.run)(ctypes.byref(call)))
+        u32 = ctypes.c_uint32
+        run_phase = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, u32, u32, u32)(
+            self._raw.run_phase
+        )
+        for phase in range(self._raw.phases):
+            for part in reversed(range(parts)):
+                if status := int(run_phase(ctypes.addressof(call), phase, part, parts)):
+                    return status
+        return 0
+
+
+def graph_of(program: Program) -> Graph:
+    """What a program computes, as a graph."""
+    return Graph(program.name, program.inputs, program.outputs, program.checks)
+
+
+def _pointers(arrays: Sequence[Fenced]) -> Any:
+    return (ctypes.c_void_p * max(len(arrays), 1))(*(a.address for a in arrays))
