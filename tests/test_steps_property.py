@@ -1,0 +1,249 @@
+"""Random graphs compiled for this machine compute what the reference says, bit for bit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from compiled import Native, native_target
+from graph_strategies import BATCH, MAKERS, N, Pool, bindings, feeds, fits, graphs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import Array, assert_same, random_array
+
+from tbc import kernels, ops, reference
+from tbc.codegen.machine import Workers
+from tbc.constants import constant
+from tbc.dims import Dim, Expr, Symbol, product, static, upper
+from tbc.ir import Builder, Graph, Value, rebuilt
+from tbc.types import DType, TensorType
+
+Draw = Callable[..., Any]
+
+ROWS, COLUMNS = Symbol("rows", 0, 70), Symbol("columns", 1, 40)
+SIZES = (0, 1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 37, 64, 67, 97)
+_SIZE_LIMIT = 30_000
+_BAD_VALUE = 7
+"""TBC_ERROR_VALUE of tbc.h."""
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1) as workers:
+        yield workers
+
+
+# -- graphs ---------------------------------------------------------------------------------------
+
+
+def _of_inputs(p: Pool, wanted: Callable[[Value], bool], extent: int, dtype: DType) -> Value:
+    """Indices that are data; where they are not reduced, some may lie outside."""
+    whole = [v for v in p.values if v.type.dtype.is_int and not v.is_constant and wanted(v)]
+    if not whole:
+        raise LookupError
+    wide = p.builder(ops.Cast(dtype), p.draw(st.sampled_from(whole)))
+    if p.draw(st.integers(0, 3)):
+        limit = constant(p.builder, extent, wide.type.dtype)
+        wide = p.builder(ops.Binary(p.draw(st.sampled_from(["mod", "fmod"]))), wide, limit)
+    return wide
+
+
+_INDICES = st.sampled_from([DType.i32, DType.i64])
+
+
+def _axis_of_one(p: Pool) -> tuple[Value, int, int]:
+    """A value, one of its axes, and the number of elements along it."""
+    x = p.pick(lambda t: t.rank > 0 and t.is_static and 0 not in t.shape)
+    axis = p.integer(0, x.type.rank - 1)
+    return x, axis, static(x.type.shape[axis], "a size")
+
+
+def _gather_by_input(p: Pool) -> Value:
+    x, axis, extent = _axis_of_one(p)
+    indices = _of_inputs(p, lambda v: v.type.rank < 3, extent, p.draw(_INDICES))
+    return p.builder(ops.Gather(axis), x, indices)
+
+
+def _elements_by_input(p: Pool) -> Value:
+    x, axis, extent = _axis_of_one(p)
+    scatter = ops.ScatterElements(axis, p.draw(st.sampled_from(ops.UPDATES)))
+
+    def updates(v: Value) -> list[Value]:
+        return [u for u in p.values if fits(scatter, x.type, _as_index(v), u.type)]
+
+    indices = _of_inputs(p, lambda v: bool(updates(v)), extent, p.draw(_INDICES))
+    if p.draw(st.booleans()):
+        return p.builder(ops.GatherElements(axis), x, indices)
+    return p.builder(scatter, x, indices, p.draw(st.sampled_from(updates(indices))))
+
+
+def _as_index(v: Value) -> TensorType:
+    return TensorType(DType.i64, v.type.shape)
+
+
+def _points_by_input(p: Pool) -> Value:
+    x = p.pick(lambda t: t.rank > 0 and t.is_static and 0 not in t.shape)
+    scatter = ops.ScatterND(p.draw(st.sampled_from(ops.UPDATES)))
+    extent = min(d for d in x.type.shape if isinstance(d, int))
+
+    def updates(v: Value) -> list[Value]:
+        point = TensorType(DType.i64, (*v.type.shape, 1))
+        return [u for u in p.values if fits(scatter, x.type, point, u.type)]
+
+    indices = _of_inputs(p, lambda v: bool(updates(v)), extent, DType.i64)
+    points = p.builder(ops.Reshape((*indices.type.shape, 1)), indices)
+    return p.builder(scatter, x, points, p.draw(st.sampled_from(updates(indices))))
+
+
+_BY_INPUT = (_gather_by_input, _elements_by_input, _points_by_input)
+_WIDE_MAKERS = (*MAKERS.values(), *_BY_INPUT)
+
+
+@st.composite
+def wide_graphs(draw: Draw, steps: int = 8) -> Graph:
+    """Graphs whose sizes vectors divide, or do not, or that are known only at run time."""
+    pool = Pool(draw)
+    sizes = st.sampled_from(SIZES)
+    m: Dim = draw(sizes | st.just(Expr.of(ROWS)))
+    k: Dim = draw(sizes | st.just(Expr.of(COLUMNS)))
+    small = st.integers(1, 7)
+    image = tuple(draw(st.tuples(st.integers(1, 2), small, small, small)))
+    main = draw(st.sampled_from([DType.f32, DType.i8, *(d for d in DType if not d.is_weight)]))
+    others = st.sampled_from([main, main, DType.bool, DType.f32, DType.i64])
+    shapes: list[tuple[Dim, ...]] = [(m, k), (m, k), (k,), (m, 1), image]
+    # inputs that give values to all symbols, those of `MAKERS` among them
+    bound = [(Expr.of(ROWS), Expr.of(COLUMNS)), (Expr.of(BATCH), Expr.of(N))]
+    for number, shape in enumerate([*shapes, *bound]):
+        type = TensorType(main if number == 0 else draw(others), shape)
+        pool.values.append(pool.builder(ops.Input(f"x{number}", type)))
+    inputs = tuple(pool.values)
+    for maker in draw(st.lists(st.sampled_from(_WIDE_MAKERS), min_size=2, max_size=steps)):
+        try:
+            value = maker(pool)
+        except LookupError:
+            continue
+        if upper(value.type.size) <= _SIZE_LIMIT:
+            pool.values.append(value)
+    made = pool.values[len(inputs) :] or pool.values
+    results = draw(st.lists(st.sampled_from(made), min_size=1, max_size=3))
+    outputs = tuple((f"y{i}", v) for i, v in enumerate((*results, made[-1])))
+    return Graph("drawn", inputs, outputs)
+
+
+def wide_bindings() -> st.SearchStrategy[dict[str, int]]:
+    """Values of the symbols of `wide_graphs()`."""
+    own = {
+        s.name: st.sampled_from([n for n in SIZES if s.lo <= n <= (s.hi or 0)])
+        for s in (ROWS, COLUMNS)
+    }
+    both = st.tuples(bindings(), st.fixed_dictionaries(own))
+    return both.map(lambda pair: {**pair[0], **pair[1]})
+
+
+def _stored(dtype: DType) -> DType:
+    """The type in which elements of a type cross the border of a model: one of whole bytes."""
+    if dtype.bits >= 8 and not dtype.is_weight:
+        return dtype
+    return DType.u8 if dtype.kind == "u" else DType.i8
+
+
+def compilable(graph: Graph) -> Graph:
+    """The graph with inputs and outputs that a caller can hold, and kernels for this machine."""
+    build, target = graph.builder, native_target()
+
+    def change(value: Value, args: tuple[Value, ...]) -> Value:
+        match value.op:
+            case ops.Input(name, type) if _stored(type.dtype) is not type.dtype:
+                whole = ops.Input(name, TensorType(_stored(type.dtype), type.shape))
+                return build(ops.Cast(type.dtype), build(whole))
+            case ops.PackedDot() | ops.PackedGroupedDot() as op:
+                x, packed, *rest = args
+                rows = product(x.type.shape[:-1])
+                kernel = kernels.choose(target, op.layout.code, x.type.dtype, rows, op.k)
+                flat, *sums = (
+                    build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:])
+                )
+                op = replace(op, kernel=kernel.name)
+                y = build(op, flat, packed, *rest[:1], *sums)
+                return build(ops.Reshape((*x.type.shape[:-1], op.n)), y)
+        return rebuilt(value, args)
+
+    made = graph.rebuild(change)
+    inputs = (i if isinstance(i.op, ops.Input) else i.args[0] for i in made.inputs)
+    outputs = ((name, build(ops.Cast(_stored(v.type.dtype)), v)) for name, v in made.outputs)
+    return Graph(graph.name, tuple(inputs), tuple(outputs))
+
+
+# -- tests ----------------------------------------------------------------------------------------
+
+
+def _expected(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array] | None:
+    """What the reference says, or None if an index lies outside its axis."""
+    try:
+        return reference.run_graph(graph, arrays)
+    except ValueError as error:
+        if re.search("cannot accept|out of bounds", str(error)):
+            return None
+        raise
+
+
+def check(graph: Graph, arrays: Mapping[str, Array], workers: Workers) -> None:
+    """Compile the graph; compare runs in one part and in three with the reference."""
+    model = Native(graph, workers)
+    expected = _expected(model.lowered, arrays)
+    for parts in (1, 3):
+        run = model.run(arrays, parts)
+        assert run.status == (_BAD_VALUE if expected is None else 0)
+        for name, array in (expected or {}).items():
+            assert_same(run.outputs[name], array)
+
+
+def _small(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
+    check(compilable(graph), feeds(graph, dims, seed), workers)
+
+
+_QUIET = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@settings(_QUIET, max_examples=100)
+@given(graphs(), bindings(), st.integers(0, 99))
+def test_small_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _small(graph, dims, seed, workers)
+
+
+@settings(_QUIET, max_examples=120)
+@given(wide_graphs(), wide_bindings(), st.integers(0, 99))
+def test_wide_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _small(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@settings(_QUIET, max_examples=1500)
+@given(graphs(), bindings(), st.integers(0, 99))
+def test_many_small_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _small(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@settings(_QUIET, max_examples=1500)
+@given(wide_graphs(steps=14), wide_bindings(), st.integers(0, 99))
+def test_many_wide_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _small(graph, dims, seed, workers)
+
+
+def test_the_comparison_can_fail(workers: Workers) -> None:
+    build = Builder()
+    x = build(ops.Input("x", TensorType(DType.f32, (17,))))
+    model = Native(Graph("g", (x,), (("y", build(ops.Unary("exp"), x)),)), workers)
+    array = np.abs(random_array(DType.f32, (17,), 0))
+    array[0] = 1.0
+    wrong = reference.run_graph(model.lowered, {"x": np.nextafter(array, np.float32(9))})
+    with pytest.raises(AssertionError):
+        assert_same(model.run({"x": array}).outputs["y"], wrong["y"])
