@@ -159,7 +159,20 @@ def _compiled(name: str, target: Target, workers: Workers) -> Compiled:
 
 @pytest.mark.parametrize(
     "target",
-    ["armv8.2+dotprod", "armv7", "armv6", "cortex-m4", "cortex-m0plus", "rv64gc", "rv32imc", "s390x", "z14", "i686", "x86-64", "x86-64-v3"],
+    [
+        "armv8.2+dotprod",
+        "armv7",
+        "armv6",
+        "cortex-m4",
+        "cortex-m0plus",
+        "rv64gc",
+        "rv32imc",
+        "s390x",
+        "z14",
+        "i686",
+        "x86-64",
+        "x86-64-v3",
+    ],
 )
 def test_logits_elsewhere(
     target: str, summed: tuple[str, Graph, dict[str, Array]], workers: Workers
