@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines are shared: how long an example takes says nothing about the code.
+settings.register_profile("tbc", deadline=None)
+settings.load_profile("tbc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

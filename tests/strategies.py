@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from tbc.dims import Dim, Expr, Symbol, dim_max, dim_min
@@ -17,8 +16,6 @@ from tbc.types import DType
 
 Array = npt.NDArray[Any]
 
-settings.register_profile("no deadline", deadline=None)  # machines may be busy
-settings.load_profile("no deadline")
 
 # -- dims -----------------------------------------------------------------------------------------
 
