@@ -5,6 +5,7 @@ Neither depends on the order of bytes in memory, but for the position of a byte 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class Wide:
         return f.op("add", even, odd)
 
 
-class Scalar:
+class Scalar(ABC):
     """One activation row and one block, a few rows of weights at a time; subclasses do the sums.
 
     Attributes:
@@ -81,13 +82,13 @@ class Scalar:
         """The word at ptr."""
         return self.f.load(self.word, ptr, bits_of(self.word) // 8)
 
+    @abstractmethod
     def activation(self, ptr: Val) -> Val:
         """The activation at ptr."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, sum: Val, word: Val, position: int, x: Val) -> Val:
         """The sum plus x times the weight that has its lowest bit at `position`."""
-        raise NotImplementedError
 
     def rows(self, sum: Val) -> Sequence[Val]:
         """The sums of a word's rows, in the order of memory."""
