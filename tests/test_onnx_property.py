@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 from compiled import Native
 from hypothesis import HealthCheck, given, note, reject, settings
-from onnx_strategies import BATCH, Drawn, intermediate, models
+from onnx_drawing import BATCH, Drawn
+from onnx_strategies import intermediate, models
 from strategies import assert_same
 
 from tbc import frontend, reference

@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled import Native, native_target
+from compiled import Native, graph_of, native_target
 from graph_strategies import BATCH, MAKERS, N, Pool, bindings, feeds, fits, graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Array, assert_same, random_array
 
 from tbc import kernels, ops, reference
+from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.dims import Dim, Expr, Symbol, product, static, upper
+from tbc.driver import assemble, lower
+from tbc.emulate import Emulated, can_run
 from tbc.ir import Builder, Graph, Value, rebuilt
+from tbc.target import Target
 from tbc.types import DType, TensorType
 
 Draw = Callable[..., Any]
@@ -151,9 +155,9 @@ def _stored(dtype: DType) -> DType:
     return DType.u8 if dtype.kind == "u" else DType.i8
 
 
-def compilable(graph: Graph) -> Graph:
-    """The graph with inputs and outputs that a caller can hold, and kernels for this machine."""
-    build, target = graph.builder, native_target()
+def compilable(graph: Graph, target: Target) -> Graph:
+    """The graph with inputs and outputs that a caller can hold, and kernels for a target."""
+    build = graph.builder
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         match value.op:
@@ -203,7 +207,7 @@ def check(graph: Graph, arrays: Mapping[str, Array], workers: Workers) -> None:
 
 
 def _small(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
-    check(compilable(graph), feeds(graph, dims, seed), workers)
+    check(compilable(graph, native_target()), feeds(graph, dims, seed), workers)
 
 
 _QUIET = settings(
@@ -236,6 +240,32 @@ def test_many_small_graphs(workers: Workers, graph: Graph, dims: dict[str, int],
 @given(wide_graphs(steps=14), wide_bindings(), st.integers(0, 99))
 def test_many_wide_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
     _small(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["armv8", "armv7", "cortex-m0plus", "rv64gc", "s390x", "i686"])
+def test_wide_graphs_elsewhere(workers: Workers, name: str) -> None:
+    target = resolve_target(name)
+    if missing := can_run(target):
+        pytest.skip(missing)
+
+    @settings(_QUIET, max_examples=60)
+    @given(wide_graphs(), wide_bindings(), st.integers(0, 99))
+    def emulated(graph: Graph, dims: dict[str, int], seed: int) -> None:
+        arrays = feeds(graph, dims, seed)
+        program = lower(compilable(graph, target), target)
+        expected = _expected(graph_of(program), arrays)
+        with Emulated(assemble(program, target, "m", workers)) as model:
+            try:
+                outputs = model.run(arrays)
+            except ValueError:
+                assert expected is None
+                return
+        assert expected is not None
+        for output, array in expected.items():
+            assert_same(outputs[output], array)
+
+    emulated()
 
 
 def test_the_comparison_can_fail(workers: Workers) -> None:
