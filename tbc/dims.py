@@ -185,7 +185,20 @@ def floor_div(num: Dim, den: Dim) -> Dim:
         return quotient
     if isinstance(rest, int):
         rest = Expr((((), rest),))  # an integer over a symbol: kept as an atom of its own
+    elif isinstance(den, int) and (inner := _shifted_quotient(rest)) is not None:
+        num, by = inner
+        return quotient + floor_div(num, by * den)
     return quotient + Expr((((FloorDiv(rest, den),), 1),))
+
+
+def _shifted_quotient(dim: Expr) -> tuple[Dim, int] | None:
+    """(a, b) where the dim is a // b for a number b, written as (a - k*b) // b + k."""
+    match dim.terms:
+        case (((FloorDiv(num, int(den)),), 1),):
+            return num, den
+        case (((FloorDiv(num, int(den)),), 1), ((), int(shift))):
+            return num + shift * den, den
+    return None
 
 
 def at_most(dim: Dim) -> Dim:

@@ -125,6 +125,10 @@ def test_text(dim: Dim, text: str) -> None:
         (dim_max(A + C, C), A + C),
         (A // -8, (-A) // 8),
         (A * B // 1, A * B),
+        (((C + 1) // 2 + 1) // 2, (C + 3) // 4),
+        (C // 3 // 2, C // 6),
+        ((C // 4 - 5) // 3, (C - 20) // 12),
+        (INNER // 4 // D, INNER // 4 // D),
         (0 * A, 0),
     ],
 )
