@@ -17,6 +17,7 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
+from tbc.types import TensorType
 
 _AMX_INT8 = 1 << 6
 
@@ -28,6 +29,11 @@ class Tensor:
     name: str
     dtype: np.dtype[Any]
     dims: tuple[shapes.Dim, ...]
+
+    @staticmethod
+    def of(name: str, type: TensorType) -> Tensor:
+        """The tensor of a name and a type."""
+        return Tensor(name, type.dtype.numpy, tuple(shapes.Dim(str(dim)) for dim in type.shape))
 
 
 @dataclass(frozen=True)
