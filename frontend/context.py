@@ -218,6 +218,12 @@ def supported(holds: bool, reason: str, hint: str = "") -> None:
         raise Unfixed(reason, hint=hint) if hint else Unsupported(reason)
 
 
+def decided(holds: bool, reason: str, dim: Dim, least: int | None = None) -> None:
+    """Raise Unfixed(reason) unless it holds: other sizes in the dim, from a least one, may do."""
+    if not holds:
+        raise unfixed_sizes(reason, [dim], least)
+
+
 def numpy_scalar(array: Array) -> float:
     """The only element of an array.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
+from tbc.feeds import converted
 from tbc.frontend.control import Absent, Mismatch
 from tbc.frontend.importer import Importer
 from tbc.frontend.reader import Model, Source, read
@@ -153,7 +153,7 @@ def _interface(
     if unknown := sorted(set(input_values) - protos.keys()):
         raise ValueError(f"the model has no input {', '.join(unknown)}")
     dtypes = {name: _dtype(proto) for name, proto in protos.items()}
-    values = {n: _converted(v, dtypes[n], n) for n, v in input_values.items()}
+    values = {n: converted(v, dtypes[n].numpy, n) for n, v in input_values.items()}
     sizes, known = {}, dict(dims)
     for name, proto in protos.items():
         shape = values[name].shape if name in values else None
@@ -163,19 +163,6 @@ def _interface(
     symbols = Symbols((s for shape in sizes.values() for s in shape if isinstance(s, str)), known)
     warnings = tuple(w for proto in protos.values() for w in _negative_sizes(proto))
     return _Interface(dtypes, sizes, values, symbols, warnings)
-
-
-def _converted(value: npt.ArrayLike, dtype: DType, name: str) -> npt.NDArray[Any]:
-    """A value as an input's type has it; ValueError if that loses more than a float's precision."""
-    array = np.asarray(value)
-    if array.dtype == dtype.numpy:
-        return array
-    if array.dtype.kind in "biuf":
-        with np.errstate(all="ignore"):
-            converted = array.astype(dtype.numpy)
-        if dtype.is_float or np.array_equal(converted, array):
-            return converted
-    raise ValueError(f"the input '{name}' is of {dtype.name}, which cannot hold {array}")
 
 
 def _agreed(

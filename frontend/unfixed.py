@@ -42,10 +42,13 @@ def unfixed_value(reason: str, value: Value) -> TbcError:
     return Unfixed(f"{reason} depends on the data of an input", inputs=inputs)
 
 
-def unfixed_sizes(reason: str, dims: Iterable[Dim]) -> Unfixed:
-    """The error for dims that have to be numbers."""
+def unfixed_sizes(reason: str, dims: Iterable[Dim], least: int | None = None) -> Unfixed:
+    """The error for dims that have to be numbers, or else to have a least value."""
     symbols = sorted({s for dim in dims for s in symbols_of(dim)}, key=lambda s: s.name)
-    return Unfixed(reason, sizes={s.name: str(_within(_SIZES[0], s)) for s in symbols})
+    sizes = {s.name: str(_within(_SIZES[0], s)) for s in symbols}
+    if least is not None:
+        sizes = {s.name: f"{max(least, s.lo)}..{max(least, _greatest(s))}" for s in symbols}
+    return Unfixed(reason, sizes=sizes)
 
 
 def unequal(error: DimMismatch) -> TbcError:

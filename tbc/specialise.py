@@ -218,9 +218,11 @@ def _symbols(inputs: tuple[Value, ...]) -> tuple[Symbol, ...]:
 
 
 def _range(symbol: Symbol, extent: int, level: _Level) -> Range:
+    """The range of a symbol at a level: more imports where no axis may be empty."""
     if symbol.name in level.exact:
         return extent, extent
-    return _above(symbol, extent) if symbol.hi is None else (symbol.lo, symbol.hi)
+    low, high = _above(symbol, extent) if symbol.hi is None else (symbol.lo, symbol.hi)
+    return max(low, min(extent, 1)), high
 
 
 def _above(symbol: Symbol, extent: int) -> Range:

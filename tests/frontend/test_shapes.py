@@ -147,8 +147,8 @@ def test_a_value_of_an_input_is_a_constant_and_decides_sizes() -> None:
     ("proto", "values", "words"),
     [
         (RESHAPE, {"t": [1]}, "no input t"),
-        (RESHAPE, {"s": [1.5, 2]}, "'s' is of i64, which cannot hold"),
-        (RESHAPE, {"s": ["a"]}, "'s' is of i64, which cannot hold"),
+        (RESHAPE, {"s": [1.5, 2]}, "'s' is of int64, which cannot hold"),
+        (RESHAPE, {"s": ["a"]}, "'s' is of int64, which cannot hold"),
         (RESHAPE, {"s": 6}, "'s' has rank 0, not 1"),
         (RESHAPE, {"x": np.ones(5)}, "'x' has 5 along axis 0, not 6"),
         (model(nodes("y = Add(a, b)"), {"a": (F, ["n"]), "b": (F, ["n"])}),
