@@ -9,7 +9,7 @@ from types import MappingProxyType
 import onnx
 
 from tbc.dims import Dim
-from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
+from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
 from tbc.frontend.context import Array, Context
 from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
 from tbc.frontend.expansion import body_of_schema
@@ -26,7 +26,7 @@ from tbc.frontend.structure import (
     refuse_free,
 )
 from tbc.frontend.tensors import check_sizes, tensor
-from tbc.frontend.unfixed import undecided, unequal
+from tbc.frontend.unfixed import undecided, unequal, with_sizes
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
 from tbc.types import DType, TensorType
@@ -139,7 +139,10 @@ class Importer:
                 raise Unsupported(f"the operator {node.op} is not supported yet")
             proto_of_body, bound = expanded
             return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
-        results = lower(c, node, *inputs)
+        try:
+            results = lower(c, node, *inputs)
+        except Unfixed as error:
+            raise with_sizes(error, inputs) from None
         return [
             None if r is None else _settled(c, r)
             for r in (results if isinstance(results, tuple) else (results,))

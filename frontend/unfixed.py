@@ -38,7 +38,7 @@ def unfixed_value(reason: str, value: Value) -> TbcError:
     """The error for a value that has to be known, but depends on inputs."""
     inputs = inputs_of([value])
     if not inputs:
-        return Unsupported(f"{reason}: it has {value.type.size} elements, too many to look at")
+        return Unsupported(f"{reason} has {value.type.size} elements, too many to look at")
     return Unfixed(f"{reason} depends on the data of an input", inputs=inputs)
 
 
@@ -49,6 +49,14 @@ def unfixed_sizes(reason: str, dims: Iterable[Dim], least: int | None = None) ->
     if least is not None:
         sizes = {s.name: f"{max(least, s.lo)}..{max(least, _greatest(s))}" for s in symbols}
     return Unfixed(reason, sizes=sizes)
+
+
+def with_sizes(error: Unfixed, inputs: Iterable[Value | None]) -> Unfixed:
+    """The error of a node; where it does not say what to fix, with the sizes of the inputs."""
+    if error.sizes or error.inputs:
+        return error
+    dims = [dim for x in inputs if x is not None for dim in x.type.shape]
+    return unfixed_sizes(error.reason, dims)
 
 
 def unequal(error: DimMismatch) -> TbcError:
