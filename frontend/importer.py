@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import onnx
 
-from tbc.dims import Dim
 from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
 from tbc.frontend.context import Array, Context
 from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
@@ -194,12 +193,12 @@ class Importer:
         """The outputs of an operator with nested graphs.
 
         Raises:
-            Unfixed: in place of any other error, where the data of inputs decides what is run.
+            Unfixed: in place of other errors of these graphs, where data decides what is run.
         """
-        mismatches: list[tuple[Dim, Dim]] = []
+        errors: list[Exception] = []
 
         def open_graph(graph: onnx.GraphProto) -> Run:
-            return self._nested(c, graph, scope, name, mismatches)
+            return self._nested(c, graph, scope, name, errors)
 
         deciding = [x for x in inputs[: DECIDING.get(node.op_type, 0)] if x is not None]
         if all(c.known.array(x) is not None for x in deciding):
@@ -207,10 +206,12 @@ class Importer:
         try:
             entries = CONTROL[node.op_type](c, node, inputs, open_graph)
         except (InvalidModel, Unsupported) as error:
-            raise undecided(error, deciding, mismatches) from None
+            if isinstance(error, InvalidModel) and error not in errors:
+                raise
+            sizes = [(e.a, e.b) for e in errors if isinstance(e, Mismatch)]
+            raise undecided(error, deciding, sizes) from None
         return [
-            Absent(undecided(e.error, deciding, mismatches)) if isinstance(e, Absent) else e
-            for e in entries
+            Absent(undecided(e.error, deciding)) if isinstance(e, Absent) else e for e in entries
         ]
 
     def _nested(
@@ -219,11 +220,11 @@ class Importer:
         graph: onnx.GraphProto,
         scope: Scope,
         name: str,
-        mismatches: list[tuple[Dim, Dim]],
+        errors: list[Exception],
     ) -> Run:
         """A graph in an attribute, as a function of its inputs; it sees the names around it.
 
-        Sizes in it that are not known to be equal are added to `mismatches`.
+        The errors of its nodes are added to `errors`.
         """
         body = graph_body(graph)
         own = {proto.name: c(tensor(proto, c.folder)) for proto in graph.initializer}
@@ -237,8 +238,8 @@ class Importer:
             inner: dict[str, Entry] = {**env, **dict(zip(inputs, values, strict=True))}
             try:
                 self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
-            except Mismatch as mismatch:
-                mismatches.append((mismatch.a, mismatch.b))
+            except (Mismatch, TbcError) as error:
+                errors.append(error)
                 raise
             if missing := [o.name for o in graph.output if o.name not in inner]:
                 raise InvalidModel(f"its graph does not define its output '{missing[0]}'")

@@ -53,9 +53,9 @@ def unfixed_sizes(reason: str, dims: Iterable[Dim], least: int | None = None) ->
 
 def with_sizes(error: Unfixed, inputs: Iterable[Value | None]) -> Unfixed:
     """The error of a node; where it does not say what to fix, with the sizes of the inputs."""
-    if error.sizes or error.inputs:
-        return error
     dims = [dim for x in inputs if x is not None for dim in x.type.shape]
+    if error.sizes or error.inputs or all(isinstance(dim, int) for dim in dims):
+        return error
     return unfixed_sizes(error.reason, dims)
 
 
@@ -72,7 +72,7 @@ def unequal(error: DimMismatch) -> TbcError:
 
 
 def undecided(
-    error: TbcError, deciding: Iterable[Value], unequal_sizes: Iterable[tuple[Dim, Dim]]
+    error: TbcError, deciding: Iterable[Value], unequal_sizes: Iterable[tuple[Dim, Dim]] = ()
 ) -> Unfixed:
     """The error of a branch or loop that inputs' values decide on, saying which and which sizes."""
     sizes: dict[str, str] = {}

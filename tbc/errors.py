@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from shlex import quote
 from types import MappingProxyType
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -70,8 +71,8 @@ class Unfixed(Unsupported):
         hint: str = "",
     ):
         self.sizes, self.inputs = dict(sizes), dict(inputs)
-        options = [f"--dim {n}={size}" for n, size in self.sizes.items()]
-        options += [f"--input {n}={form}" for n, form in self.inputs.items()]
+        options = [f"--dim {quote(f'{n}={size}')}" for n, size in self.sizes.items()]
+        options += [f"--input {quote(f'{n}={form}')}" for n, form in self.inputs.items()]
         super().__init__(reason, file=file, node=node, op=op, hint=" ".join(options) or hint)
 
     def for_python(self) -> Unfixed:

@@ -112,7 +112,7 @@ class Specialiser:
             Unfixed: sizes or values must be fixed first; the error says which.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.with_traceback(None)
         return self._graph
 
     def bounded(self) -> Specialised:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import parser
 from onnx_models import (
     assert_close,
     by_onnxruntime,
@@ -130,6 +131,39 @@ def test_a_shape_from_data_is_refused_with_a_hint() -> None:
         frontend.load(proto)
     assert caught.value.hint == "--input s=VALUE,VALUE"
     assert caught.value.for_python().hint == 'tbc.compile(…, inputs={"s": …})'
+
+
+def test_a_branch_that_data_decides_on_asks_for_the_data_and_the_sizes() -> None:
+    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n, 2] x, bool c) => (float[m, 4] y) {
+        y = If (c) <
+            then_branch = a () => (float[m, 4] p) <int64[2] to = {-1, 4}> { p = Reshape(x, to) },
+            else_branch = b () => (float[m, 4] q) <int64[2] to = {8, 4}> { q = Reshape(x, to) }
+        >
+    }""")
+    with pytest.raises(Unfixed, match=r"'y': If: in a branch .* n is not ") as caught:
+        frontend.load(proto)
+    assert caught.value.hint == "--dim n=128 --input c=VALUE"
+    assert frontend.load(proto, dims={"n": 16}).graph.outputs
+    with pytest.raises(Unfixed, match="256 is not 32") as caught:
+        frontend.load(proto, dims={"n": 128})
+    assert caught.value.hint == "--input c=VALUE"
+    assert frontend.load(proto, dims={"n": 128}, input_values={"c": True}).graph.outputs
+    with pytest.raises(InvalidModel, match="256 is not 32"):
+        frontend.load(proto, dims={"n": 128}, input_values={"c": False})
+
+
+def test_long_sizes_are_said_briefly() -> None:
+    lines = ["s = Shape(x)", *(f"{b} = {op}({a}, {c})" for a, op, c, b in (
+        ("s", "Mul", "s", "p"), ("p", "Div", "three", "q"), ("q", "Mul", "s", "r"),
+        ("r", "Div", "five", "t"), ("t", "Mul", "q", "u"), ("u", "Div", "seven", "v"),
+        ("v", "Mul", "t", "w"), ("w", "Add", "v", "k"), ("k", "Div", "three", "l"),
+        ("l", "Mul", "k", "to")))]  # fmt: skip
+    numbers = {n: i64(v) for n, v in (("three", 3), ("five", 5), ("seven", 7))}
+    proto = model(nodes(*lines, "y = Reshape(x, to)"), {"x": (F, ["n"])}, ["y"], numbers)
+    with pytest.raises(Unfixed, match=" … ") as caught:
+        frontend.load(proto)
+    assert len(caught.value.reason) < 400
 
 
 def test_a_value_of_an_input_is_a_constant_and_decides_sizes() -> None:
