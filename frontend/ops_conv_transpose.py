@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from tbc.dims import Dim, bounds, product
-from tbc.frontend.context import Context, Lowering, fixed, supported, valid
+from tbc.frontend.context import Context, Lowering, decided, fixed, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.ops_conv import convolved
 from tbc.frontend.ops_index import padded, part
@@ -26,7 +26,8 @@ def put_apart(c: Context, x: Value, strides: Sequence[int]) -> Value:
     apart = padded(c, apart, none, after, zero)
     joined = [*outer, *(size * s for size, s in zip(sizes, strides, strict=True))]
     spread = [*outer, *((size - 1) * s + 1 for size, s in zip(sizes, strides, strict=True))]
-    supported(all(bounds(d)[0] > 0 for d in spread), f"an axis of {x.type} may be empty")
+    for size in sizes:
+        decided(bounds(size)[0] > 0, f"an axis of {x.type} may be empty", size, least=1)
     rank = x.type.rank
     return part(c, c.reshape(apart, joined), [0] * rank, spread, [1] * rank)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tbc.dims import Dim, bounds, ceil_div, dim_max, dim_min
-from tbc.frontend.context import Context, Lowering, axis_of, supported, valid
+from tbc.frontend.context import Context, Lowering, axis_of, decided, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.ops_scatter import check_points
 from tbc.frontend.ops_shape import axes_of
@@ -100,11 +100,8 @@ def _count(distance: Dim, step: int) -> Dim:
 def _is_from_end(index: Dim) -> bool:
     """Whether an index is negative, so that it counts from the end of the axis."""
     low, high = bounds(index)
-    supported(
-        low >= 0 or high < 0,
-        f"a slice at {index} may count from the start or from the end",
-        hint="give its symbols a range in which its sign is known",
-    )
+    what = f"a slice at {index} may count from the start or from the end"
+    decided(low >= 0 or high < 0, what, index)
     return high < 0
 
 
@@ -171,7 +168,7 @@ def padded(
     """x with borders; negative ones cut it."""
     for amount in (*before, *after):
         low, high = bounds(amount)
-        supported(low >= 0 or high <= 0, f"a padding of {amount} may add or cut")
+        decided(low >= 0 or high <= 0, f"a padding of {amount} may add or cut", amount)
     cuts = [dim_max(-1 * b, 0) for b in before]
     left = [
         d - cut - dim_max(-1 * a, 0) for d, cut, a in zip(x.type.shape, cuts, after, strict=True)

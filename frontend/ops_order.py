@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tbc.dims import bounds
-from tbc.frontend.context import Context, Lowering, axis_of, supported, valid
+from tbc.frontend.context import Context, Lowering, axis_of, decided, supported, valid
 from tbc.frontend.nodes import Node
 from tbc.ir import Value
 from tbc.ops import ArgSort, Cumulate, GatherElements
@@ -24,11 +24,8 @@ def top_k(c: Context, node: Node, x: Value, k: Value | None = None) -> tuple[Val
     (count,), size = counts, x.type.shape[axis]
     low, high = bounds(size)
     valid(count <= high, f"the first {count} of {size} elements")
-    supported(
-        count <= low,
-        f"the axis of {size} elements may have fewer than {count}",
-        hint=f"give its symbols a range in which it has at least {count}",
-    )
+    what = f"the axis of {size} elements may have fewer than {count}"
+    decided(count <= low, what, size, least=count)
     supported(x.type.dtype is not DType.bool, "sorting bools is not supported")
     descending = node["largest"] is None or bool(node["largest"])
     order = c(ArgSort(axis, count, descending), x)

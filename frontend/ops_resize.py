@@ -16,6 +16,7 @@ from tbc.frontend.context import (
     Lowering,
     Operand,
     axis_of,
+    decided,
     fixed,
     supported,
     valid,
@@ -159,9 +160,8 @@ def _weighted(c: Context, node: Node, x: Value, at: Value, a: Axis) -> Value:
     kernel: Kernel = cubic(node["cubic_coeff_a"]) if smooth else triangle
     shrink = 1.0
     if node["antialias"]:
-        supported(
-            not isinstance(a.scale, Value), "antialias with a symbolic scale is not supported"
-        )
+        what = "antialias with a symbolic scale is not supported"
+        decided(not isinstance(a.scale, Value), what, a.size + a.out)
         shrink = min(float(a.scale), 1.0)  # type: ignore[arg-type]
     reach = math.ceil((2 if smooth else 1) / shrink)
     low = c.unary("floor", at)
@@ -239,11 +239,8 @@ def _scaled_size(size: Dim, scale: float) -> Dim:
     if isinstance(size, int):
         return math.floor(np.float32(size) * np.float32(scale))
     factor = Fraction(scale)
-    supported(
-        factor.denominator <= _MOST_DENOMINATOR,
-        f"the size {size} times {scale} is not supported",
-        hint="fix the symbolic sizes",
-    )
+    what = f"the size {size} times {scale} is not supported"
+    decided(factor.denominator <= _MOST_DENOMINATOR, what, size)
     return floor_div(size * factor.numerator, factor.denominator)
 
 

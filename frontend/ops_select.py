@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tbc.dims import Dim
-from tbc.frontend.context import Context, Lowering, axis_of, supported, valid
+from tbc.frontend.context import Context, Lowering, axis_of, decided, valid
 from tbc.frontend.nodes import Node
 from tbc.ir import Value
 from tbc.ops import Gather, GatherND, Iota, require_equal
@@ -87,7 +87,8 @@ def compress(c: Context, node: Node, x: Value, condition: Value) -> Value:
     size = x.type.shape[axis]
     fits = condition.type.rank == 1 and (not isinstance(size, int) or np.all(chosen < size))
     valid(bool(fits), f"the condition {condition.type} of an axis of {size}")
-    supported(isinstance(size, int) or not chosen.size, f"an axis of {size} is not supported")
+    what = f"an axis of {size} is not supported"
+    decided(isinstance(size, int) or not chosen.size, what, size)
     return c(Gather(axis), x, c.constant(chosen, DType.i64))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -37,13 +38,19 @@ class Source:
         return Path(self.file).stem if self.file else self.model.graph.name or "model"
 
 
-def read(model: Path | str | bytes | onnx.ModelProto) -> Source:
-    """The parsed model.
+Model: TypeAlias = Path | str | bytes | onnx.ModelProto | Source
+"""A path, the bytes of a file, a parsed model, or one with its place."""
+
+
+def read(model: Model) -> Source:
+    """The parsed model; a source is returned as it is.
 
     Raises:
         InvalidModel: it cannot be parsed, or lacks a graph or operator sets.
         Unsupported: its operator sets are too old, too new, or not known.
     """
+    if isinstance(model, Source):
+        return model
     if isinstance(model, onnx.ModelProto):
         proto, file, folder = model, "", None
     elif isinstance(model, bytes):

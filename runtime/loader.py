@@ -6,9 +6,11 @@ import ctypes
 import mmap
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
+from tbc.types import TensorType
 
 _AMX_INT8 = 1 << 6
 
@@ -28,6 +31,11 @@ class Tensor:
     name: str
     dtype: np.dtype[Any]
     dims: tuple[shapes.Dim, ...]
+
+    @staticmethod
+    def of(name: str, type: TensorType) -> Tensor:
+        """The tensor of a name and a type."""
+        return Tensor(name, type.dtype.numpy, tuple(shapes.Dim(str(dim)) for dim in type.shape))
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,39 @@ class Model:
             ValueError: a name, dtype or shape is wrong, or a value is one the model cannot take.
         """
         arrays = self._arrays(feeds)
+        call, outputs = self._call(arrays, state)
+        arena = self._take_arena()
+        try:
+            call.arena = arena.address
+            self._check(self._run(ctypes.byref(call)))
+        finally:
+            with self._lock:
+                self._arenas.append(arena)
+        return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
+
+    def phase_seconds(
+        self,
+        feeds: Mapping[str, np.ndarray[Any, Any]],
+        state: np.ndarray[Any, np.dtype[np.uint8]] | None = None,
+    ) -> list[float]:
+        """How long each phase of one run takes, the call from Python included; errors as `run`."""
+        arrays = self._arrays(feeds)
+        call, _outputs = self._call(arrays, state)
+        arena = self._take_arena()
+        call.arena = arena.address
+        run_phase, address = structs.RUN_PHASE(self._raw.run_phase), ctypes.byref(call)
+        times = [time.perf_counter()]
+        for phase in range(self._raw.phases):
+            self._check(run_phase(address, phase, 0, 1))
+            times.append(time.perf_counter())
+        return [after - before for before, after in pairwise(times)]
+
+    def _call(
+        self,
+        arrays: list[np.ndarray[Any, Any]],
+        state: np.ndarray[Any, np.dtype[np.uint8]] | None,
+    ) -> tuple[structs.Call, list[np.ndarray[Any, Any]]]:
+        """A call without an arena, and its outputs; the arrays must live as long as it."""
         plan = self._plan(tuple([array.shape for array in arrays]))
         outputs = [np.empty(shape, dtype) for shape, dtype in plan.outputs]
         call = structs.Call()
@@ -127,14 +168,7 @@ class Model:
             if state is None or state.nbytes != self.state_size:
                 raise ValueError(f"'{self.name}' needs a state of {self.state_size} bytes")
             call.state = _address(state)
-        arena = self._take_arena()
-        try:
-            call.arena = arena.address
-            self._check(self._run(ctypes.byref(call)))
-        finally:
-            with self._lock:
-                self._arenas.append(arena)
-        return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
+        return call, outputs
 
     def new_state(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """A fresh state for `run`, all zeros, aligned as the model wants it."""

@@ -101,4 +101,7 @@ class Model(ctypes.Structure):
 
 
 RUN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(Call))
+RUN_PHASE = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.POINTER(Call), ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32
+)
 OUTPUT_SHAPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(Call), ctypes.c_uint32, _SIZES)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,36 +16,56 @@ from tbc.codegen.machine import Workers
 from tbc.codegen.model import aligned_weights
 from tbc.codegen.modelinfo import symbol_of
 from tbc.dims import Expr, Symbol
-from tbc.driver import Compiled, assemble, bound_batch, identifier, lower, write
-from tbc.errors import IncompatibleArtifact, Unsupported
-from tbc.frontend import load as import_model
-from tbc.ir import Graph, bind
+from tbc.driver import Compiled, assemble, identifier, lower, write
+from tbc.errors import IncompatibleArtifact, Unfixed, Unsupported
+from tbc.ir import Graph, Value
 from tbc.ops import Input
+from tbc.specialise import Specialised, Specialiser
 from tbc.target import Target
 
 if TYPE_CHECKING:
     import onnx
 
 VARIANTS = 8
-"""Compiled variants of one model that are kept, for different bounds of its symbols."""
+"""Compiled variants of one model that are kept, for different sizes and values."""
 
 
 class Model:
     """A model compiled for one target; made by `compile`.
 
-    Symbols without a bound are bounded when the model runs: at the next power of two above the
-    extent seen. It is compiled again only beyond that.
+    Sizes without a bound are bounded when the model runs: at the next power of two above the
+    extent seen. It is compiled again only beyond that. Where that is not enough to compile it, what
+    decides its shapes is compiled in, sizes first, then values of inputs: a variant for each.
+
+    Attributes:
+        target: what it is compiled for.
+        name: its name in C.
+        inputs: name, type and dimensions of each input, in order.
     """
 
-    def __init__(self, graph: Graph, target: Target, name: str):
-        self.graph, self.target, self.name = graph, target, name
+    def __init__(self, specialiser: Specialiser, target: Target, name: str):
+        self.target, self.name = target, name
+        self.inputs = tuple(
+            runtime.Tensor.of(v.op.name, v.type)
+            for v in specialiser.inputs
+            if isinstance(v.op, Input)
+        )
+        self._specialiser = specialiser
         self._native = is_native(target)
         self._lock = threading.Lock()
-        self._variants: OrderedDict[tuple[int, ...], _Jitted] = OrderedDict()
-        self._loose = tuple(s for s in graph.symbols() if s.hi is None)
-        self._sources = tuple(_source(s, graph) for s in self._loose)
-        if not self._loose and self._native:
-            self._variant(())
+        self._variants: list[_Variant] = []
+        self._sources = tuple(_source(s, specialiser.inputs) for s in specialiser.symbols)
+        if self._native and specialiser.is_complete:
+            self._variants.append(_Variant(specialiser.bounded(), target, name))
+
+    @property
+    def graph(self) -> Graph:
+        """The graph, with open sizes.
+
+        Raises:
+            Unfixed: tbc compiles the model only for given sizes or values; the error says which.
+        """
+        return self._specialiser.graph
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """The outputs for named inputs.
@@ -56,60 +75,61 @@ class Model:
         Raises:
             ValueError: an input is missing, unknown, or of the wrong type or shape, or holds a
                 value that the model cannot accept, such as an index outside its axis.
+            Unsupported: tbc cannot compile the model for such inputs.
             IncompatibleArtifact: the model is compiled for another machine.
         """
         if not self._native:
             reason = f"{self.name} is compiled for {self.target.name}, not for this machine"
             raise IncompatibleArtifact(reason, hint="save it, or tbc.verify it in an emulator")
-        return self._variant(self._extents(feeds)).model.run(feeds)
+        return self._variant(feeds).run(feeds)
 
     def _extents(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[int, ...]:
         """The extents of the symbols without a bound, from the shapes of some inputs."""
         try:
-            return tuple(feeds[name].shape[axis] for name, axis in self._sources)
+            return tuple([feeds[name].shape[axis] for name, axis in self._sources])
         except (KeyError, IndexError, AttributeError):
-            runtime.bind_symbols(self.graph.inputs, feeds)  # says what is wrong
+            runtime.bind_symbols(self._specialiser.inputs, feeds)  # says what is wrong
             raise
 
     def save(self, folder: str | Path, kinds: tuple[str, ...] = ()) -> tuple[Path, ...]:
         """Write the model as `tbc compile` does, and return the files written.
 
         Raises:
-            Unsupported: a symbol other than a leading batch has no bound.
+            Unfixed: sizes other than a leading batch have no bound, or tbc compiles the model only
+                for given sizes or values: the hint says which arguments `compile` needs.
         """
-        graph, _ = bound_batch(self.graph)
+        try:
+            graph = self._specialiser.bounded().graph
+        except Unfixed as error:
+            raise error.for_python() from None
         with Workers() as workers:
             _, written = write(graph, self.target, self.name, Path(folder), kinds, workers)
         return tuple(w.path for w in written)
 
-    def _variant(self, seen: tuple[int, ...]) -> _Jitted:
-        """A variant whose bounds hold the extents seen: one there is, or a new one."""
+    def _variant(self, feeds: Mapping[str, npt.NDArray[Any]]) -> _Variant:
+        """A variant for the sizes and values that are fed: one there is, or a new one."""
+        extents = self._extents(feeds)
         with self._lock:
-            fits = (k for k in self._variants if all(e <= b for e, b in zip(seen, k, strict=True)))
-            bounds = min(fits, default=None)
-            if bounds is None:
-                bounds = tuple(1 << max(e - 1, 0).bit_length() for e in seen)
-                self._variants[bounds] = self._compile(bounds)
-            self._variants.move_to_end(bounds)
-            while len(self._variants) > VARIANTS:
-                self._variants.popitem(last=False)
-            return self._variants[bounds]
-
-    def _compile(self, bounds: tuple[int, ...]) -> _Jitted:
-        bounded = {
-            s.name: Expr.of(Symbol(s.name, s.lo, max(bound, s.lo)))
-            for s, bound in zip(self._loose, bounds, strict=True)
-        }
-        return _Jitted(bind(self.graph, bounded), self.target, self.name)
+            found = next((v for v in reversed(self._variants) if v.fits(extents, feeds)), None)
+            if found is None:
+                specialised = self._specialiser.specialise(feeds)
+                found = _Variant(specialised, self.target, self.name)
+            elif found is self._variants[-1]:
+                return found
+            else:
+                self._variants.remove(found)
+            self._variants.append(found)
+            del self._variants[:-VARIANTS]
+            return found
 
 
-def _source(symbol: Symbol, graph: Graph) -> tuple[str, int]:
+def _source(symbol: Symbol, inputs: Iterable[Value]) -> tuple[str, int]:
     """The input, and its axis, whose size is the symbol.
 
     Raises:
         Unsupported: no input has it as an axis.
     """
-    for value in graph.inputs:
+    for value in inputs:
         if Expr.of(symbol) in value.type.shape and isinstance(value.op, Input):
             return value.op.name, value.type.shape.index(Expr.of(symbol))
     raise Unsupported(f"no input's shape tells the size {symbol.name}", hint="dims={...}")
@@ -121,8 +141,8 @@ def is_native(target: Target) -> bool:
     return target.triple == host.triple and target.features <= host.features
 
 
-class _Jitted:
-    """One variant in this process: its code, its weights, and the loader's model on them."""
+class InProcess:
+    """A graph in this process: its code, its weights, and the loader's model on them."""
 
     def __init__(self, graph: Graph, target: Target, name: str):
         native = jit_target(target)
@@ -136,6 +156,34 @@ class _Jitted:
         )
 
 
+class _Variant:
+    """A model in this process, for some sizes and values."""
+
+    def __init__(self, specialised: Specialised, target: Target, name: str):
+        self._ranges = tuple(specialised.ranges.values())
+        self._values = specialised.values
+        self._model = InProcess(specialised.graph, target, name).model
+
+    def fits(self, extents: tuple[int, ...], feeds: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Whether it is compiled for extents of the open symbols, and for values of the inputs."""
+        return all(
+            low <= e <= high for e, (low, high) in zip(extents, self._ranges, strict=True)
+        ) and all(_same(value, feeds.get(name)) for name, value in self._values.items())
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The outputs for all inputs, those included that are constants in it."""
+        if self._values:
+            feeds = {name: array for name, array in feeds.items() if name not in self._values}
+        return self._model.run(feeds)
+
+
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> bool:
+    """Whether two arrays hold the same bytes."""
+    if b is None or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return a.tobytes() == b.tobytes()
+
+
 def compile(
     model: str | Path | bytes | onnx.ModelProto,
     *,
@@ -144,6 +192,7 @@ def compile(
     mattr: str = "",
     threads: int = 1,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
+    inputs: Mapping[str, npt.ArrayLike] | None = None,
     name: str = "",
 ) -> Model:
     """A model compiled for a target.
@@ -155,19 +204,20 @@ def compile(
         mattr: features in LLVM's words.
         threads: threads that a run uses; 1 is what there is.
         dims: for symbolic sizes by name, a number or (least, greatest).
+        inputs: values of inputs that are to be constants; the model has those inputs no more.
         name: the name in C; by default the file's, or the graph's.
 
     Raises:
         InvalidModel: the model breaks ONNX's rules.
         Unsupported: tbc cannot compile a part of it.
         BadTarget: the target is not known.
+        ValueError: `dims` or `inputs` do not fit the model.
     """
     if threads != 1:
         raise Unsupported(f"{threads} threads: a run uses one thread", hint="threads=1")
     chosen = resolve_target(target, mcpu, mattr)
-    imported = import_model(model, dims=dims or {})
-    stem = Path(model).stem if isinstance(model, str | Path) else imported.graph.name
-    return Model(imported.graph, chosen, identifier(name or stem))
+    specialiser = Specialiser(model, dims or {}, inputs or {})
+    return Model(specialiser, chosen, identifier(name or specialiser.name))
 
 
 def load(path: str | Path) -> runtime.Model:

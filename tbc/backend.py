@@ -19,32 +19,17 @@ from tbc.codegen.host import host_target
 from tbc.driver import identifier
 from tbc.errors import InvalidModel, Unsupported
 from tbc.frontend import load as import_model
-from tbc.ops import Input
+from tbc.specialise import Specialiser
 
 Array = npt.NDArray[Any]
 
 
 class Prepared(BackendRep):
-    """A model that runs on this machine.
-
-    Where shapes depend on the values of whole numbers among the inputs, as Reshape's do, the model
-    is compiled for those values, anew when they change.
-    """
+    """A model that runs on this machine."""
 
     def __init__(self, model: onnx.ModelProto):
-        self._proto = model
-        constants = {tensor.name for tensor in model.graph.initializer}
-        inputs = [i for i in model.graph.input if i.name not in constants]
-        self._names = [i.name for i in inputs]
-        self._whole = [i.name for i in inputs if _is_whole(i.type.tensor_type.elem_type)]
-        self._known: tuple[bytes, ...] = ()
-        self._compiled: Model | None = None
-        try:
-            self._compiled = self._compile({})
-            self._whole = []
-        except Unsupported:
-            if not self._whole:
-                raise
+        specialiser = Specialiser(model)
+        self._compiled = Model(specialiser, host_target(), identifier(specialiser.name))
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The outputs, by position or by name.
@@ -56,27 +41,12 @@ class Prepared(BackendRep):
         if isinstance(inputs, np.ndarray):
             inputs = [inputs]
         if not isinstance(inputs, Mapping):
-            inputs = dict(zip(self._names, inputs, strict=True))
-        feeds = {name: np.asarray(array) for name, array in inputs.items()}
-        values = {name: feeds[name] for name in self._whole}
-        known = tuple(a.tobytes() + str(a.shape).encode() for a in values.values())
-        if self._compiled is None or known != self._known:
-            self._compiled, self._known = self._compile(values), known
-        types = [v.op for v in self._compiled.graph.inputs if isinstance(v.op, Input)]
-        outputs = self._compiled.run(
-            {i.name: feeds[i.name].astype(i.type.dtype.numpy, copy=False) for i in types}
-        )
+            names = [tensor.name for tensor in self._compiled.inputs]
+            inputs = dict(zip(names, inputs, strict=True))
+        dtypes = {tensor.name: tensor.dtype for tensor in self._compiled.inputs}
+        outputs = self._compiled.run({n: np.asarray(a, dtypes.get(n)) for n, a in inputs.items()})
         result: tuple[Any, ...] = namedtupledict("Outputs", list(outputs))(*outputs.values())
         return result
-
-    def _compile(self, values: Mapping[str, Array]) -> Model:
-        graph = import_model(self._proto, input_values=values).graph
-        return Model(graph, host_target(), identifier(graph.name))
-
-
-def _is_whole(element: int) -> bool:
-    whole = ("INT64", "INT32", "UINT8", "BOOL")
-    return onnx.TensorProto.DataType.Name(element) in whole
 
 
 class TbcBackend(Backend):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +22,10 @@ from tbc import __version__
 from tbc.errors import InternalError, TbcError, Unbounded, Unsupported
 
 if TYPE_CHECKING:
+    from tbc.feeds import Array, Declared
     from tbc.frontend import Imported
     from tbc.ir import Graph
+    from tbc.runtime import Tensor
 
 app = typer.Typer(
     help="Compile neural networks with ternary weights from ONNX to native code.",
@@ -58,7 +60,15 @@ Dims = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", "--inputs", help="x.npy, name=x.npy or feeds.npz. May be repeated."),
+    typer.Option(
+        "--input",
+        "--inputs",
+        help="What inputs hold: x.npy, name=x.npy, name=1,2 or feeds.npz. May be repeated.",
+    ),
+]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="Compile in what an input holds: name=1,2 or name=x.npy."),
 ]
 Name = Annotated[str, typer.Option("--name", help="The name in C; by default the file's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -122,6 +132,7 @@ def compile(
     ] = None,
     name: Name = "",
     dim: Dims = None,
+    input: Fixed = None,
     linker: Annotated[str, typer.Option(help="The linker for shared libraries.")] = "",
     activations: Annotated[
         Activations, typer.Option(help="Whether float activations are quantised.")
@@ -153,7 +164,7 @@ def compile(
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
     with progress(json) as show, Workers(1) as workers:
         show("importing")
-        imported, graph, batch = _import(model, dim)
+        imported, graph, batch = _import(model, dim, input)
         symbol = identifier(name or model.stem)
         dump = Dump(show, print_ir_after or [], dump_dir)
         compiled, written = write(
@@ -191,19 +202,17 @@ def run(
     """Run a model on this machine."""
     from tbc import api
     from tbc.console import print_arrays, progress
-    from tbc.feeds import input_names, read_feeds, write_arrays
+    from tbc.feeds import read_feeds, write_arrays
     from tbc.report import to_json
 
     with progress(json) as show, _usage():
         show("compiling")
         if model.suffix in LIBRARIES:
             library = api.load(model)
-            names = [tensor.name for tensor in library.inputs]
-            outputs = library.run(read_feeds(input or (), lambda: names))
+            outputs = library.run(read_feeds(input or (), lambda: _held(library.inputs)))
         else:
             compiled = api.compile(model, dims=_dims(dim))
-            feeds = read_feeds(input or (), lambda: input_names(compiled.graph))
-            outputs = compiled.run(feeds)
+            outputs = compiled.run(read_feeds(input or (), lambda: _held(compiled.inputs)))
     if output is not None:
         write_arrays(output, outputs)
     if json:
@@ -230,22 +239,24 @@ def verify(
 ) -> None:
     """Compare a model's code with onnxruntime and with the exact reference.
 
-    Code for another machine runs in an emulator.
+    Code for another machine runs in an emulator. What --input gives is compiled in, as by `tbc
+    compile`, and the other inputs are random; if it gives all inputs, they are what the code runs
+    on.
     """
     from tbc.console import print_verify, progress
-    from tbc.feeds import input_names, read_feeds
-    from tbc.frontend import load
     from tbc.report import to_json
     from tbc.verification import verify as check
 
     with progress(json) as show, _usage():
+        given, is_all = _given(model, input)
         report = check(
             model,
             target,
             mcpu=mcpu,
             mattr=mattr,
             dims=_dims(dim),
-            feeds=read_feeds(input, lambda: input_names(load(model).graph)) if input else None,
+            inputs=None if is_all else given,
+            feeds=given if is_all else None,
             samples=samples,
             seed=seed,
             layers=layers,
@@ -267,6 +278,7 @@ def inspect(
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     dim: Dims = None,
+    input: Fixed = None,
     why: Annotated[bool, typer.Option("--why", help="Say why layers are not low-bit.")] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -279,7 +291,7 @@ def inspect(
 
     with progress(json) as show:
         show("importing")
-        imported, graph, batch = _import(model, dim)
+        imported, graph, batch = _import(model, dim, input)
         show("lowering")
         report = examine(graph, resolve_target(target, mcpu, mattr), batch, imported.warnings)
     if json:
@@ -317,13 +329,33 @@ def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
     return dims
 
 
-def _import(model: Path, dim: list[str] | None) -> tuple[Imported, Graph, str]:
+def _given(model: Path, texts: list[str] | None) -> tuple[dict[str, Array], bool]:
+    """What `--input` says, by input, and whether that is all inputs."""
+    from tbc.feeds import declared, read_feeds
+    from tbc.frontend import signature
+
+    if not texts:
+        return {}, False
+    inputs = declared(signature(model).inputs)
+    given = read_feeds(texts, lambda: inputs)
+    return given, given.keys() >= inputs.keys()
+
+
+def _held(tensors: Iterable[Tensor]) -> Declared:
+    """What the inputs of a compiled model hold."""
+    return {tensor.name: (tensor.dtype, len(tensor.dims)) for tensor in tensors}
+
+
+def _import(
+    model: Path, dim: list[str] | None, input: list[str] | None
+) -> tuple[Imported, Graph, str]:
     """The model, its graph with all sizes bounded, and the symbol that was set to 1 for that."""
     from tbc.driver import bound_batch
     from tbc.frontend import load
 
     with _usage():
-        imported = load(model, dims=_dims(dim))
+        values, _ = _given(model, input)
+        imported = load(model, dims=_dims(dim), input_values=values)
     graph, batch = bound_batch(imported.graph)
     return imported, graph, batch.name if batch else ""
 

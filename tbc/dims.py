@@ -185,7 +185,20 @@ def floor_div(num: Dim, den: Dim) -> Dim:
         return quotient
     if isinstance(rest, int):
         rest = Expr((((), rest),))  # an integer over a symbol: kept as an atom of its own
+    elif isinstance(den, int) and (inner := _shifted_quotient(rest)) is not None:
+        num, by = inner
+        return quotient + floor_div(num, by * den)
     return quotient + Expr((((FloorDiv(rest, den),), 1),))
+
+
+def _shifted_quotient(dim: Expr) -> tuple[Dim, int] | None:
+    """(a, b) where the dim is a // b for a number b, written as (a - k*b) // b + k."""
+    match dim.terms:
+        case (((FloorDiv(num, int(den)),), 1),):
+            return num, den
+        case (((FloorDiv(num, int(den)),), 1), ((), int(shift))):
+            return num + shift * den, den
+    return None
 
 
 def at_most(dim: Dim) -> Dim:
@@ -253,8 +266,25 @@ def _extremum(kind: str, a: Dim, b: Dim) -> Dim:
         return a if kind == "max" else b
     if hi <= 0:
         return b if kind == "max" else a
+    for x, y in ((a, b), (b, a)):
+        if isinstance(y, Expr) and (absorbed := _absorbed(kind, x, y)) is not None:
+            return absorbed
     a, b = sorted((a, b), key=str)
     return Expr((((Extremum(kind, a, b),), 1),))
+
+
+def _absorbed(kind: str, a: Dim, b: Expr) -> Dim | None:
+    """max(a, max(c, d)) is max(c, d) where c >= a, max(a, min(c, d)) is a where c <= a; so min."""
+    match b.terms:
+        case (((Extremum(inner, c, d),), 1),):
+            for other in (c, d):
+                lo, hi = bounds(other - a)
+                grows, falls = (lo >= 0, hi <= 0) if kind == "max" else (hi <= 0, lo >= 0)
+                if inner == kind and grows:
+                    return b
+                if inner != kind and falls:
+                    return a
+    return None
 
 
 def dim_min(a: Dim, b: Dim) -> Dim:
@@ -282,6 +312,35 @@ def product(dims: tuple[Dim, ...]) -> Dim:
 
 def bounds(dim: Dim) -> tuple[float, float]:
     """The least and the greatest value that a dim can have, by interval arithmetic."""
+    if isinstance(dim, int):
+        return dim, dim
+    lo, hi = _interval(dim)
+    if (relaxed := _without_quotients(dim)) is not None:
+        (low, high), (down, up) = _interval(relaxed[0]), relaxed[1]
+        lo, hi = max(lo, low + down), min(hi, high + up)
+    return lo, hi
+
+
+def _without_quotients(dim: Expr) -> tuple[Dim, tuple[int, int]] | None:
+    """A dim without quotients that are multiplied again, and how far it is off.
+
+    a // b * b is a less 0 to b - 1, which other terms may cancel.
+    """
+    terms: list[tuple[Monomial, int]] = []
+    down = up = 0
+    for monomial, coef in dim.terms:
+        match monomial:
+            case (FloorDiv(num, int(den)),) if coef % den == 0:
+                factor = coef // den
+                terms += _terms(num * factor)
+                down, up = down - max(factor, 0) * (den - 1), up - min(factor, 0) * (den - 1)
+            case _:
+                terms.append((monomial, coef))
+    return (_poly(terms), (down, up)) if down != up else None
+
+
+def _interval(dim: Dim) -> tuple[float, float]:
+    """The bounds of a dim, each of its terms taken by itself."""
     if isinstance(dim, int):
         return dim, dim
     lo = hi = 0.0

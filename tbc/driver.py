@@ -203,7 +203,7 @@ def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     raise Unbounded(
         f"the sizes {names} have no upper bound",
         file=graph.name,
-        hint=" ".join(f"--dim {s.name}=1..512" for s in loose),
+        sizes={s.name: "1..512" for s in loose},
     )
 
 

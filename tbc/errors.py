@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
+from shlex import quote
+from types import MappingProxyType
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 class TbcError(Exception):
     """Base of tbc's errors.
@@ -43,7 +50,51 @@ class Unsupported(TbcError):
     """The model is valid, but tbc cannot compile this part of it."""
 
 
-class Unbounded(Unsupported):
+class Unfixed(Unsupported):
+    """What is compiled depends on sizes or values that are open; with them fixed, it may compile.
+
+    Attributes:
+        sizes: the symbols concerned, and what to try for each: "128", or "1..512".
+        inputs: the inputs whose values are concerned, and the form of each: "VALUE,VALUE".
+            Where both are empty, it is not known what to fix.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        sizes: Mapping[str, str] = _NOTHING,
+        inputs: Mapping[str, str] = _NOTHING,
+        file: str = "",
+        node: str = "",
+        op: str = "",
+        hint: str = "",
+    ):
+        self.sizes, self.inputs = dict(sizes), dict(inputs)
+        options = [f"--dim {quote(f'{n}={size}')}" for n, size in self.sizes.items()]
+        options += [f"--input {quote(f'{n}={form}')}" for n, form in self.inputs.items()]
+        super().__init__(reason, file=file, node=node, op=op, hint=" ".join(options) or hint)
+
+    def for_python(self) -> Unfixed:
+        """The error with the arguments of `tbc.compile` as its hint."""
+        error = copy(self)
+        error.hint = self._arguments()
+        return error
+
+    def _arguments(self) -> str:
+        dims = ", ".join(f'"{name}": {_number(size)}' for name, size in self.sizes.items())
+        inputs = ", ".join(f'"{name}": …' for name in self.inputs)
+        given = [f"{k}={{{text}}}" for k, text in (("dims", dims), ("inputs", inputs)) if text]
+        return f"tbc.compile(…, {', '.join(given)})" if given else self.hint
+
+
+def _number(size: str) -> str:
+    """A size of the command line as Python has it."""
+    low, dots, high = size.partition("..")
+    return f"({low}, {high})" if dots else low
+
+
+class Unbounded(Unfixed):
     """Sizes of the model have no upper bound: the caller must give one."""
 
 

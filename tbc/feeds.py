@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tbc.dims import Symbol, evaluate
 from tbc.errors import TbcError
-from tbc.ir import Graph
+from tbc.ir import Graph, Value
 from tbc.ops import Input
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = npt.NDArray[Any]
+Declared: TypeAlias = Mapping[str, tuple[np.dtype[Any], int]]
+"""By name of an input, its element type and its rank."""
 
 _LIMITS = (1024, 256, 64, 16, 4, 2)
 """What random indices are below, until the model accepts them."""
@@ -25,35 +28,70 @@ _ATTEMPTS = 50
 """How many times sizes are drawn until the model accepts them: some depend on each other."""
 
 
-def input_names(graph: Graph) -> list[str]:
-    """The names of a graph's inputs, in order."""
-    return [value.op.name for value in graph.inputs if isinstance(value.op, Input)]
+def declared(inputs: Iterable[Value]) -> Declared:
+    """What a graph's inputs hold."""
+    leaves = ((v.op.name, v.type) for v in inputs if isinstance(v.op, Input))
+    return {name: (type.dtype.numpy, type.rank) for name, type in leaves}
 
 
-def read_feeds(texts: Iterable[str], names: Callable[[], Sequence[str]]) -> dict[str, Array]:
-    """The arrays that `x.npy`, `name=x.npy` and `feeds.npz` stand for, by input name.
+def read_feeds(texts: Iterable[str], inputs: Callable[[], Declared]) -> dict[str, Array]:
+    """The arrays that `x.npy`, `name=x.npy`, `name=1,2` and `feeds.npz` stand for, by input name.
 
     Args:
-        texts: what `--input` was given.
-        names: the model's inputs; asked for a plain .npy, which is for the only one.
+        texts: what `--input` was given; after a name, numbers with commas between them or a list
+            of JSON, else a file.
+        inputs: the model's inputs; asked for numbers, and for a plain .npy, which is for the only
+            input.
 
     Raises:
         TbcError: a file cannot be read, or it is not clear which input it is for.
+        ValueError: an input cannot hold the numbers.
     """
     feeds: dict[str, Array] = {}
     for text in texts:
-        name, equals, file = text.rpartition("=")
-        data = _read(Path(file if equals else text))
+        name, equals, rest = text.rpartition("=")
+        if equals and (numbers := _numbers(rest)) is not None:
+            dtype, rank = inputs().get(name, (numbers.dtype, numbers.ndim))
+            shape = numbers.shape or (1,) * rank
+            feeds[name] = converted(numbers.reshape(shape), dtype, name)
+            continue
+        data = _read(Path(rest if equals else text))
         if isinstance(data, dict):
             feeds |= data
         elif equals:
             feeds[name] = data
-        elif len(known := names()) == 1:
+        elif len(known := list(inputs())) == 1:
             feeds[known[0]] = data
         else:
             hint = " ".join(f"--input {n}=x.npy" for n in known)
-            raise TbcError(f"the model has {len(known)} inputs", file=file, hint=hint)
+            raise TbcError(f"the model has {len(known)} inputs", file=rest, hint=hint)
     return feeds
+
+
+def _numbers(text: str) -> Array | None:
+    """The array of a text such as `1`, `1,2` or `[[1, 2]]`; None where it is none."""
+    is_list = text.startswith("[")
+    try:
+        array = np.array(json.loads(text if is_list else f"[{text}]"))
+    except (ValueError, RecursionError):
+        return None
+    if array.dtype.kind not in "biuf" or not text:
+        return None
+    return array if is_list or array.size > 1 else array.reshape(())
+
+
+def converted(value: npt.ArrayLike, dtype: np.dtype[Any], name: str) -> Array:
+    """A value in an input's element type; ValueError where that loses more than a float's bits."""
+    array = np.asarray(value)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind in "biuf":
+        with np.errstate(all="ignore"):
+            result = array.astype(dtype)
+            has_fractions = bool(np.array(0.5).astype(dtype) == 0.5)
+        if has_fractions or np.array_equal(result, array):
+            return result
+    raise ValueError(f"the input '{name}' is of {dtype}, which cannot hold {array}")
 
 
 def _read(path: Path) -> Array | dict[str, Array]:

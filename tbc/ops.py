@@ -24,7 +24,7 @@ class DimMismatch(ValueError):
 
     def __init__(self, a: Dim, b: Dim, what: str):
         super().__init__(f"{what}: {a} is not {b}")
-        self.a, self.b = a, b
+        self.a, self.b, self.what = a, b, what
 
 
 def require(holds: bool, what: str) -> None:

@@ -72,27 +72,30 @@ class Oracle(Protocol):
         """The model's graph, and in it the results that outputs depend on."""
 
 
-def oracle_of(model: Model, importer: Importer) -> Oracle:
-    """onnxruntime if it takes the model, else the formula of the graph that `importer` makes."""
+def oracle_of(model: Model, importer: Importer, values: Feeds | None = None) -> Oracle:
+    """onnxruntime if it takes the model, else the formula of the graph that `importer` makes.
+
+    `values` are inputs that the graph does not have, because they are constants in it.
+    """
     try:
-        return OnnxRuntime(model, importer)
+        return OnnxRuntime(model, importer, values or {})
     except Unsupported as error:
         return Formula(model, importer, error.reason)
 
 
 class OnnxRuntime:
-    """onnxruntime on one thread, its graph optimisations off.
+    """onnxruntime on one thread, its graph optimisations off, fed `values` in every run.
 
     Raises:
         Unsupported: it does not take the model.
     """
 
-    def __init__(self, model: Model, importer: Importer):
+    def __init__(self, model: Model, importer: Importer, values: Feeds):
         import onnxruntime
 
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.note = ""
-        self._model, self._importer = model, importer
+        self._model, self._importer, self._values = model, importer, values
         self._sessions: dict[tuple[str, ...], Any] = {(): _session(model)}
 
     def run(self, feeds: Feeds, names: Sequence[str] = ()) -> Mapping[str, Array]:
@@ -102,7 +105,7 @@ class OnnxRuntime:
             self._sessions[key] = _session(_with_outputs(self._model, key))
         session = self._sessions[key]
         try:
-            arrays = session.run(None, dict(feeds))
+            arrays = session.run(None, {**feeds, **self._values})
         except Exception as error:
             raise ValueError(f"{self.name}: {_first_line(error)}") from error
         outputs = (output.name for output in session.get_outputs())

@@ -11,27 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from tbc.api import Model as Jitted
-from tbc.api import is_native
+from tbc.api import InProcess, is_native
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.differences import Difference, difference
-from tbc.dims import Dim, Expr, Symbol
-from tbc.driver import assemble, bound_batch, identifier, lower
+from tbc.driver import assemble, identifier, lower
 from tbc.emulate import Emulated
 from tbc.errors import Unsupported
 from tbc.feeds import random_feeds
 from tbc.flips import Flips, find_flips
-from tbc.frontend import load as import_model
-from tbc.ir import Graph, bind
+from tbc.ir import Graph
 from tbc.oracle import Feeds, Model, Oracle, oracle_of
 from tbc.passes import FRONT
-from tbc.reference import bind_symbols, run_graph
+from tbc.reference import run_graph
+from tbc.specialise import Specialiser
 from tbc.target import Target
 
 Array = npt.NDArray[Any]
@@ -117,6 +114,7 @@ def verify(
     mcpu: str = "",
     mattr: str = "",
     dims: Mapping[str, int | tuple[int, int]] | None = None,
+    inputs: Mapping[str, npt.ArrayLike] | None = None,
     feeds: Feeds | None = None,
     samples: int = 3,
     seed: int = 0,
@@ -128,8 +126,8 @@ def verify(
 
     Args:
         model: a path, the bytes of an ONNX file, or a parsed model.
-        target: as for `compile`, and so `mcpu`, `mattr` and `dims`.
-        feeds: inputs by name; by default `samples` sets of random ones.
+        target: as for `compile`, and so `mcpu`, `mattr`, `dims` and `inputs`.
+        feeds: the other inputs by name; by default `samples` sets of random ones.
         seed: of the random inputs.
         layers: also compare the result of every node.
         rtol: see `differences.difference`.
@@ -142,48 +140,37 @@ def verify(
     """
     chosen = resolve_target(target, mcpu, mattr)
     progress("importing")
-    graph = import_model(model, dims=dims or {}).graph
-    bounds, batch = _bounds(graph, feeds)
+    specialiser = Specialiser(model, dims or {}, inputs or {})
+    special = specialiser.bounded() if feeds is None else specialiser.specialise(feeds)
+    graph = special.graph
 
     def importer(each: Model) -> Graph:
-        return bind(import_model(each, dims=dims or {}).graph, bounds)
+        return specialiser.bound(each, special)
 
-    graph = bind(graph, bounds)
-    stem = Path(model).stem if isinstance(model, str | Path) else graph.name
-    oracle = oracle_of(model, importer)
-    check = _Check(chosen, identifier(stem), oracle, rtol, progress)
+    oracle = oracle_of(model, importer, {**specialiser.values, **special.values})
+    check = _Check(chosen, identifier(specialiser.name), oracle, rtol, progress)
     if feeds is not None:
-        inputs = [dict(feeds)]
+        sets = [{n: a for n, a in feeds.items() if n not in special.values}]
     else:
         try:
-            inputs = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
+            sets = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
         except ValueError as error:
             raise Unsupported(
                 f"no random inputs suit the model: {error}", hint="give some"
             ) from None
-    outputs, flips = check.outputs(graph, inputs)
+    outputs, flips = check.outputs(graph, sets)
     return VerifyReport(
         model=check.name,
         target=chosen.name,
         runner=check.runner,
         oracle=oracle.name,
         note=oracle.note,
-        batch=batch,
-        samples=tuple({n: a.shape for n, a in each.items()} for each in inputs),
+        batch=special.batch,
+        samples=tuple({n: a.shape for n, a in each.items()} for each in sets),
         outputs=outputs,
         flips=flips,
-        layers=check.layers(inputs[0]) if layers else (),
+        layers=check.layers(sets[0]) if layers else (),
     )
-
-
-def _bounds(graph: Graph, feeds: Feeds | None) -> tuple[dict[str, Dim], str]:
-    """Sizes for the symbols that have no bound, and the one that is 1 for want of inputs."""
-    loose = [s for s in graph.symbols() if s.hi is None]
-    if feeds is None:
-        _, batch = bound_batch(graph)
-        return {s.name: 1 for s in loose}, batch.name if batch else ""
-    seen = bind_symbols(graph.inputs, feeds)
-    return {s.name: Expr.of(Symbol(s.name, s.lo, max(seen[s.name], 1))) for s in loose}, ""
 
 
 def _front(graph: Graph, target: Target) -> Graph:
@@ -265,7 +252,7 @@ class _Check:
         """Runs the graph's compiled code."""
         self.progress(f"compiling for {self.target.name}")
         if is_native(self.target):
-            yield Jitted(graph, self.target, self.name).run
+            yield InProcess(graph, self.target, self.name).model.run
             return
         with Workers(1) as workers:
             compiled = assemble(lower(graph, self.target), self.target, self.name, workers)

@@ -1,5 +1,9 @@
 """How fast compiled models run beside onnxruntime, on one thread: `python -m tests.bench`.
 
+Its parts are `digits`, the networks of the demo; `linear`, layers of random trits; and `models`,
+networks of others, which `make models` fetches. `--steps` shows where tbc's code for these spends
+its time.
+
 Each case is timed as a Python program sees it: one call, arrays in, arrays out. The contestants of
 a case take turns in short samples, so that whatever else the machine does meets all of them;
 reported are the median and the quartiles of the samples. Weights stay in the cache from call to
@@ -13,48 +17,20 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from tbc.api import compile
 from tbc.codegen.host import host_target
+from tests.bench_cases import Call, Case, digits, linear
+from tests.bench_models import models
 
-Array = npt.NDArray[Any]
-Call = Callable[[], Array]
-
-DIGITS = Path(__file__).parent.parent / "examples/digits"
-NAMES = {"digits_mlp": (64,), "digits_cnn": (1, 8, 8)}
-WIDTH = 2560
-BLOCK = 128
+PARTS = {"digits": digits, "linear": linear, "models": models}
 SAMPLE = 2e-3
 """Seconds that a sample takes at least."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Calls that compute the same, or nearly.
-
-    Attributes:
-        name: what is computed.
-        macs: multiplications by a weight, each with its addition, a call.
-        calls: by contestant.
-        tolerance: how far results may lie apart, relative to the largest element.
-    """
-
-    name: str
-    macs: int
-    calls: dict[str, Call]
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -67,118 +43,6 @@ class Timing:
     lower_us: float
     upper_us: float
     gmac_per_s: float
-
-
-# -- models ---------------------------------------------------------------------------------------
-
-
-def trits(rng: np.random.Generator) -> Array:
-    """Random weights i8[WIDTH, WIDTH] in {-1, 0, 1}."""
-    return rng.integers(-1, 2, (WIDTH, WIDTH), np.int8)
-
-
-def model_of(nodes: list[onnx.NodeProto], constants: dict[str, Array], m: int) -> onnx.ModelProto:
-    """The model f32 x[m, WIDTH] -> y[m, WIDTH]."""
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (m, WIDTH)) for n in "xy")
-    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "bench", [x], [y], initializers)
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def bit_linear(w: Array, scale: float, m: int) -> onnx.ModelProto:
-    """Activations rounded to 8 bits by the largest of their row, as BitNet b1.58 does."""
-    node = helper.make_node
-    nodes = [
-        node("Abs", ["x"], ["abs"]),
-        node("ReduceMax", ["abs", "last"], ["top"], keepdims=1),
-        node("Clip", ["top", "eps"], ["clipped"]),
-        node("Div", ["most", "clipped"], ["s"]),
-        node("Mul", ["x", "s"], ["scaled"]),
-        node("Round", ["scaled"], ["rounded"]),
-        node("Clip", ["rounded", "low", "most"], ["codes"]),
-        node("Cast", ["w"], ["wf"], to=TensorProto.FLOAT),
-        node("MatMul", ["codes", "wf"], ["sums"]),
-        node("Div", ["sums", "s"], ["unscaled"]),
-        node("Mul", ["unscaled", "ws"], ["y"]),
-    ]
-    numbers = {"eps": 1e-5, "most": 127.0, "low": -128.0, "ws": scale}
-    constants: dict[str, Array] = {k: np.array(v, np.float32) for k, v in numbers.items()}
-    constants |= {"last": np.array([-1]), "w": np.ascontiguousarray(w.T)}
-    return model_of(nodes, constants, m)
-
-
-def nbits(w: Array, scale: float, m: int) -> onnx.ModelProto:
-    """The same weights in 2 bits, one scale for each 128; level 4 lets activations be rounded."""
-    codes = (w + 2).astype(np.uint8).reshape(WIDTH, WIDTH // BLOCK, BLOCK // 4, 4)
-    packed = np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=-1)
-    scales = np.full((WIDTH, WIDTH // BLOCK), scale, np.float32)
-    sizes: dict[str, Any] = {
-        "K": WIDTH,
-        "N": WIDTH,
-        "bits": 2,
-        "block_size": BLOCK,
-        "accuracy_level": 4,
-    }
-    inputs = ["x", "w", "s"]
-    node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", **sizes)
-    return model_of([node], {"w": packed, "s": scales}, m)
-
-
-# -- contestants ----------------------------------------------------------------------------------
-
-
-def by_tbc(model: Path | onnx.ModelProto, x: Array) -> Call:
-    compiled = compile(model, name="bench")
-
-    def call() -> Array:
-        (y,) = compiled.run({"x": x}).values()
-        return y
-
-    return call
-
-
-def by_onnxruntime(model: Path | onnx.ModelProto, x: Array) -> Call:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    source = model if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-    def call() -> Array:
-        (y,) = session.run(None, {"x": x})
-        return np.asarray(y)
-
-    return call
-
-
-def digits_case(name: str, batch: int) -> Case:
-    path, images = DIGITS / f"{name}.onnx", np.load(DIGITS / "test_images.npy")
-    x = (images[:batch] / np.float32(16)).reshape(batch, *NAMES[name])
-    calls = {"tbc": by_tbc(path, x), "onnxruntime": by_onnxruntime(path, x)}
-    return Case(f"{name}, {batch} image{'s' if batch > 1 else ''}", 0, calls, 0.1)
-
-
-def linear_case(m: int, rng: np.random.Generator) -> Case:
-    w, scale = trits(rng), 0.02
-    x = rng.standard_normal((m, WIDTH), np.float32)
-    rounding, plain = bit_linear(w, scale, m), nbits(w, scale, m)
-    calls = {
-        "tbc, BitLinear": by_tbc(rounding, x),
-        "onnxruntime, BitLinear": by_onnxruntime(rounding, x),
-        "onnxruntime, MatMulNBits": by_onnxruntime(plain, x),
-        "tbc, MatMulNBits": by_tbc(plain, x),
-    }
-    return Case(f"{WIDTH} x {WIDTH} trits, M={m}", m * WIDTH * WIDTH, calls, 0.02)
-
-
-def cases() -> Iterator[Case]:
-    """Every case, made when its turn comes."""
-    rng = np.random.default_rng(0)
-    for name in NAMES:
-        for batch in (1, 360):
-            yield digits_case(name, batch)
-    for m in (1, 128):
-        yield linear_case(m, rng)
 
 
 # -- timing ---------------------------------------------------------------------------------------
@@ -250,17 +114,23 @@ def show(console: Console, results: list[Timing]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; by default all")
+    parser.add_argument("--steps", action="store_true", help="the slowest steps of each model")
     parser.add_argument("--json", action="store_true", help="the results as JSON")
     parser.add_argument("--rounds", type=int, default=40, help="samples of each contestant")
     arguments = parser.parse_args()
+    if wrong := [part for part in arguments.parts if part not in PARTS]:
+        parser.error(f"there is no part {wrong[0]}")
     console = Console(stderr=arguments.json)
     about = machine()
     title = f"{about['cpu']}, {about['system']}, onnxruntime {about['onnxruntime']}, one thread"
     console.print(title, "", highlight=False, soft_wrap=True)
     results = []
-    for case in cases():
+    for case in (case for part in arguments.parts or PARTS for case in PARTS[part]()):
         found = timings(case, arguments.rounds)
         show(console, found)
+        for line in case.steps() if arguments.steps else ():
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
         results += found
     if arguments.json:
         json.dump({"machine": about, "results": [asdict(r) for r in results]}, sys.stdout, indent=2)

@@ -54,9 +54,16 @@ def test_shapes_that_depend_on_values_are_compiled_for_them() -> None:
     shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [2])
     model = model_of(helper.make_node("Reshape", ["x", "shape"], ["y"]), floats("x", 6), shape)
     prepared = backend.prepare(model)
-    for sizes in ([2, 3], [3, -1], [3, -1], [1, 6]):
+    for sizes in ([2, 3], [3, -1], [3, -1], [1, 6], [2, 3]):
         (y,) = prepared.run({"x": X, "shape": np.array(sizes)})
         np.testing.assert_array_equal(y, X.reshape(sizes))
+
+
+def test_floats_are_compiled_in_where_they_decide_a_shape() -> None:
+    node = helper.make_node("NonZero", ["x"], ["y"])
+    for x in (np.eye(2, dtype=np.float32), np.zeros((3, 1), np.float32)):
+        (y,) = backend.run_node(node, [x])
+        np.testing.assert_array_equal(y, np.nonzero(x))
 
 
 def test_initializers_are_no_inputs() -> None:
@@ -70,9 +77,9 @@ def test_initializers_are_no_inputs() -> None:
 
 def test_what_is_not_supported() -> None:
     sized_by_data = helper.make_node("NonZero", ["x"], ["y"])
-    with pytest.raises(Unsupported, match="NonZero"):
-        backend.run_node(sized_by_data, [np.eye(2, dtype=np.float32)])
     assert not backend.is_compatible(model_of(sized_by_data, floats("x", 2, 2)))
+    with pytest.raises(Unsupported, match="Multinomial"):
+        backend.run_node(helper.make_node("Multinomial", ["x"], ["y"]), [np.eye(2)])
     relu = model_of(helper.make_node("Relu", ["x"], ["y"]), floats("x", 2))
     assert backend.is_compatible(relu)
     assert backend.supports_device("CPU")

@@ -16,6 +16,7 @@ from onnx import parser
 from typer.testing import CliRunner, Result
 
 import tbc
+from tbc import runtime
 from tbc.cli import app
 from tbc.codegen.artifacts import KINDS
 from tbc.codegen.host import host_target
@@ -144,6 +145,52 @@ def test_an_unbounded_size_ends_with_a_line_to_paste(two_sizes: Path, tmp_path: 
     assert succeeded("inspect", two_sizes, *options[:-1], "columns=7")["layers"] == []
 
 
+RESHAPE = """
+<ir_version: 10, opset_import: ["" : 21]>
+shaped (float[n, 6] x, int64[2] shape) => (float[a, b] y) { y = Reshape(x, shape) }
+"""
+
+
+@pytest.fixture
+def reshape(tmp_path: Path) -> Path:
+    path = tmp_path / "reshape.onnx"
+    path.write_bytes(parser.parse_model(RESHAPE).SerializeToString())
+    return path
+
+
+def test_an_input_that_decides_a_shape_ends_with_a_line_to_paste(
+    reshape: Path, tmp_path: Path
+) -> None:
+    result = tbc_cli("compile", reshape, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    option, value = result.stderr.splitlines()[-1].removeprefix("try: ").split()
+    assert (option, value) == ("--input", "shape=VALUE,VALUE")
+    given = ("--input", value.replace("VALUE,VALUE", "-1,3"))
+    report = succeeded("compile", reshape, "-o", tmp_path / "out", "--emit", "obj", *given)
+    assert report["inputs"] == [{"name": "x", "type": "f32[1, 6]"}]
+    assert report["outputs"] == [{"name": "y", "type": "f32[2, 3]"}]
+    np.save(tmp_path / "shape.npy", np.array([3, 2]))
+    for text in ("[3, 2]", "3,2", tmp_path / "shape.npy"):
+        assert succeeded("inspect", reshape, "--input", f"shape={text}")["layers"] == []
+
+
+def test_verify_compiles_in_some_inputs_or_runs_on_all(reshape: Path, tmp_path: Path) -> None:
+    options = ("--dim", "n=1..4", "--samples", 2)
+    assert tbc_cli("verify", reshape, *options).exit_code == 1
+    report = succeeded("verify", reshape, *options, "--input", "shape=-1,3")
+    assert [[*sample] for sample in report["samples"]] == [["x"], ["x"]]
+    np.save(tmp_path / "x.npy", np.ones((3, 6), np.float32))
+    given = ("--input", "shape=9,2", "--input", f"x={tmp_path / 'x.npy'}")
+    report = succeeded("verify", reshape, *given)
+    assert report["samples"] == [{"x": [3, 6]}]
+
+
+def test_run_takes_numbers(reshape: Path) -> None:
+    x = "x=[[1, 2, 3, 4, 5, 6]]"
+    printed = succeeded("run", reshape, "--input", x, "--input", "shape=2,3")
+    assert printed["y"] == {"type": "float32", "values": [[1, 2, 3], [4, 5, 6]]}
+
+
 def test_a_name_of_the_header_is_not_taken_again() -> None:
     header = (ROOT / "runtime/include/tbc.h").read_text()
     words = set(re.findall(r"\btbc_([a-z_]+)\b(?!\.c)", header)) - {"net"}  # the example's model
@@ -178,6 +225,10 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
         (["run", ROOT / "Makefile"], 1, ["not an ONNX model"]),
         (["verify", DIGITS, "--target", "apple-m1"], 1, ["no emulator"]),
         (["inspect", DIGITS, "--target", "native", "--mattr", "+nothing"], 1, ["nothing"]),
+        (["inspect", DIGITS, "--input", "y=1"], 2, ["no input y"]),
+        (["inspect", DIGITS, "--input", "x=1,2"], 2, ["'x' has rank 1, not 2"]),
+        (["inspect", DIGITS, "--input", "x=one"], 1, ["one: cannot be read"]),
+        (["run", DIGITS, "--input", "x=[[1], [2, 3]]"], 1, ["cannot be read"]),
     ],
 )
 def test_errors(arguments: list[object], status: int, words: list[str]) -> None:
@@ -256,9 +307,9 @@ def test_verify_prints_a_table(images: np.ndarray[Any, Any], tmp_path: Path) -> 
 
 
 def test_verify_fails_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tbc.Model.run
+    run = runtime.Model.run
     monkeypatch.setattr(
-        tbc.Model, "run", lambda self, feeds: {n: a + 1 for n, a in run(self, feeds).items()}
+        runtime.Model, "run", lambda self, feeds: {n: a + 1 for n, a in run(self, feeds).items()}
     )
     result = tbc_cli("verify", DIGITS, "--samples", 1)
     assert result.exit_code == 1

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("frontend", "passes", "codegen", "runtime")
 ASSEMBLED = {
     *("api", "backend", "cli", "console", "driver", "dump", "emulate", "flips", "oracle", "report"),
-    *("target_list", "verification", "__init__", "__main__"),
+    *("specialise", "target_list", "verification", "__init__", "__main__"),
 }
 """The modules of tbc/ that put the folders together; the others are the core."""
 ONLY_IN = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import parser
 
 import tbc
-from tbc import emulate, verification
+from tbc import emulate, runtime, verification
 from tbc.codegen.machine import Workers
 from tbc.differences import Difference, difference
 from tbc.dims import Expr, Symbol
@@ -132,9 +132,9 @@ def test_a_foreign_target_without_emulator_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", ["a bit", "everything"])
 def test_wrong_code_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tbc.Model.run
+    run = runtime.Model.run
 
-    def broken(self: tbc.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def broken(self: runtime.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
         outputs = run(self, feeds)
         y = outputs["y"]
         if wrong == "a bit":
@@ -143,7 +143,7 @@ def test_wrong_code_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> N
             y += 1
         return outputs
 
-    monkeypatch.setattr(tbc.Model, "run", broken)
+    monkeypatch.setattr(runtime.Model, "run", broken)
     report = tbc.verify(model(QUANTISED), samples=1)
     (output,) = report.outputs
     assert not report.ok

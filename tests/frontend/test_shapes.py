@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import parser
 from onnx_models import (
     assert_close,
     by_onnxruntime,
@@ -22,7 +23,7 @@ from onnx_models import (
 
 from tbc import frontend
 from tbc.dims import Expr, Symbol
-from tbc.errors import InvalidModel, Unsupported
+from tbc.errors import InvalidModel, Unfixed, Unsupported
 from tbc.ops import Dims, Iota
 
 F = np.float32
@@ -121,14 +122,78 @@ def test_a_division_that_may_be_by_zero_stays_defined() -> None:
         assert got.tolist() == [size // max(by, 1)]
 
 
+RESHAPE = model(nodes("y = Reshape(x, s)"), {"x": (F, [6]), "s": (np.int64, ["axes"])}, ["y"])
+
+
 def test_a_shape_from_data_is_refused_with_a_hint() -> None:
     proto = model(nodes("y = Reshape(x, s)"), {"x": (F, [6]), "s": (np.int64, [2])}, ["y"])
-    with pytest.raises(Unsupported, match="node 'y': Reshape: the new shape depends on") as caught:
+    with pytest.raises(Unfixed, match="node 'y': Reshape: the new shape depends on") as caught:
         frontend.load(proto)
-    assert caught.value.hint
-    imported = frontend.load(proto, input_values={"s": [2, 3]})
+    assert caught.value.hint == "--input s=VALUE,VALUE"
+    assert caught.value.for_python().hint == 'tbc.compile(…, inputs={"s": …})'
+
+
+def test_a_branch_that_data_decides_on_asks_for_the_data_and_the_sizes() -> None:
+    proto = parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n, 2] x, bool c) => (float[m, 4] y) {
+        y = If (c) <
+            then_branch = a () => (float[m, 4] p) <int64[2] to = {-1, 4}> { p = Reshape(x, to) },
+            else_branch = b () => (float[m, 4] q) <int64[2] to = {8, 4}> { q = Reshape(x, to) }
+        >
+    }""")
+    with pytest.raises(Unfixed, match=r"'y': If: in a branch .* n is not ") as caught:
+        frontend.load(proto)
+    assert caught.value.hint == "--dim n=128 --input c=VALUE"
+    assert frontend.load(proto, dims={"n": 16}).graph.outputs
+    with pytest.raises(Unfixed, match="256 is not 32") as caught:
+        frontend.load(proto, dims={"n": 128})
+    assert caught.value.hint == "--input c=VALUE"
+    assert frontend.load(proto, dims={"n": 128}, input_values={"c": True}).graph.outputs
+    with pytest.raises(InvalidModel, match="256 is not 32"):
+        frontend.load(proto, dims={"n": 128}, input_values={"c": False})
+
+
+def test_long_sizes_are_said_briefly() -> None:
+    lines = ["s = Shape(x)", *(f"{b} = {op}({a}, {c})" for a, op, c, b in (
+        ("s", "Mul", "s", "p"), ("p", "Div", "three", "q"), ("q", "Mul", "s", "r"),
+        ("r", "Div", "five", "t"), ("t", "Mul", "q", "u"), ("u", "Div", "seven", "v"),
+        ("v", "Mul", "t", "w"), ("w", "Add", "v", "k"), ("k", "Div", "three", "l"),
+        ("l", "Mul", "k", "to")))]  # fmt: skip
+    numbers = {n: i64(v) for n, v in (("three", 3), ("five", 5), ("seven", 7))}
+    proto = model(nodes(*lines, "y = Reshape(x, to)"), {"x": (F, ["n"])}, ["y"], numbers)
+    with pytest.raises(Unfixed, match=" … ") as caught:
+        frontend.load(proto)
+    assert len(caught.value.reason) < 400
+
+
+def test_a_value_of_an_input_is_a_constant_and_decides_sizes() -> None:
+    imported = frontend.load(RESHAPE, input_values={"s": [2, 3]})
     assert shape_of(imported) == ["2", "3"]
     assert len(imported.graph.inputs) == 1
+    proto = add(["n", 4], ["n", 4])
+    assert shape_of(frontend.load(proto, input_values={"b": np.ones((3, 4))})) == ["3", "4"]
+    signature = frontend.signature(proto, input_values={"b": np.ones((3, 4))})
+    assert [str(v.type) for v in signature.inputs] == ["f32[3, 4]"]
+    assert signature.values["b"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("proto", "values", "words"),
+    [
+        (RESHAPE, {"t": [1]}, "no input t"),
+        (RESHAPE, {"s": [1.5, 2]}, "'s' is of int64, which cannot hold"),
+        (RESHAPE, {"s": ["a"]}, "'s' is of int64, which cannot hold"),
+        (RESHAPE, {"s": 6}, "'s' has rank 0, not 1"),
+        (RESHAPE, {"x": np.ones(5)}, "'x' has 5 along axis 0, not 6"),
+        (model(nodes("y = Add(a, b)"), {"a": (F, ["n"]), "b": (F, ["n"])}),
+         {"a": np.ones(2), "b": np.ones(3)}, "'b' has 3 along axis 0, not 2"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_an_input(
+    proto: onnx.ModelProto, values: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        frontend.load(proto, input_values=values)
 
 
 def test_arithmetic_without_end_is_given_up() -> None:
@@ -224,6 +289,20 @@ def test_odd_names_of_symbols(name: str) -> None:
 def test_sizes_without_a_name_get_one() -> None:
     proto = model(nodes("y = Abs(x)"), {"x": (F, [None, None])})
     assert [s.name for s in frontend.load(proto).graph.symbols()] == ["x_0", "x_1"]
+
+
+@pytest.mark.parametrize("text", ["?", "None", "-1"])
+def test_texts_that_name_nothing_are_different_sizes(text: str) -> None:
+    imported = frontend.load(model(nodes("y = Abs(x)"), {"x": (F, [text, 3, text])}))
+    assert shape_of(imported) == ["x_0", "3", "x_2"]
+
+
+def test_a_negative_size_of_an_input_is_a_symbol() -> None:
+    proto = model(nodes("y = Abs(x)"), {"x": (F, [-1, 3, -4])})
+    imported = check_on(proto, {"x": normal(1, 2, 3, 5)})
+    assert shape_of(imported) == ["x_0", "3", "x_2"]
+    assert [w for w in imported.warnings if "'x' has the size -1 along axis 0" in w]
+    assert len(imported.warnings) == 2
 
 
 def test_given_sizes_are_used() -> None:

@@ -51,6 +51,13 @@ def test_run_adds(model, n):
     np.testing.assert_array_equal(result["sum"], 11 * feeds(n)["x"] + np.float32(adder.WEIGHTS))
 
 
+def test_every_phase_is_timed(model):
+    (seconds,) = model.phase_seconds(feeds(4))
+    assert seconds > 0
+    with pytest.raises(ValueError, match="outside"):
+        model.phase_seconds(feeds(5))
+
+
 def test_a_model_describes_itself(model):
     assert (model.name, model.target) == ("adder", "native")
     assert [(t.name, t.dtype, t.dims) for t in model.inputs] == [
