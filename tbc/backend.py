@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 class Prepared(BackendRep):
     """A model that runs on this machine.
 
-    Where shapes depend on the values of whole numbers among the inputs, as Reshape's do, the model
-    is compiled for those values, anew when they change.
+    Where shapes depend on the values of inputs, as Reshape's do, the model is compiled for the values
+    of those of whole numbers, and of float scalars and vectors; anew when they change.
     """
 
     def __init__(self, model: onnx.ModelProto):
@@ -36,14 +36,15 @@ class Prepared(BackendRep):
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [i for i in model.graph.input if i.name not in constants]
         self._names = [i.name for i in inputs]
-        self._whole = [i.name for i in inputs if _is_whole(i.type.tensor_type.elem_type)]
+        self._fixed = [i.name for i in inputs if _may_shape(i.type.tensor_type)]
+        self._elements = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
         self._known: tuple[bytes, ...] = ()
         self._compiled: Model | None = None
         try:
             self._compiled = self._compile({})
-            self._whole = []
+            self._fixed = []
         except Unsupported:
-            if not self._whole:
+            if not self._fixed or any(i.type.WhichOneof("value") != "tensor_type" for i in inputs):
                 raise
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -58,14 +59,15 @@ class Prepared(BackendRep):
         if not isinstance(inputs, Mapping):
             inputs = dict(zip(self._names, inputs, strict=True))
         feeds = {name: np.asarray(array) for name, array in inputs.items()}
-        values = {name: feeds[name] for name in self._whole}
+        values = {name: feeds[name] for name in self._fixed}
         known = tuple(a.tobytes() + str(a.shape).encode() for a in values.values())
         if self._compiled is None or known != self._known:
             self._compiled, self._known = self._compile(values), known
         types = [v.op for v in self._compiled.graph.inputs if isinstance(v.op, Input)]
-        outputs = self._compiled.run(
+        found = self._compiled.run(
             {i.name: feeds[i.name].astype(i.type.dtype.numpy, copy=False) for i in types}
         )
+        outputs = {name: _as_onnx(array, self._elements[name]) for name, array in found.items()}
         result: tuple[Any, ...] = namedtupledict("Outputs", list(outputs))(*outputs.values())
         return result
 
@@ -74,9 +76,16 @@ class Prepared(BackendRep):
         return Model(graph, host_target(), identifier(graph.name))
 
 
-def _is_whole(element: int) -> bool:
-    whole = ("INT64", "INT32", "UINT8", "BOOL")
-    return onnx.TensorProto.DataType.Name(element) in whole
+def _as_onnx(array: Array, element: int) -> Array:
+    """The elements in the type that the onnx package has for the output's, if that is declared."""
+    return array.astype(helper.tensor_dtype_to_np_dtype(element), copy=False) if element else array
+
+
+def _may_shape(tensor: onnx.TypeProto.Tensor) -> bool:
+    """Whether an operator may read sizes, a range or scales from an input of this type."""
+    if onnx.TensorProto.DataType.Name(tensor.elem_type) in ("INT64", "INT32", "UINT8", "BOOL"):
+        return True
+    return tensor.HasField("shape") and len(tensor.shape.dim) < 2
 
 
 class TbcBackend(Backend):

@@ -170,8 +170,6 @@ def describe(
 
 
 def _tensor(name: str, type: TensorType) -> TensorInfo:
-    if type.dtype.bits < 8:
-        raise Unsupported(f"the input or output '{name}' has elements of less than a byte")
     shape = tuple(upper(d) for d in type.shape)
     return TensorInfo(
         name=name,
