@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from tbc.codegen.llvm_text import Function, Val, bits_of, const, is_float, lanes_of, vec, with_elem
 from tbc.codegen.math import EMITTERS, emit_fmod, emit_pow
 from tbc.types import DType
@@ -287,6 +289,19 @@ def emit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
     return _wrap_narrow(f, target, resized)
 
 
+def emit_bit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
+    """The bits of `a` in another element type, as `ops.BitCast`."""
+    lanes = lanes_of(a.type)
+    whole = vec(f"i{source.bits}", lanes)
+    bits = a if a.type == whole else f.cast("bitcast", a, whole)
+    if source.is_float:
+        wide = widen_float(f, source, a)
+        nan = int(np.array(np.nan, source.numpy).view(f"u{source.bytes}"))
+        bits = f.select(f.fcmp("uno", wide, wide), const(whole, nan), bits)
+    to = register_type(target, lanes)
+    return bits if to == whole else f.cast("bitcast", bits, to)
+
+
 def _wrap_narrow(f: Function, target: DType, a: Val) -> Val:
     """A byte reduced to a type of less than a byte, as that type wraps."""
     if target.bits >= 8 or target.is_weight:
@@ -324,6 +339,7 @@ def _float_to_int(f: Function, target: DType, a: Val) -> Val:
 __all__ = [
     "element_constant",
     "emit_binary",
+    "emit_bit_cast",
     "emit_cast",
     "emit_unary",
     "is_float",

@@ -9,6 +9,7 @@ from tbc.frontend.context import Context, Lowering, supported, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
+from tbc.ops import BitCast, has_bits
 from tbc.types import DType
 
 
@@ -132,17 +133,15 @@ def cast_like(c: Context, node: Node, x: Value, like: Value) -> Value:
 
 
 def bit_cast(c: Context, node: Node, x: Value) -> Value:
-    """x's bits as another type of the same width: of whole numbers, or of a constant."""
+    """x's bits as another type of the same width."""
     old, new = x.type.dtype, dtype_of(node["to"], "the attribute 'to'")
-    valid(old.numpy.itemsize == new.numpy.itemsize, f"{old.name} and {new.name} differ in width")
-    whole = old.is_int and new.is_int and old.bits == new.bits
-    if whole or old is new or (old is DType.bool and new in (DType.u8, DType.i8)):
-        return c.cast(x, new)
-    supported(
-        x.is_constant and min(old.bits, new.bits) >= 8 and new is not DType.bool,
-        f"{old.name} as the bits of {new.name} is not supported",
-    )
-    return c.constant(value_of(x).view(new.numpy), new)
+    valid(old.bits == new.bits, f"{old.name} and {new.name} differ in width")
+    if old is new:
+        return x
+    if has_bits(old) and has_bits(new):
+        return c(BitCast(new), x)
+    supported(new is not DType.bool, f"{old.name} as the bits of bool is not supported")
+    return c.cast(x, new)  # a bool is a byte of 0 or 1; narrow integers wrap
 
 
 def dropout(

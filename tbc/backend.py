@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 class Prepared(BackendRep):
     """A model that runs on this machine.
 
-    Where shapes depend on the values of inputs, as Reshape's do, the model is compiled for the values
-    of those of whole numbers, and of float scalars and vectors; anew when they change.
+    Where shapes depend on the values of inputs, as Reshape's do, the model is compiled for those of
+    all whole numbers, and of float scalars and vectors; anew when they change.
     """
 
     def __init__(self, model: onnx.ModelProto):

@@ -26,7 +26,7 @@ from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
-from tbc.errors import Unbounded, Unsupported
+from tbc.errors import Unbounded
 from tbc.ir import Graph, bind
 from tbc.ops import Input
 from tbc.passes import PIPELINE

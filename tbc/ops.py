@@ -41,6 +41,11 @@ def has_arithmetic(dtype: DType) -> bool:
     return dtype.is_float or (dtype.is_int and dtype.bits >= 8)
 
 
+def has_bits(dtype: DType) -> bool:
+    """Whether every pattern of the type's bits is one of its values."""
+    return dtype.bits >= 8 and (dtype.is_float or dtype.is_int)
+
+
 def require_equal(a: Dim, b: Dim, what: str) -> None:
     """Raise DimMismatch unless two sizes are equal for every value of the symbols."""
     if a != b:
@@ -219,6 +224,22 @@ class Cast:
 
     def infer(self, x: TensorType) -> TensorType:
         """x's shape in the new type."""
+        return TensorType(self.dtype, x.shape)
+
+
+@dataclass(frozen=True)
+class BitCast:
+    """x's bits as another type of the same width.
+
+    A nan is the quiet one without a sign before, whatever its bits were.
+    """
+
+    dtype: DType
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's shape in the new type."""
+        require(has_bits(x.dtype) and has_bits(self.dtype), f"bits of {x} as {self.dtype.name}")
+        require(x.dtype.bits == self.dtype.bits, f"bits of {x} as {self.dtype.name}")
         return TensorType(self.dtype, x.shape)
 
 
@@ -711,13 +732,13 @@ class PackedGroupedDot:
 
 OPS = (
     Input, Const, Dims, Iota,
-    Unary, Binary, Where, Cast,
+    Unary, Binary, Where, Cast, BitCast,
     Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, GatherElements,
     ScatterElements, ScatterND, ArgSort,
     Reduce, Cumulate, MatMul, Dot, GroupedDot, Lift,
     Pack, PackedDot, PackedGroupedDot,
 )  # fmt: skip
-ELEMENTWISE = (Unary, Binary, Where, Cast)
+ELEMENTWISE = (Unary, Binary, Where, Cast, BitCast)
 GATHERS = (Gather, GatherND, GatherElements)
 """Index maps whose place is data."""
 INDEX_MAPS = (Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, *GATHERS)

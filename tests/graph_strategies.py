@@ -103,6 +103,12 @@ def _cast(p: Pool) -> Value:
     return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), p.pick())
 
 
+def _bit_cast(p: Pool) -> Value:
+    x = p.pick(lambda t: ops.has_bits(t.dtype))
+    same = [d for d in DType if ops.has_bits(d) and d.bits == x.type.dtype.bits]
+    return p.builder(ops.BitCast(p.draw(st.sampled_from(same))), x)
+
+
 def _broadcast(p: Pool) -> Value:
     x = p.pick(lambda t: t.rank < 4)
     shape = tuple(p.integer(1, 3) if d == 1 else d for d in x.type.shape)
@@ -366,6 +372,7 @@ MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Binary: _binary,
     ops.Where: _where,
     ops.Cast: _cast,
+    ops.BitCast: _bit_cast,
     ops.Broadcast: _broadcast,
     ops.Reshape: _reshape,
     ops.Transpose: _transpose,
