@@ -23,10 +23,23 @@ _READERS: Mapping[int, Any] = {
     _KINDS.TENSOR: lambda a: a.t,
     _KINDS.GRAPH: lambda a: a.g,
 }
+
+
+class Floats(tuple[float, ...]):
+    """The value of an attribute that is a list of floats; a plain tuple is one of integers."""
+
+
+class Strings(tuple[str, ...]):
+    """The value of an attribute that is a list of texts."""
+
+
 _PYTHON_KINDS: Mapping[type, int] = {
     int: _KINDS.INT,
     float: _KINDS.FLOAT,
     str: _KINDS.STRING,
+    tuple: _KINDS.INTS,
+    Floats: _KINDS.FLOATS,
+    Strings: _KINDS.STRINGS,
 }
 
 

@@ -11,6 +11,7 @@ from tbc.frontend import (
     ops_elementwise,
     ops_index,
     ops_matmul,
+    ops_ngrams,
     ops_nn,
     ops_order,
     ops_quant,
@@ -47,6 +48,7 @@ ONNX: Mapping[str, Lowering] = {
     **ops_sample.OPERATORS,
     **ops_select.OPERATORS,
     **ops_signal.OPERATORS,
+    **ops_ngrams.OPERATORS,
     **ops_recurrent.OPERATORS,
 }
 """ONNX's own operators; their signatures are the schemas of the onnx package."""

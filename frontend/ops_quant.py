@@ -111,15 +111,20 @@ def qlinear_matmul(
 ) -> Value:  # fmt: skip
     """The product of the dequantised matrices, quantised."""
     total = product(c, centered(c, a, by_row(c, a_zero)), centered(c, b, b_zero))
-    return requantized(c, total, by_row(c, a_scale), b_scale, y_scale, y_zero)
+    return requantized(c, total, by_row(c, a_scale), b_scale, y_scale, y_zero, y_zero.type.dtype)
 
 
 def requantized(
-    c: Context, total: Value, x_scale: Value, w_scale: Value, y_scale: Value, y_zero: Value
-) -> Value:
-    """An i32 sum of products quantised: saturate(round(total * (sx * sw / sy)) + y_zero)."""
-    sx, sw, sy = (scalar(c, c.cast(s, DType.f32)) for s in (x_scale, w_scale, y_scale))
-    scaled = c.mul(c.cast(total, DType.f32), c.div(c.mul(sx, sw), sy))
+    c: Context, total: Value, x_scale: Value, w_scale: Value | None, y_scale: Value,
+    y_zero: Value | None, dtype: DType,
+) -> Value:  # fmt: skip
+    """A sum quantised: saturate(round(total * (sx * sw / sy)) + y_zero), in the type of y_zero."""
+    factor, sy = (scalar(c, c.cast(s, DType.f32)) for s in (x_scale, y_scale))
+    if w_scale is not None:
+        factor = c.mul(factor, scalar(c, c.cast(w_scale, DType.f32)))
+    scaled = c.mul(c.cast(total, DType.f32), c.div(factor, sy))
+    if y_zero is None:
+        return rounded(c, scaled, None, dtype)
     return rounded(c, scaled, scalar(c, y_zero), y_zero.type.dtype)
 
 
@@ -138,7 +143,7 @@ def qlinear_conv(
         total = c.add(total, c.along(bias, 1, x.type.rank))
     if w_scale.type.size != 1:
         w_scale = c.along(w_scale, 1, x.type.rank)
-    return requantized(c, total, x_scale, w_scale, y_scale, y_zero)
+    return requantized(c, total, x_scale, w_scale, y_scale, y_zero, y_zero.type.dtype)
 
 
 OPERATORS: Mapping[str, Lowering] = {

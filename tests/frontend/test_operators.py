@@ -264,3 +264,17 @@ def test_of_all_zeros_is_quantised_with_scale_one() -> None:
     assert not y.any()
     assert scale == 1
     assert zero_point == 0
+
+
+@pytest.mark.parametrize("mode", ["TF", "IDF", "TFIDF"])
+@pytest.mark.parametrize(("least", "most", "skips"), [(1, 1, 0), (1, 2, 0), (2, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_n_grams(mode: str, least: int, most: int, skips: int, dtype: Any) -> None:
+    """Single numbers, pairs and triples; a column is of no n-gram."""
+    model, feeds = one_node(
+        "TfIdfVectorizer", [integers(1, 1, 3, 2, 9, dtype=dtype)], mode=mode,
+        min_gram_length=least, max_gram_length=most, max_skip_count=skips,
+        pool_int64s=[2, 3, 1, 2, 3, 3, 1, 2, 1, 3, 2, 2], ngram_counts=[0, 2, 6],
+        ngram_indexes=[0, 6, 1, 3, 2, 5], weights=[0.5, 1.5, 2.0, 3.0, 4.0, 5.0],
+    )  # fmt: skip
+    check_against_onnxruntime(model, feeds)
