@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all bench check format clean
+.PHONY: help demo test test-all bench docs check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
 	@echo "make test      the test suite"
 	@echo "make test-all  the test suite with its slow part"
 	@echo "make bench     speed beside onnxruntime, one thread"
+	@echo "make docs      docs/operators.md, from the tables of the frontend"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
 	@echo "make clean     remove .venv and everything that was made"
@@ -26,6 +27,9 @@ test-all: $(VENV)/developing
 
 bench: $(VENV)/developing
 	@$(BIN)/python -m tests.bench
+
+docs: $(VENV)/developing
+	@$(BIN)/python -m tests.operators_doc
 
 check: $(VENV)/developing
 	$(BIN)/ruff check .

@@ -13,8 +13,16 @@ from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Array, Context
 from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
 from tbc.frontend.expansion import body_of_schema
-from tbc.frontend.nodes import ONNX_DOMAINS, Node, decode, name_of, op_of, read_attributes
-from tbc.frontend.operators import ONNX, OTHERS
+from tbc.frontend.nodes import (
+    ONNX_DOMAINS,
+    Node,
+    Signature,
+    decode,
+    name_of,
+    op_of,
+    read_attributes,
+)
+from tbc.frontend.operators import ONNX, OTHERS, REFUSED, REFUSED_DOMAINS
 from tbc.frontend.reader import Source, opsets, plain_domain
 from tbc.frontend.structure import (
     Body,
@@ -132,10 +140,13 @@ class Importer:
         lower = ONNX.get(node.op_type) if node.domain == "" else None
         if entry := OTHERS.get((node.domain, node.op_type)):
             lower = entry[0]
+            _check_type(inputs[0], entry[1])
+        if reason := REFUSED.get((node.domain, node.op_type)):
+            raise Unsupported(f"it is not supported: {reason}")
         if lower is None:
             expanded = body_of_schema(proto, node.opset, attributes, inputs)
             if expanded is None:
-                raise Unsupported(f"the operator {node.op} is not supported yet")
+                raise Unsupported("it is not supported")
             proto_of_body, bound = expanded
             return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
         results = lower(c, node, *inputs)
@@ -156,9 +167,8 @@ class Importer:
             raise InvalidModel(f"its domain '{domain}' is not in opset_import")
         entry = OTHERS.get((domain, proto.op_type))
         if domain not in ONNX_DOMAINS and entry is None:
-            raise Unsupported(
-                f"the operator {proto.op_type} of the domain '{domain}' is not supported"
-            )
+            reason = REFUSED_DOMAINS.get(domain, "tbc does not know this operator of the domain")
+            raise Unsupported(f"it is not supported: {reason}")
         return decode(proto, scope.opsets[domain], attributes, entry and entry[1], given)
 
     # -- nested bodies ----------------------------------------------------------------------------
@@ -212,6 +222,13 @@ def _at_border(dtype: DType) -> DType:
     if dtype.bits >= 8:
         return dtype
     return DType.i8 if dtype.kind == "i" else DType.u8
+
+
+def _check_type(x: Value | None, signature: Signature) -> None:
+    """Raise Unsupported unless an operator takes what its first input holds."""
+    if x is not None and x.type.dtype not in signature.dtypes:
+        names = ", ".join(d.name for d in signature.dtypes)
+        raise Unsupported(f"its first input is {x.type}, but it is supported for {names} only")
 
 
 def _refusal(error: DimMismatch) -> TbcError:

@@ -177,3 +177,8 @@ OPERATORS: Mapping[str, Lowering] = {
     "Where": where, "Cast": cast, "CastLike": cast_like, "BitCast": bit_cast, "Identity": identity,
     "Dropout": dropout,
 }  # fmt: skip
+
+LIMITS: Mapping[str, str] = {
+    "BitCast": "a nan has the bits of the quiet one; nothing becomes a bool",
+    "Dropout": "the identity, as in inference; training_mode is 0",
+}

@@ -65,6 +65,7 @@ def _turned(c: Context, x: Value, batch: int, matrix: int) -> Value:
     return swapped(c, x) if matrix and rank > 1 else x
 
 
+_ACTIVATIONS = f"the activations {', '.join(filter(None, _PARAMETERS))}"
 FUSED: Mapping[str, tuple[Lowering, Signature]] = {
     "FusedConv": (
         fused_conv,
@@ -73,6 +74,7 @@ FUSED: Mapping[str, tuple[Lowering, Signature]] = {
             attributes={"activation": "", "activation_params": Floats(), "auto_pad": "NOTSET",
                         "dilations": (), "group": 1, "kernel_shape": (), "pads": (),
                         "strides": ()},
+            limits=_ACTIVATIONS,
         ),
     ),
     "FusedGemm": (
@@ -82,6 +84,7 @@ FUSED: Mapping[str, tuple[Lowering, Signature]] = {
             attributes={"activation": "", "activation_alpha": 0.0, "activation_beta": 0.0,
                         "activation_gamma": 0.0, "alpha": 1.0, "beta": 1.0, "transA": 0,
                         "transB": 0},
+            limits=_ACTIVATIONS,
         ),
     ),
     "FusedMatMul": (

@@ -94,3 +94,7 @@ def _in_columns(c: Context, found: Value, columns: Array, width: int) -> Value:
 
 
 OPERATORS: Mapping[str, Lowering] = {"TfIdfVectorizer": tf_idf_vectorizer}
+
+LIMITS: Mapping[str, str] = {
+    "TfIdfVectorizer": "of integers; every n-gram has an index of its own",
+}

@@ -245,39 +245,45 @@ _CONV = {
     "strides": (),
 }  # fmt: skip
 _MANY = 1 << 20
+_BYTES = (DType.u8, DType.i8)
+_CODES = (
+    DType.i2, DType.u2, DType.i4, DType.u4, DType.i8, DType.u8, DType.i16, DType.u16, DType.i32,
+)  # fmt: skip
 
 QLINEAR: Mapping[str, tuple[Lowering, Signature]] = {
     "QuantizeLinear": (quantize_linear, Signature(2, 3, attributes={"axis": 1})),
-    "DequantizeLinear": (dequantize_linear, Signature(2, 3, attributes={"axis": 1})),
-    "QLinearAdd": (added, Signature(7, 8, optional=(2, 5))),
-    "QLinearMul": (multiplied, Signature(7, 8, optional=(2, 5))),
-    "QLinearSigmoid": (unary(sigmoid), Signature(4, 5, optional=(2,))),
+    "DequantizeLinear": (dequantize_linear, Signature(2, 3, attributes={"axis": 1}, dtypes=_CODES)),
+    "QLinearAdd": (added, Signature(7, 8, optional=(2, 5), dtypes=_BYTES)),
+    "QLinearMul": (multiplied, Signature(7, 8, optional=(2, 5), dtypes=_BYTES)),
+    "QLinearSigmoid": (unary(sigmoid), Signature(4, 5, optional=(2,), dtypes=_BYTES)),
     "QLinearLeakyRelu": (
-        unary(leaky_relu), Signature(4, 5, attributes={"alpha": 0.01}, optional=(2,))
+        unary(leaky_relu), Signature(4, 5, attributes={"alpha": 0.01}, optional=(2,), dtypes=_BYTES)
     ),
     "QLinearSoftmax": (
         unary(probabilities),
-        Signature(5, 5, attributes={"axis": -1, "opset": int}, optional=(2,)),
+        Signature(5, 5, attributes={"axis": -1, "opset": int}, optional=(2,), dtypes=_BYTES),
     ),
     "QLinearAveragePool": (
         average,
         Signature(
             4, 5, attributes={**_WINDOW, "channels_last": 0, "count_include_pad": 0},
-            optional=(2,),
+            optional=(2,), dtypes=_BYTES,
         ),
     ),
     "QLinearGlobalAveragePool": (
-        global_average, Signature(5, 5, attributes={"channels_last": 0})
+        global_average, Signature(5, 5, attributes={"channels_last": 0}, dtypes=_BYTES)
     ),
-    "NhwcMaxPool": (nhwc_max_pool, Signature(1, 1, attributes=_WINDOW)),
+    "NhwcMaxPool": (nhwc_max_pool, Signature(1, 1, attributes=_WINDOW, dtypes=_BYTES)),
     "QLinearConcat": (concat, Signature(5, _MANY, attributes={"axis": int})),
-    "QLinearWhere": (where, Signature(9, 9)),
-    "QLinearConv": (convolution, Signature(8, 9, attributes={**_CONV, "channels_last": 0})),
+    "QLinearWhere": (where, Signature(9, 9, dtypes=(DType.bool,))),
+    "QLinearConv": (
+        convolution, Signature(8, 9, attributes={**_CONV, "channels_last": 0}, dtypes=_BYTES)
+    ),
     "QGemm": (
-        gemm, Signature(6, 9, attributes={"alpha": 1.0, "transA": 0, "transB": 0})
+        gemm, Signature(6, 9, attributes={"alpha": 1.0, "transA": 0, "transB": 0}, dtypes=_BYTES)
     ),
     "DynamicQuantizeMatMul": (dynamic_quantize_matmul, Signature(3, 5)),
-    "MatMulIntegerToFloat": (matmul_integer_to_float, Signature(4, 7)),
+    "MatMulIntegerToFloat": (matmul_integer_to_float, Signature(4, 7, dtypes=_BYTES)),
     "DynamicQuantizeLSTM": (
         dynamic_quantize_lstm,
         Signature(
@@ -285,6 +291,8 @@ QLINEAR: Mapping[str, tuple[Lowering, Signature]] = {
             {"activation_alpha": Floats(), "activation_beta": Floats(), "activations": Strings(),
              "clip": 0.0, "direction": "forward", "hidden_size": int, "input_forget": 0},
             optional=(3, 4, 5, 6, 7),
+            dtypes=(DType.f32,),
+            limits="a batch's hidden states are rounded with one scale; the length is a number",
         ),
     ),
 }  # fmt: skip

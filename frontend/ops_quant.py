@@ -204,7 +204,10 @@ def trunc(
     return c.mul(c.sub(codes, zero_point), scale)
 
 
-_QUANT = Signature(4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"})
+_MODES = f"the rounding modes {', '.join(_ROUNDING)}; bit widths are known at import"
+_QUANT = Signature(
+    4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}, limits=_MODES
+)
 
 QONNX: Mapping[str, tuple[Lowering, Signature]] = {
     "Quant": (quant, _QUANT),
@@ -212,6 +215,11 @@ QONNX: Mapping[str, tuple[Lowering, Signature]] = {
     "BipolarQuant": (bipolar_quant, Signature(2, 2)),
     "Trunc": (
         trunc,
-        Signature(5, 7, attributes={"rounding_mode": "FLOOR", "signed": 1, "narrow": 0}),
+        Signature(
+            5,
+            7,
+            attributes={"rounding_mode": "FLOOR", "signed": 1, "narrow": 0},
+            limits=f"{_MODES}; no output scale",
+        ),
     ),
 }

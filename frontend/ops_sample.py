@@ -293,3 +293,7 @@ OPERATORS: Mapping[str, Lowering] = {
     "RoiAlign": roi_align,
     "MaxRoiPool": max_roi_pool,
 }
+
+LIMITS: Mapping[str, str] = {
+    "RoiAlign": "sampling_ratio is a number above 0",
+}
