@@ -1,7 +1,7 @@
 """Elementwise operations on LLVM values, one lane or many: the emitted twin of `tbc.reference`.
 
-A value of type bf16 is its i16 bits and a bool is an i1; every other element type is LLVM's own.
-f16 and bf16 are computed in f32 and rounded once an operation.
+A value of type bf16 is its i16 bits, a small float its i8 bits, and a bool is an i1; every other
+element type is LLVM's own. f16 and bf16 are computed in f32 and rounded once an operation.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def element_constant(dtype: DType, value: float | int) -> Val:
     if dtype is DType.bf16:
         text = const("bfloat", float(value)).text
         return Val("i16", str(int(text[3:], 16)))
+    if dtype.is_small_float:
+        return const("i8", int(np.array(value, dtype.numpy).view(np.uint8)))
     return const(register_type(dtype), value)
 
 
@@ -292,7 +294,7 @@ def emit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
 def emit_bit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
     """The bits of `a` in another element type, as `ops.BitCast`."""
     lanes = lanes_of(a.type)
-    whole = vec(f"i{source.bits}", lanes)
+    whole = vec(f"i{source.bytes * 8}", lanes)
     bits = a if a.type == whole else f.cast("bitcast", a, whole)
     if source.is_float:
         wide = widen_float(f, source, a)

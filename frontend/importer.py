@@ -24,6 +24,7 @@ from tbc.frontend.nodes import (
 )
 from tbc.frontend.operators import ONNX, OTHERS, REFUSED, REFUSED_DOMAINS
 from tbc.frontend.reader import Source, opsets, plain_domain
+from tbc.frontend.small_floats import as_stored, from_stored, stored_type
 from tbc.frontend.structure import (
     Body,
     Function,
@@ -83,14 +84,14 @@ class Importer:
             if name in values:
                 scope.env[name] = c.constant(values[name], type.dtype)
             else:
-                leaves.append(c(Input(name, TensorType(_at_border(type.dtype), type.shape))))
-                scope.env[name] = c.cast(leaves[-1], type.dtype)
+                leaves.append(c(Input(name, TensorType(stored_type(type.dtype), type.shape))))
+                scope.env[name] = from_stored(c, leaves[-1], type.dtype)
         for name, constant in self.constants.items():
             scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
         self._walk(c, self.body.nodes, scope)
         names = [o.name for o in self.source.model.graph.output]
         found = ((n, present(e)) for n in names if (e := scope.env[n]) is not None)
-        outputs = tuple((n, c.cast(v, _at_border(v.type.dtype))) for n, v in found)
+        outputs = tuple((n, as_stored(c, v)) for n, v in found)
         return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
 
     # -- nodes ------------------------------------------------------------------------------------
@@ -212,16 +213,6 @@ class Importer:
             return [inner[o.name] for o in graph.output]
 
         return run
-
-
-def _at_border(dtype: DType) -> DType:
-    """The type in which a model's input or output of a type is stored: a byte at least.
-
-    What a caller's byte holds besides the element is cut off by the cast to it.
-    """
-    if dtype.bits >= 8:
-        return dtype
-    return DType.i8 if dtype.kind == "i" else DType.u8
 
 
 def _check_type(x: Value | None, signature: Signature) -> None:

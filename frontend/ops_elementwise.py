@@ -115,21 +115,21 @@ def where(c: Context, node: Node, cond: Value, a: Value, b: Value) -> Value:
     return c.where(cond, a, b)
 
 
-def converted(c: Context, x: Value, dtype: DType) -> Value:
-    """x in another type; a float in a type of less than a byte keeps its low bits."""
-    if x.type.dtype.is_float and dtype.bits < 8:
+def converted(c: Context, node: Node, x: Value, dtype: DType) -> Value:
+    """x in another type; a float in an integer of less than a byte keeps its low bits."""
+    if not x.type.dtype.is_int and dtype.is_int and dtype.bits < 8:
         x = c.cast(x, DType.i32)
-    return c.cast(x, dtype)
+    return c.cast(x, dtype, saturate=node["saturate"] != 0)
 
 
 def cast(c: Context, node: Node, x: Value) -> Value:
     """x in another type."""
-    return converted(c, x, dtype_of(node["to"], "the attribute 'to'"))
+    return converted(c, node, x, dtype_of(node["to"], "the attribute 'to'"))
 
 
 def cast_like(c: Context, node: Node, x: Value, like: Value) -> Value:
     """x in the type of another value."""
-    return converted(c, x, like.type.dtype)
+    return converted(c, node, x, like.type.dtype)
 
 
 def bit_cast(c: Context, node: Node, x: Value) -> Value:
@@ -141,7 +141,11 @@ def bit_cast(c: Context, node: Node, x: Value) -> Value:
     if has_bits(old) and has_bits(new):
         return c(BitCast(new), x)
     supported(new is not DType.bool, f"{old.name} as the bits of bool is not supported")
-    return c.cast(x, new)  # a bool is a byte of 0 or 1; narrow integers wrap
+    x = c.cast(x, DType.u4) if old is DType.i4 else x
+    x = c(BitCast(DType.u4), x) if old.is_small_float else x
+    x = c.cast(x, DType.u4) if new.is_small_float else x
+    # Now a bool is a byte of 0 or 1, and narrow integers wrap.
+    return c(BitCast(new), x) if new.is_small_float else c.cast(x, new)
 
 
 def dropout(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tbc.dims import ceil_div
 from tbc.frontend.context import (
     Context,
@@ -51,8 +53,17 @@ def by_blocks(c: Context, p: Value, axis: int, block: int, x: Value) -> Value:
     return part(c, repeated, [0] * len(shape), fitting, [1] * len(shape))
 
 
+def _no_shift(c: Context, zero_point: Value | None) -> None:
+    """Raise InvalidModel unless the zero point of small floats is 0, as ONNX demands."""
+    known = None if zero_point is None else c.known.array(zero_point)
+    valid(known is None or not known.astype(np.float32).any(), "a zero point of floats is not 0")
+
+
 def rounded(c: Context, x: Value, zero_point: Value | None, dtype: DType) -> Value:
     """saturate(round(x) + zero_point) as integers; a zero point known to be 0 is left out."""
+    if dtype.is_small_float:
+        _no_shift(c, zero_point)
+        return c.cast(x, dtype)
     y = c.cast(c.unary("round", x), DType.f32)
     if zero_point is not None:
         known = c.known.array(zero_point)
@@ -76,7 +87,10 @@ def quantize_linear(
         zero_point = spread(c, node, zero_point, x)
     precision = dtype_of(node["precision"], "precision") if node["precision"] else scale.type.dtype
     scale = c.cast(spread(c, node, scale, x), precision)
-    return rounded(c, c.div(c.cast(x, precision), scale), zero_point, dtype)
+    quotient = c.div(c.cast(x, precision), scale)
+    if dtype.is_small_float and node["saturate"] == 0:
+        return c.cast(quotient, dtype, saturate=False)
+    return rounded(c, quotient, zero_point, dtype)
 
 
 def dequantize_linear(
@@ -85,9 +99,12 @@ def dequantize_linear(
     """(x - zero_point) * scale, multiplied in the result's type."""
     code = node["output_dtype"]
     dtype = dtype_of(code, "output_dtype") if code else scale.type.dtype
-    if zero_point is not None:
-        zero_point = spread(c, node, zero_point, x)
-    codes = c.cast(centered(c, x, zero_point), dtype)
+    if x.type.dtype.is_small_float:
+        _no_shift(c, zero_point)
+        codes = c.cast(x, dtype)
+    else:
+        zero_point = None if zero_point is None else spread(c, node, zero_point, x)
+        codes = c.cast(centered(c, x, zero_point), dtype)
     return c.mul(codes, c.cast(spread(c, node, scale, x), dtype))
 
 

@@ -65,7 +65,7 @@ class Prepared(BackendRep):
             self._compiled, self._known = self._compile(values), known
         types = [v.op for v in self._compiled.graph.inputs if isinstance(v.op, Input)]
         found = self._compiled.run(
-            {i.name: feeds[i.name].astype(i.type.dtype.numpy, copy=False) for i in types}
+            {i.name: as_bytes(feeds[i.name], i.type.dtype.numpy) for i in types}
         )
         outputs = {name: _as_onnx(array, self._elements[name]) for name, array in found.items()}
         result: tuple[Any, ...] = namedtupledict("Outputs", list(outputs))(*outputs.values())
@@ -76,9 +76,19 @@ class Prepared(BackendRep):
         return Model(graph, host_target(), identifier(graph.name))
 
 
+def as_bytes(array: Array, stored: np.dtype[Any]) -> Array:
+    """An array as a model takes it: the bits of small floats, the numbers of everything else."""
+    if array.dtype != stored and array.dtype.name.startswith(("float8", "float4")):
+        return array.view(stored)
+    return array.astype(stored, copy=False)
+
+
 def _as_onnx(array: Array, element: int) -> Array:
     """The elements in the type that the onnx package has for the output's, if that is declared."""
-    return array.astype(helper.tensor_dtype_to_np_dtype(element), copy=False) if element else array
+    if not element:
+        return array
+    dtype = helper.tensor_dtype_to_np_dtype(element)
+    return array.view(dtype) if dtype.name.startswith(("float8", "float4")) else array.astype(dtype)
 
 
 def _may_shape(tensor: onnx.TypeProto.Tensor) -> bool:

@@ -42,8 +42,8 @@ def has_arithmetic(dtype: DType) -> bool:
 
 
 def has_bits(dtype: DType) -> bool:
-    """Whether every pattern of the type's bits is one of its values."""
-    return dtype.bits >= 8 and (dtype.is_float or dtype.is_int)
+    """Whether every pattern of an element's bits is one of the type's values, stored as it is."""
+    return dtype.kind in "su" or (dtype.bits >= 8 and dtype.kind in "fi")
 
 
 def require_equal(a: Dim, b: Dim, what: str) -> None:
@@ -192,7 +192,7 @@ class Binary:
             fits = has_arithmetic(d) and not d.is_float
             fits |= d is DType.bool and self.fn in ("and", "or", "xor")
         elif self.fn in ("eq", "ne", "min", "max"):
-            fits = True
+            fits = not d.is_small_float
         else:
             fits = has_arithmetic(d) or (d.is_int and self.fn in COMPARE)
         require(fits, f"{self.fn} does not take {d.name}")
@@ -217,13 +217,15 @@ class Cast:
 
     Floats become integers by truncation, saturated, nan to 0; integers wrap; anything but 0 is
     True; a float is rounded to the nearest, ties to even (to bf16, by way of f32). Only values that
-    `trit` or `sign` has can be cast to it.
+    `trit` or `sign` has can be cast to it. Small floats have a `BitCast` only.
     """
 
     dtype: DType
 
     def infer(self, x: TensorType) -> TensorType:
         """x's shape in the new type."""
+        small = x.dtype.is_small_float or self.dtype.is_small_float
+        require(not small, f"cast of {x} to {self.dtype.name}")
         return TensorType(self.dtype, x.shape)
 
 

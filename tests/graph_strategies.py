@@ -99,8 +99,9 @@ def _where(p: Pool) -> Value:
 
 
 def _cast(p: Pool) -> Value:
-    plain = [d for d in DType if not d.is_weight]
-    return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), p.pick())
+    plain = [d for d in DType if not (d.is_weight or d.is_small_float)]
+    x = p.pick(lambda t: not t.dtype.is_small_float)
+    return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), x)
 
 
 def _bit_cast(p: Pool) -> Value:

@@ -35,8 +35,9 @@ What tbc compiles, by domain. This file is made of the compiler's own tables by 
   Otherwise give its value when you compile; the backend of the onnx package does so by itself.
 - A limit that says *number* means that a symbolic size must be fixed (`--dim seq=128`).
 - Element types are those of the first input. *Floats* are f16, bf16, f32 and f64; *integers* are
-  signed and unsigned ones of 8 to 64 bits; *narrow integers* are i2, u2, i4 and u4, which are
-  stored, moved and cast.
+  signed and unsigned ones of 8 to 64 bits; *narrow integers* are i2, u2, i4 and u4, and *small
+  floats* those of 8 bits, and f4e2m1. These two are stored, moved and cast. As inputs and outputs
+  of a model they are bytes.
 - What is refused is an error that names the node, the operator and the reason.
 """
 
@@ -64,8 +65,8 @@ The domain `qonnx.custom_op.general`, and its older names `onnx.brevitas` and
 REFUSED_HEAD = """
 ## Refused
 
-Tensors of text, of complex numbers and of 8- and 4-bit floats; sparse tensors; inputs and outputs
-that are sequences or optional values; and these operators:
+Tensors of text, of complex numbers and of scales in f8e8m0; sparse tensors; inputs and outputs that
+are sequences or optional values; and these operators:
 """
 
 GROUPS = (
@@ -73,6 +74,7 @@ GROUPS = (
     ("integers", ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")),
     ("bool", ("bool",)),
     ("narrow integers", ("i2", "u2", "i4", "u4")),
+    ("small floats", ("f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz", "f4e2m1")),
 )
 TYPE_NAMES = {
     "float16": "f16",
@@ -80,6 +82,8 @@ TYPE_NAMES = {
     "float": "f32",
     "double": "f64",
     "bool": "bool",
+    **{f"float8{kind}": f"f8{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")},
+    "float4e2m1": "f4e2m1",
     **{f"int{bits}": f"i{bits}" for bits in (2, 4, 8, 16, 32, 64)},
     **{f"uint{bits}": f"u{bits}" for bits in (2, 4, 8, 16, 32, 64)},
 }

@@ -42,10 +42,11 @@ def import_for(model: onnx.ModelProto, feeds: dict[str, Array]) -> Imported:
 
 
 def as_onnx(array: Array, expected: Any) -> Array:
-    """The bytes of integers of less than a byte as onnx's type for them; others as they are."""
+    """The bytes of small floats and narrow integers in onnx's type; others as they are."""
     wanted = as_given(expected).dtype
-    is_narrow = wanted.kind == "V" and array.dtype.kind in "iu"
-    return array.astype(wanted) if is_narrow else array
+    if wanted.name.startswith(("float8", "float4")):
+        return array.view(wanted)
+    return array.astype(wanted) if wanted.name in ("int2", "uint2", "int4", "uint4") else array
 
 
 def check_by_reference(case: Any, model: onnx.ModelProto) -> None:
@@ -55,7 +56,7 @@ def check_by_reference(case: Any, model: onnx.ModelProto) -> None:
         feeds = {n: as_given(a) for n, a in zip(names, inputs, strict=True)}
         imported = import_for(model, feeds)
         typed = {
-            v.op.name: feeds[v.op.name].astype(v.type.dtype.numpy)
+            v.op.name: backend.as_bytes(feeds[v.op.name], v.type.dtype.numpy)
             for v in imported.graph.inputs
             if isinstance(v.op, Input)
         }
