@@ -7,6 +7,7 @@ element type is LLVM's own. f16 and bf16 are computed in f32 and rounded once an
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,8 @@ def store_element(f: Function, dtype: DType, value: Val, ptr: Val) -> None:
     f.store(value, ptr, dtype.bytes)
 
 
-def element_constant(dtype: DType, value: float | int) -> Val:
-    """A constant of one lane."""
+def element_constant(dtype: DType, value: Any) -> Val:
+    """A constant of one lane: a number, or an element of an array of that type."""
     if dtype is DType.bf16:
         text = const("bfloat", float(value)).text
         return Val("i16", str(int(text[3:], 16)))

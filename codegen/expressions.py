@@ -282,7 +282,7 @@ class Emitter:
         if (memory := self.memory.get(value)) is not None:
             return self.load(memory, value, index)
         if value.is_constant and value.type.size == 1:
-            return element_constant(value.type.dtype, value_of(value).reshape(-1)[0].item())
+            return element_constant(value.type.dtype, value_of(value).reshape(-1)[0])
         match value.op:
             case ops.Dims(dims, shape):
                 return self._dims(dims, shape, index)

@@ -24,7 +24,7 @@ from tbc.frontend.nodes import (
 )
 from tbc.frontend.operators import ONNX, OTHERS, REFUSED, REFUSED_DOMAINS
 from tbc.frontend.reader import Source, opsets, plain_domain
-from tbc.frontend.small_floats import as_stored, from_stored, stored_type
+from tbc.frontend.small_floats import as_stored, elements_of, from_stored, stored_type
 from tbc.frontend.structure import (
     Body,
     Function,
@@ -82,7 +82,7 @@ class Importer:
         leaves = []
         for name, type in inputs.items():
             if name in values:
-                scope.env[name] = c.constant(values[name], type.dtype)
+                scope.env[name] = c.constant(elements_of(values[name], type.dtype), type.dtype)
             else:
                 leaves.append(c(Input(name, TensorType(stored_type(type.dtype), type.shape))))
                 scope.env[name] = from_stored(c, leaves[-1], type.dtype)

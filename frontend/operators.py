@@ -103,7 +103,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
 """ONNX's operators that have no lowering, and why."""
 
 REFUSED_DOMAINS: Mapping[str, str] = {
-    "ai.onnx.ml": "it is no tensor algebra, like all operators of ai.onnx.ml",
+    "ai.onnx.ml": "ai.onnx.ml has trees, tables and text, but no tensor algebra",
     "ai.onnx.preview.training": "training is not supported",
     "ai.onnx.training": "training is not supported",
 }

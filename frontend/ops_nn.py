@@ -168,9 +168,10 @@ def rms_normalization(c: Context, node: Node, x: Value, scale: Value) -> Value:
 def mean_variance_normalization(c: Context, node: Node, x: Value) -> Value:
     """(x - mean) / (deviation + 1e-9) over the axes."""
     axes = [axis_of(a, x.type.rank) for a in node["axes"]]
-    distance = c.sub(x, c.mean(x, axes, keepdims=True))
+    wide = c.cast(x, DType.f32) if x.type.dtype.bits == 16 else x
+    distance = c.sub(wide, c.mean(wide, axes, keepdims=True))
     variance = c.mean(c.mul(distance, distance), axes, keepdims=True)
-    return c.div(distance, c.add(c.unary("sqrt", variance), 1e-9))
+    return c.cast(c.div(distance, c.add(c.unary("sqrt", variance), 1e-9)), x.type.dtype)
 
 
 def root_mean_square(c: Context, x: Value, axes: Sequence[int], epsilon: float) -> Value:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from tbc.dims import ceil_div
 from tbc.frontend.context import (
     Context,
@@ -19,9 +17,10 @@ from tbc.frontend.nodes import Node, Signature
 from tbc.frontend.ops_conv import integer_convolution
 from tbc.frontend.ops_index import part
 from tbc.frontend.ops_matmul import by_row, centered, product
+from tbc.frontend.small_floats import codes_type
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
-from tbc.ops import require_equal
+from tbc.ops import BitCast, require_equal
 from tbc.types import DType
 
 # -- scales and zero points -----------------------------------------------------------------------
@@ -54,16 +53,19 @@ def by_blocks(c: Context, p: Value, axis: int, block: int, x: Value) -> Value:
 
 
 def _no_shift(c: Context, zero_point: Value | None) -> None:
-    """Raise InvalidModel unless the zero point of small floats is 0, as ONNX demands."""
-    known = None if zero_point is None else c.known.array(zero_point)
-    valid(known is None or not known.astype(np.float32).any(), "a zero point of floats is not 0")
+    """Raise InvalidModel, or check when the model runs, unless small floats' zero point is 0."""
+    if zero_point is None:
+        return
+    bits = c(BitCast(codes_type(zero_point.type.dtype)), zero_point)
+    wrong = c.binary("ne", bits, 0)
+    known = c.known.array(wrong)
+    valid(known is None or not known.any(), "a zero point of floats is not 0")
+    if known is None:
+        c.checks.append(c.reduce("max", wrong, range(wrong.type.rank)))
 
 
 def rounded(c: Context, x: Value, zero_point: Value | None, dtype: DType) -> Value:
     """saturate(round(x) + zero_point) as integers; a zero point known to be 0 is left out."""
-    if dtype.is_small_float:
-        _no_shift(c, zero_point)
-        return c.cast(x, dtype)
     y = c.cast(c.unary("round", x), DType.f32)
     if zero_point is not None:
         known = c.known.array(zero_point)
@@ -88,8 +90,9 @@ def quantize_linear(
     precision = dtype_of(node["precision"], "precision") if node["precision"] else scale.type.dtype
     scale = c.cast(spread(c, node, scale, x), precision)
     quotient = c.div(c.cast(x, precision), scale)
-    if dtype.is_small_float and node["saturate"] == 0:
-        return c.cast(quotient, dtype, saturate=False)
+    if dtype.is_small_float:
+        _no_shift(c, zero_point)
+        return c.cast(quotient, dtype, saturate=node["saturate"] != 0)
     return rounded(c, quotient, zero_point, dtype)
 
 

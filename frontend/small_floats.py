@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tbc.ir import Value
 from tbc.ops import BitCast, Gather
@@ -75,6 +76,12 @@ def stored_type(dtype: DType) -> DType:
     if dtype.bits < 8:
         return DType.i8 if dtype.kind == "i" else DType.u8
     return dtype
+
+
+def elements_of(array: npt.NDArray[Any], dtype: DType) -> npt.NDArray[Any]:
+    """An array that may be the bytes in which small floats cross a model's border, as those."""
+    is_bytes = dtype.is_small_float and array.dtype == np.uint8
+    return array.view(dtype.numpy) if is_bytes else array
 
 
 def widened(c: Context, x: Value) -> Value:

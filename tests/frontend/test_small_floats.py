@@ -100,8 +100,27 @@ def test_a_zero_point_of_small_floats_is_0() -> None:
     )
     with pytest.raises(InvalidModel, match="zero point"):
         frontend.load(proto)
+    dynamic = model(
+        nodes("y = QuantizeLinear(x, s, z)"),
+        {"x": (np.float32, [4]), "z": (DType.f8e5m2.onnx, [])},
+        constants={"s": np.float32(0.5).reshape(())},
+        opset=24,
+    )
+    with pytest.raises(ValueError, match="cannot accept"):
+        by_tbc(frontend.load(dynamic), {"x": normal(1, 4), "z": np.uint8(1).reshape(())})
     del proto.graph.initializer[1]
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros((), DType.f8e5m2.numpy), "z"))
     x = normal(1, 4)
     (y,) = by_tbc(frontend.load(proto), {"x": x})
     assert_same(y.view(DType.f8e5m2.numpy), (x / np.float32(0.5)).astype(DType.f8e5m2.numpy))
+
+
+def test_the_value_of_an_input_is_given_as_bytes_or_as_floats() -> None:
+    codes = np.array([0x80, 0x7E, 0x3C, 1], np.uint8)
+    proto = model(
+        nodes("y = Cast(x)", y={"to": DType.f32.onnx}), {"x": (DType.f8e5m2.onnx, [4])}, opset=24
+    )
+    wanted = codes.view(DType.f8e5m2.numpy).astype(np.float32)
+    for given in (codes, codes.view(DType.f8e5m2.numpy)):
+        (y,) = by_tbc(frontend.load(proto, input_values={"x": given}), {})
+        assert_same(y, wanted)
