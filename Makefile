@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all models bench check format clean
+.PHONY: help demo test test-all models bench docs check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all  the test suite with its slow part"
 	@echo "make models    fetch the networks of others that test-all and bench run"
 	@echo "make bench     speed beside onnxruntime, one thread"
+	@echo "make docs      docs/operators.md, from the tables of the frontend"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
 	@echo "make clean     remove .venv and everything that was made"
@@ -30,6 +31,9 @@ models: build/models/fetched
 
 bench: $(VENV)/developing
 	@$(BIN)/python -m tests.bench
+
+docs: $(VENV)/developing
+	@$(BIN)/python -m tests.operators_doc
 
 check: $(VENV)/developing
 	$(BIN)/ruff check .

@@ -1,12 +1,15 @@
 """Elementwise operations on LLVM values, one lane or many: the emitted twin of `tbc.reference`.
 
-A value of type bf16 is its i16 bits and a bool is an i1; every other element type is LLVM's own.
-f16 and bf16 are computed in f32 and rounded once an operation.
+A value of type bf16 is its i16 bits, a small float its i8 bits, and a bool is an i1; every other
+element type is LLVM's own. f16 and bf16 are computed in f32 and rounded once an operation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from tbc.codegen.llvm_text import Function, Val, bits_of, const, is_float, lanes_of, vec, with_elem
 from tbc.codegen.math import EMITTERS, emit_fmod, emit_pow
@@ -37,11 +40,13 @@ def store_element(f: Function, dtype: DType, value: Val, ptr: Val) -> None:
     f.store(value, ptr, dtype.bytes)
 
 
-def element_constant(dtype: DType, value: float | int) -> Val:
-    """A constant of one lane."""
+def element_constant(dtype: DType, value: Any) -> Val:
+    """A constant of one lane: a number, or an element of an array of that type."""
     if dtype is DType.bf16:
         text = const("bfloat", float(value)).text
         return Val("i16", str(int(text[3:], 16)))
+    if dtype.is_small_float:
+        return const("i8", int(np.array(value, dtype.numpy).view(np.uint8)))
     return const(register_type(dtype), value)
 
 
@@ -287,6 +292,19 @@ def emit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
     return _wrap_narrow(f, target, resized)
 
 
+def emit_bit_cast(f: Function, source: DType, target: DType, a: Val) -> Val:
+    """The bits of `a` in another element type, as `ops.BitCast`."""
+    lanes = lanes_of(a.type)
+    whole = vec(f"i{source.bytes * 8}", lanes)
+    bits = a if a.type == whole else f.cast("bitcast", a, whole)
+    if source.is_float:
+        wide = widen_float(f, source, a)
+        nan = int(np.array(np.nan, source.numpy).view(f"u{source.bytes}"))
+        bits = f.select(f.fcmp("uno", wide, wide), const(whole, nan), bits)
+    to = register_type(target, lanes)
+    return bits if to == whole else f.cast("bitcast", bits, to)
+
+
 def _wrap_narrow(f: Function, target: DType, a: Val) -> Val:
     """A byte reduced to a type of less than a byte, as that type wraps."""
     if target.bits >= 8 or target.is_weight:
@@ -324,6 +342,7 @@ def _float_to_int(f: Function, target: DType, a: Val) -> Val:
 __all__ = [
     "element_constant",
     "emit_binary",
+    "emit_bit_cast",
     "emit_cast",
     "emit_unary",
     "is_float",

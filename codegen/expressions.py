@@ -15,6 +15,7 @@ from tbc import ops
 from tbc.codegen.elements import (
     element_constant,
     emit_binary,
+    emit_bit_cast,
     emit_cast,
     emit_unary,
     load_element,
@@ -281,7 +282,7 @@ class Emitter:
         if (memory := self.memory.get(value)) is not None:
             return self.load(memory, value, index)
         if value.is_constant and value.type.size == 1:
-            return element_constant(value.type.dtype, value_of(value).reshape(-1)[0].item())
+            return element_constant(value.type.dtype, value_of(value).reshape(-1)[0])
         match value.op:
             case ops.Dims(dims, shape):
                 return self._dims(dims, shape, index)
@@ -294,6 +295,9 @@ class Emitter:
                 if isinstance(source.op, ops.Iota) and dtype.is_int:
                     return self.dim_element(index[0], dtype)
                 return emit_cast(self.f, source.type.dtype, dtype, self._arg(value, 0, index))
+            case ops.BitCast(dtype):
+                bits = self._arg(value, 0, index)
+                return emit_bit_cast(self.f, value.args[0].type.dtype, dtype, bits)
             case ops.Binary(fn):
                 a, b = self._same_lanes(self._arg(value, 0, index), self._arg(value, 1, index))
                 return emit_binary(self.f, fn, value.args[0].type.dtype, a, b)

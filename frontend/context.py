@@ -14,6 +14,7 @@ from tbc.constants import constant
 from tbc.dims import Dim, Expr
 from tbc.errors import InvalidModel, Unfixed, Unsupported
 from tbc.frontend.known import Known
+from tbc.frontend.small_floats import narrowed, widened
 from tbc.frontend.unfixed import brief, unfixed_sizes, unfixed_value
 from tbc.ir import Builder, Op, Value
 from tbc.ops import Binary, Broadcast, Cast, Dims, Reduce, Reshape, Transpose, Unary, Where
@@ -111,9 +112,18 @@ class Context:
         assert isinstance(like, Value)
         return self(Where(), cond, self.operand(a, like), self.operand(b, like))
 
-    def cast(self, x: Value, dtype: DType) -> Value:
-        """x in another type; x itself where it has that type."""
-        return x if x.type.dtype is dtype else self(Cast(dtype), x)
+    def cast(self, x: Value, dtype: DType, saturate: bool = True) -> Value:
+        """x in another type; x itself where it has that type.
+
+        What is beyond a small float's range becomes its greatest number, unless `saturate` is off.
+        """
+        if x.type.dtype is dtype:
+            return x
+        if x.type.dtype.is_small_float:
+            return self.cast(widened(self, x), dtype, saturate)
+        if dtype.is_small_float:
+            return narrowed(self, x, dtype, saturate)
+        return self(Cast(dtype), x)
 
     # -- shapes -----------------------------------------------------------------------------------
 

@@ -12,9 +12,18 @@ from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupport
 from tbc.frontend.context import Array, Context
 from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
 from tbc.frontend.expansion import body_of_schema
-from tbc.frontend.nodes import ONNX_DOMAINS, Node, decode, name_of, op_of, read_attributes
-from tbc.frontend.operators import ONNX, OTHERS
+from tbc.frontend.nodes import (
+    ONNX_DOMAINS,
+    Node,
+    Signature,
+    decode,
+    name_of,
+    op_of,
+    read_attributes,
+)
+from tbc.frontend.operators import ONNX, OTHERS, REFUSED, REFUSED_DOMAINS
 from tbc.frontend.reader import Source, opsets, plain_domain
+from tbc.frontend.small_floats import as_stored, elements_of, from_stored, stored_type
 from tbc.frontend.structure import (
     Body,
     Function,
@@ -75,15 +84,16 @@ class Importer:
         leaves = []
         for name, type in inputs.items():
             if name in values:
-                scope.env[name] = c.constant(values[name], type.dtype)
+                scope.env[name] = c.constant(elements_of(values[name], type.dtype), type.dtype)
             else:
-                leaves.append(c(Input(name, type)))
-                scope.env[name] = leaves[-1]
+                leaves.append(c(Input(name, TensorType(stored_type(type.dtype), type.shape))))
+                scope.env[name] = from_stored(c, leaves[-1], type.dtype)
         for name, constant in self.constants.items():
             scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
         self._walk(c, self.body.nodes, scope)
         names = [o.name for o in self.source.model.graph.output]
-        outputs = tuple((n, present(e)) for n in names if (e := scope.env[n]) is not None)
+        found = ((n, present(e)) for n in names if (e := scope.env[n]) is not None)
+        outputs = tuple((n, as_stored(c, v)) for n, v in found)
         return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
 
     # -- nodes ------------------------------------------------------------------------------------
@@ -132,10 +142,13 @@ class Importer:
         lower = ONNX.get(node.op_type) if node.domain == "" else None
         if entry := OTHERS.get((node.domain, node.op_type)):
             lower = entry[0]
+            _check_type(inputs[0], entry[1])
+        if reason := REFUSED.get((node.domain, node.op_type)):
+            raise Unsupported(f"it is not supported: {reason}")
         if lower is None:
             expanded = body_of_schema(proto, node.opset, attributes, inputs)
             if expanded is None:
-                raise Unsupported(f"the operator {node.op} is not supported yet")
+                raise Unsupported("it is not supported")
             proto_of_body, bound = expanded
             return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
         try:
@@ -159,9 +172,8 @@ class Importer:
             raise InvalidModel(f"its domain '{domain}' is not in opset_import")
         entry = OTHERS.get((domain, proto.op_type))
         if domain not in ONNX_DOMAINS and entry is None:
-            raise Unsupported(
-                f"the operator {proto.op_type} of the domain '{domain}' is not supported"
-            )
+            reason = REFUSED_DOMAINS.get(domain, "tbc does not know this operator of the domain")
+            raise Unsupported(f"it is not supported: {reason}")
         return decode(proto, scope.opsets[domain], attributes, entry and entry[1], given)
 
     # -- nested bodies ----------------------------------------------------------------------------
@@ -246,6 +258,13 @@ class Importer:
             return [inner[o.name] for o in graph.output]
 
         return run
+
+
+def _check_type(x: Value | None, signature: Signature) -> None:
+    """Raise Unsupported unless an operator takes what its first input holds."""
+    if x is not None and x.type.dtype not in signature.dtypes:
+        names = ", ".join(d.name for d in signature.dtypes)
+        raise Unsupported(f"its first input is {x.type}, but it is supported for {names} only")
 
 
 def _settled(c: Context, value: Value) -> Value:

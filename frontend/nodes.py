@@ -11,6 +11,7 @@ from onnx import defs
 
 from tbc.errors import InvalidModel, Unsupported
 from tbc.frontend.reader import plain_domain
+from tbc.types import DType
 
 _KINDS = onnx.AttributeProto
 _READERS: Mapping[int, Any] = {
@@ -23,11 +24,27 @@ _READERS: Mapping[int, Any] = {
     _KINDS.TENSOR: lambda a: a.t,
     _KINDS.GRAPH: lambda a: a.g,
 }
+
+
+class Floats(tuple[float, ...]):
+    """The value of an attribute that is a list of floats; a plain tuple is one of integers."""
+
+
+class Strings(tuple[str, ...]):
+    """The value of an attribute that is a list of texts."""
+
+
 _PYTHON_KINDS: Mapping[type, int] = {
     int: _KINDS.INT,
     float: _KINDS.FLOAT,
     str: _KINDS.STRING,
+    tuple: _KINDS.INTS,
+    Floats: _KINDS.FLOATS,
+    Strings: _KINDS.STRINGS,
 }
+
+
+FLOATS = (DType.f16, DType.bf16, DType.f32, DType.f64)
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,8 @@ class Signature:
         outputs: most outputs.
         attributes: each one's default, or its type where it must be given.
         optional: positions among the required ones that may be left empty.
+        dtypes: what its first input may hold.
+        limits: what of it is not supported, for people.
     """
 
     required: int
@@ -47,6 +66,8 @@ class Signature:
     outputs: int = 1
     attributes: Mapping[str, Any] = field(default_factory=dict)
     optional: tuple[int, ...] = ()
+    dtypes: tuple[DType, ...] = FLOATS
+    limits: str = ""
 
 
 @dataclass(frozen=True)

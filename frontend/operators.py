@@ -11,6 +11,7 @@ from tbc.frontend import (
     ops_elementwise,
     ops_index,
     ops_matmul,
+    ops_ngrams,
     ops_nn,
     ops_order,
     ops_quant,
@@ -47,6 +48,7 @@ ONNX: Mapping[str, Lowering] = {
     **ops_sample.OPERATORS,
     **ops_select.OPERATORS,
     **ops_signal.OPERATORS,
+    **ops_ngrams.OPERATORS,
     **ops_recurrent.OPERATORS,
 }
 """ONNX's own operators; their signatures are the schemas of the onnx package."""
@@ -57,3 +59,52 @@ OTHERS: Mapping[tuple[str, str], tuple[Lowering, Signature]] = {
     **{(d, name): entry for d in QONNX_DOMAINS for name, entry in ops_quant.QONNX.items()},
 }
 """Operators that onnx has no schema of, with their signatures."""
+
+LIMITS: Mapping[str, str] = {
+    **ops_conv_transpose.LIMITS,
+    **ops_einsum.LIMITS,
+    **ops_elementwise.LIMITS,
+    **ops_index.LIMITS,
+    **ops_matmul.LIMITS,
+    **ops_ngrams.LIMITS,
+    **ops_nn.LIMITS,
+    **ops_order.LIMITS,
+    **ops_reduce.LIMITS,
+    **ops_resize.LIMITS,
+    **ops_sample.LIMITS,
+    **ops_select.LIMITS,
+    **ops_shape.LIMITS,
+    **ops_signal.LIMITS,
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), "the length of the sequence is a number above 0"),
+    "If": "where data decides, both branches are computed, and have the same types",
+    "Loop": "how often it runs is known at import; its rounds are written out",
+    "Scan": "the length is a number above 0; its rounds are written out",
+}
+"""What is not supported of ONNX's operators, for people; theirs is in the others' signatures."""
+
+_RANDOM = "its results are random"
+_TEXT = "its values are text"
+_SEQUENCE = "its values are sequences of tensors"
+_OPTIONAL = "its values are optional ones"
+REFUSED: Mapping[tuple[str, str], str] = {
+    ("", name): reason
+    for reason, names in (
+        (_RANDOM, "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform"),
+        (_RANDOM, "RandomUniformLike"),
+        (_TEXT, "RegexFullMatch StringConcat StringNormalizer StringSplit"),
+        (_SEQUENCE, "ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase"),
+        (_SEQUENCE, "SequenceInsert SequenceLength SequenceMap SplitToSequence"),
+        (_OPTIONAL, "Optional OptionalGetElement OptionalHasElement"),
+        ("how many boxes it keeps depends on the data", "NonMaxSuppression"),
+        ("it decodes files of images", "ImageDecoder"),
+    )
+    for name in names.split()
+}
+"""ONNX's operators that have no lowering, and why."""
+
+REFUSED_DOMAINS: Mapping[str, str] = {
+    "ai.onnx.ml": "ai.onnx.ml has trees, tables and text, but no tensor algebra",
+    "ai.onnx.preview.training": "training is not supported",
+    "ai.onnx.training": "training is not supported",
+}
+"""Domains of ONNX's that have no lowerings, and why."""

@@ -227,6 +227,7 @@ GROUP_QUERY_ATTENTION = (
          "rotary_interleaved": 0, "local_window_size": -1, "smooth_softmax": 0, "qk_output": 0,
          "kv_cache_bit_width": 0, "k_quant_type": "NONE", "v_quant_type": "NONE"},
         optional=(1, 2, 3, 4),
+        limits="no quantised cache, and no output of the scores",
     ),
 )  # fmt: skip
 MULTI_HEAD_ATTENTION = (
@@ -234,5 +235,6 @@ MULTI_HEAD_ATTENTION = (
     Signature(
         1, 8, 3,
         {"num_heads": int, "scale": 0.0, "mask_filter_value": -10000.0, "unidirectional": 0},
+        limits="a key_padding_mask of starts and ends is not supported",
     ),
 )  # fmt: skip

@@ -12,8 +12,9 @@ from tbc.frontend.nodes import Node
 from tbc.frontend.ops_index import padded
 from tbc.frontend.ops_matmul import centered
 from tbc.frontend.ops_reduce import lp_norm
+from tbc.frontend.ranges import outside
 from tbc.ir import Value
-from tbc.ops import Iota, MatMul, Windows, require_equal
+from tbc.ops import Iota, MatMul, ScatterElements, Windows, require_equal
 from tbc.types import DType
 
 
@@ -82,7 +83,7 @@ def convolution(c: Context, node: Node, x: Value, w: Value) -> Value:
     valid(groups > 0 and m % groups == 0, f"{m} output channels do not form {groups} groups")
     require_equal(x.type.shape[1], depth * groups, "channels of x and of the kernel")
     asked = node["kernel_shape"]
-    valid(asked is None or list(asked) == kernel, f"kernel_shape {asked} is not {kernel}")
+    valid(not asked or list(asked) == kernel, f"kernel_shape {asked} is not {kernel}")
     return convolved(c, geometry(node, x, kernel).windows, x, w, groups)
 
 
@@ -224,10 +225,41 @@ def lp_pool(c: Context, node: Node, x: Value) -> Value:
     return lp_norm(c, patches, _kernel_axes(x), node["p"])
 
 
+def max_unpool(
+    c: Context, node: Node, x: Value, indices: Value, output_shape: Value | None = None
+) -> Value:
+    """Zeros with x's elements at the places that a MaxPool of the same windows found them at."""
+    n = x.type.rank - 2
+    kernel, strides = node["kernel_shape"], node["strides"] or [1] * n
+    pads = node["pads"] or [0] * (2 * n)
+    valid(n > 0 and len(kernel) == len(strides) == n and len(pads) == 2 * n, f"windows of {x.type}")
+    require_equal(indices.type.size, x.type.size, "the elements and their places")
+    sizes = [
+        (size - 1) * stride + k - before - after
+        for size, stride, k, before, after in zip(
+            x.type.shape[2:], strides, kernel, pads[:n], pads[n:], strict=True
+        )
+    ]
+    shape = (*x.type.shape[:2], *sizes)
+    places = c.reshape(indices, [x.type.size])
+    size = product(shape)
+    c.checks.extend(outside(c, places, size))
+    zeros = c.broadcast(c.constant(0, x.type.dtype), [size])
+    flat = c(ScatterElements(0), zeros, places, c.reshape(x, [x.type.size]))
+    y = c.reshape(flat, shape)
+    if output_shape is None:
+        return y
+    wanted = c.vector(output_shape, "the output shape")
+    valid(len(wanted) == len(shape), f"the output shape {wanted} of {y.type}")
+    after = [w - d for w, d in zip(wanted, shape, strict=True)]
+    return padded(c, y, [0] * len(shape), after, c.constant(0, x.type.dtype))
+
+
 OPERATORS: Mapping[str, Lowering] = {
     "Conv": conv,
     "ConvInteger": conv_integer,
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "LpPool": lp_pool,
+    "MaxUnpool": max_unpool,
 }

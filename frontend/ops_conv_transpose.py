@@ -138,3 +138,8 @@ def col2im(c: Context, node: Node, x: Value, image_shape: Value, block_shape: Va
 
 
 OPERATORS: Mapping[str, Lowering] = {"ConvTranspose": conv_transpose, "Col2Im": col2im}
+
+LIMITS: Mapping[str, str] = {
+    "Col2Im": "sizes are numbers",
+    "ConvTranspose": "the padding of auto_pad is a number; no axis is empty",
+}

@@ -125,3 +125,7 @@ def einsum(c: Context, node: Node, *xs: Value) -> Value:
 
 
 OPERATORS: Mapping[str, Lowering] = {"Einsum": einsum}
+
+LIMITS: Mapping[str, str] = {
+    "Einsum": "the axes of a diagonal have sizes that are numbers",
+}

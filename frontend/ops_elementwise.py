@@ -9,6 +9,7 @@ from tbc.frontend.context import Context, Lowering, supported, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
+from tbc.ops import BitCast, has_bits
 from tbc.types import DType
 
 
@@ -114,35 +115,37 @@ def where(c: Context, node: Node, cond: Value, a: Value, b: Value) -> Value:
     return c.where(cond, a, b)
 
 
-def converted(c: Context, x: Value, dtype: DType) -> Value:
-    """x in another type; a float in a type of less than a byte keeps its low bits."""
-    if x.type.dtype.is_float and dtype.bits < 8:
+def converted(c: Context, node: Node, x: Value, dtype: DType) -> Value:
+    """x in another type; a float in an integer of less than a byte keeps its low bits."""
+    if not x.type.dtype.is_int and dtype.is_int and dtype.bits < 8:
         x = c.cast(x, DType.i32)
-    return c.cast(x, dtype)
+    return c.cast(x, dtype, saturate=node["saturate"] != 0)
 
 
 def cast(c: Context, node: Node, x: Value) -> Value:
     """x in another type."""
-    return converted(c, x, dtype_of(node["to"], "the attribute 'to'"))
+    return converted(c, node, x, dtype_of(node["to"], "the attribute 'to'"))
 
 
 def cast_like(c: Context, node: Node, x: Value, like: Value) -> Value:
     """x in the type of another value."""
-    return converted(c, x, like.type.dtype)
+    return converted(c, node, x, like.type.dtype)
 
 
 def bit_cast(c: Context, node: Node, x: Value) -> Value:
-    """x's bits as another type of the same width: of whole numbers, or of a constant."""
+    """x's bits as another type of the same width."""
     old, new = x.type.dtype, dtype_of(node["to"], "the attribute 'to'")
-    valid(old.numpy.itemsize == new.numpy.itemsize, f"{old.name} and {new.name} differ in width")
-    whole = old.is_int and new.is_int and old.bits == new.bits
-    if whole or old is new or (old is DType.bool and new in (DType.u8, DType.i8)):
-        return c.cast(x, new)
-    supported(
-        x.is_constant and min(old.bits, new.bits) >= 8 and new is not DType.bool,
-        f"{old.name} as the bits of {new.name} is not supported",
-    )
-    return c.constant(value_of(x).view(new.numpy), new)
+    valid(old.bits == new.bits, f"{old.name} and {new.name} differ in width")
+    if old is new:
+        return x
+    if has_bits(old) and has_bits(new):
+        return c(BitCast(new), x)
+    supported(new is not DType.bool, f"{old.name} as the bits of bool is not supported")
+    x = c.cast(x, DType.u4) if old is DType.i4 else x
+    x = c(BitCast(DType.u4), x) if old.is_small_float else x
+    x = c.cast(x, DType.u4) if new.is_small_float else x
+    # Now a bool is a byte of 0 or 1, and narrow integers wrap.
+    return c(BitCast(new), x) if new.is_small_float else c.cast(x, new)
 
 
 def dropout(
@@ -178,3 +181,8 @@ OPERATORS: Mapping[str, Lowering] = {
     "Where": where, "Cast": cast, "CastLike": cast_like, "BitCast": bit_cast, "Identity": identity,
     "Dropout": dropout,
 }  # fmt: skip
+
+LIMITS: Mapping[str, str] = {
+    "BitCast": "a nan has the bits of the quiet one; nothing becomes a bool",
+    "Dropout": "the identity, as in inference; training_mode is 0",
+}

@@ -224,3 +224,8 @@ OPERATORS: Mapping[str, Lowering] = {
     "GatherND": gather_nd,
     "OneHot": one_hot,
 }
+
+LIMITS: Mapping[str, str] = {
+    "Pad": "a padding of symbols may not both add and cut",
+    "Slice": "steps are numbers; a symbolic start counts from one end only",
+}

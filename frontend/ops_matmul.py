@@ -117,3 +117,7 @@ OPERATORS: Mapping[str, Lowering] = {
     "MatMulInteger": matmul_integer,
     "Det": determinant,
 }
+
+LIMITS: Mapping[str, str] = {
+    "Det": "matrices of up to 4x4",
+}

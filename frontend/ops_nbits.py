@@ -106,5 +106,6 @@ MATMUL_NBITS = (
             "accuracy_level": 0,
             "weight_prepacked": 0,
         },
+        limits="weights of 2, 4 or 8 bits; only accuracy_level 4 rounds the activations",
     ),
 )

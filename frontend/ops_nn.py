@@ -118,9 +118,12 @@ def batch_normalization(
             require_equal(p.type.shape[0], channels, "parameters and channels")
         rank = max(x.type.rank, 2)
         scale, bias, mean, var = (c.along(p, 1, rank) for p in (scale, bias, mean, var))
+    widest = max((v.type.dtype for v in (x, scale, mean)), key=lambda d: d.bits)
+    wide, scale, bias, mean, var = (c.cast(v, widest) for v in (x, scale, bias, mean, var))
     deviation = c.unary("sqrt", c.add(var, node["epsilon"]))
-    normal = c.div(c.sub(x, mean), deviation)
-    return c.reshape(c.add(c.mul(normal, scale), bias), x.type.shape)
+    normal = c.div(c.sub(wide, mean), deviation)
+    y = c.cast(c.add(c.mul(normal, scale), bias), x.type.dtype)
+    return c.reshape(y, x.type.shape)
 
 
 def standardized(
@@ -159,7 +162,16 @@ def rms_normalization(c: Context, node: Node, x: Value, scale: Value) -> Value:
     """x / sqrt(mean(x^2) + epsilon) * scale."""
     wide, axes = _stage(c, node, x)
     normal = c.div(wide, root_mean_square(c, wide, axes, node["epsilon"]))
-    return c.mul(c.cast(normal, x.type.dtype), scale)
+    return c.mul(c.cast(c.cast(normal, x.type.dtype), scale.type.dtype), scale)
+
+
+def mean_variance_normalization(c: Context, node: Node, x: Value) -> Value:
+    """(x - mean) / (deviation + 1e-9) over the axes."""
+    axes = [axis_of(a, x.type.rank) for a in node["axes"]]
+    wide = c.cast(x, DType.f32) if x.type.dtype.bits == 16 else x
+    distance = c.sub(wide, c.mean(wide, axes, keepdims=True))
+    variance = c.mean(c.mul(distance, distance), axes, keepdims=True)
+    return c.cast(c.div(distance, c.add(c.unary("sqrt", variance), 1e-9)), x.type.dtype)
 
 
 def root_mean_square(c: Context, x: Value, axes: Sequence[int], epsilon: float) -> Value:
@@ -213,6 +225,11 @@ OPERATORS: Mapping[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "LayerNormalization": layer_normalization,
     "RMSNormalization": rms_normalization,
+    "MeanVarianceNormalization": mean_variance_normalization,
     "InstanceNormalization": instance_normalization,
     "LRN": local_response_normalization,
+}
+
+LIMITS: Mapping[str, str] = {
+    "BatchNormalization": "inference only: training_mode is 0",
 }

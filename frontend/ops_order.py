@@ -48,3 +48,7 @@ OPERATORS: Mapping[str, Lowering] = {
     "CumSum": cumulative("sum"),
     "CumProd": cumulative("prod"),
 }
+
+LIMITS: Mapping[str, str] = {
+    "TopK": "no bools; the axis is never shorter than k",
+}

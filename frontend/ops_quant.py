@@ -17,9 +17,10 @@ from tbc.frontend.nodes import Node, Signature
 from tbc.frontend.ops_conv import integer_convolution
 from tbc.frontend.ops_index import part
 from tbc.frontend.ops_matmul import by_row, centered, product
+from tbc.frontend.small_floats import codes_type
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
-from tbc.ops import require_equal
+from tbc.ops import BitCast, require_equal
 from tbc.types import DType
 
 # -- scales and zero points -----------------------------------------------------------------------
@@ -51,6 +52,18 @@ def by_blocks(c: Context, p: Value, axis: int, block: int, x: Value) -> Value:
     return part(c, repeated, [0] * len(shape), fitting, [1] * len(shape))
 
 
+def _no_shift(c: Context, zero_point: Value | None) -> None:
+    """Raise InvalidModel, or check when the model runs, unless small floats' zero point is 0."""
+    if zero_point is None:
+        return
+    bits = c(BitCast(codes_type(zero_point.type.dtype)), zero_point)
+    wrong = c.binary("ne", bits, 0)
+    known = c.known.array(wrong)
+    valid(known is None or not known.any(), "a zero point of floats is not 0")
+    if known is None:
+        c.checks.append(c.reduce("max", wrong, range(wrong.type.rank)))
+
+
 def rounded(c: Context, x: Value, zero_point: Value | None, dtype: DType) -> Value:
     """saturate(round(x) + zero_point) as integers; a zero point known to be 0 is left out."""
     y = c.cast(c.unary("round", x), DType.f32)
@@ -76,7 +89,11 @@ def quantize_linear(
         zero_point = spread(c, node, zero_point, x)
     precision = dtype_of(node["precision"], "precision") if node["precision"] else scale.type.dtype
     scale = c.cast(spread(c, node, scale, x), precision)
-    return rounded(c, c.div(c.cast(x, precision), scale), zero_point, dtype)
+    quotient = c.div(c.cast(x, precision), scale)
+    if dtype.is_small_float:
+        _no_shift(c, zero_point)
+        return c.cast(quotient, dtype, saturate=node["saturate"] != 0)
+    return rounded(c, quotient, zero_point, dtype)
 
 
 def dequantize_linear(
@@ -85,9 +102,12 @@ def dequantize_linear(
     """(x - zero_point) * scale, multiplied in the result's type."""
     code = node["output_dtype"]
     dtype = dtype_of(code, "output_dtype") if code else scale.type.dtype
-    if zero_point is not None:
-        zero_point = spread(c, node, zero_point, x)
-    codes = c.cast(centered(c, x, zero_point), dtype)
+    if x.type.dtype.is_small_float:
+        _no_shift(c, zero_point)
+        codes = c.cast(x, dtype)
+    else:
+        zero_point = None if zero_point is None else spread(c, node, zero_point, x)
+        codes = c.cast(centered(c, x, zero_point), dtype)
     return c.mul(codes, c.cast(spread(c, node, scale, x), dtype))
 
 
@@ -111,15 +131,20 @@ def qlinear_matmul(
 ) -> Value:  # fmt: skip
     """The product of the dequantised matrices, quantised."""
     total = product(c, centered(c, a, by_row(c, a_zero)), centered(c, b, b_zero))
-    return requantized(c, total, by_row(c, a_scale), b_scale, y_scale, y_zero)
+    return requantized(c, total, by_row(c, a_scale), b_scale, y_scale, y_zero, y_zero.type.dtype)
 
 
 def requantized(
-    c: Context, total: Value, x_scale: Value, w_scale: Value, y_scale: Value, y_zero: Value
-) -> Value:
-    """An i32 sum of products quantised: saturate(round(total * (sx * sw / sy)) + y_zero)."""
-    sx, sw, sy = (scalar(c, c.cast(s, DType.f32)) for s in (x_scale, w_scale, y_scale))
-    scaled = c.mul(c.cast(total, DType.f32), c.div(c.mul(sx, sw), sy))
+    c: Context, total: Value, x_scale: Value, w_scale: Value | None, y_scale: Value,
+    y_zero: Value | None, dtype: DType,
+) -> Value:  # fmt: skip
+    """A sum quantised: saturate(round(total * (sx * sw / sy)) + y_zero), in the type of y_zero."""
+    factor, sy = (scalar(c, c.cast(s, DType.f32)) for s in (x_scale, y_scale))
+    if w_scale is not None:
+        factor = c.mul(factor, scalar(c, c.cast(w_scale, DType.f32)))
+    scaled = c.mul(c.cast(total, DType.f32), c.div(factor, sy))
+    if y_zero is None:
+        return rounded(c, scaled, None, dtype)
     return rounded(c, scaled, scalar(c, y_zero), y_zero.type.dtype)
 
 
@@ -138,7 +163,7 @@ def qlinear_conv(
         total = c.add(total, c.along(bias, 1, x.type.rank))
     if w_scale.type.size != 1:
         w_scale = c.along(w_scale, 1, x.type.rank)
-    return requantized(c, total, x_scale, w_scale, y_scale, y_zero)
+    return requantized(c, total, x_scale, w_scale, y_scale, y_zero, y_zero.type.dtype)
 
 
 OPERATORS: Mapping[str, Lowering] = {
@@ -199,7 +224,10 @@ def trunc(
     return c.mul(c.sub(codes, zero_point), scale)
 
 
-_QUANT = Signature(4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"})
+_MODES = f"the rounding modes {', '.join(_ROUNDING)}; bit widths are known at import"
+_QUANT = Signature(
+    4, 4, attributes={"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}, limits=_MODES
+)
 
 QONNX: Mapping[str, tuple[Lowering, Signature]] = {
     "Quant": (quant, _QUANT),
@@ -207,6 +235,11 @@ QONNX: Mapping[str, tuple[Lowering, Signature]] = {
     "BipolarQuant": (bipolar_quant, Signature(2, 2)),
     "Trunc": (
         trunc,
-        Signature(5, 7, attributes={"rounding_mode": "FLOOR", "signed": 1, "narrow": 0}),
+        Signature(
+            5,
+            7,
+            attributes={"rounding_mode": "FLOOR", "signed": 1, "narrow": 0},
+            limits=f"{_MODES}; no output scale",
+        ),
     ),
 }

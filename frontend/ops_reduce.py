@@ -187,3 +187,9 @@ OPERATORS: Mapping[str, Lowering] = {
     "GlobalMaxPool": global_pool(fold("max")),
     "GlobalLpPool": global_lp_pool,
 }
+
+LIMITS: Mapping[str, str] = {
+    "ReduceL2": "floats only",
+    "ReduceLogSum": "floats only",
+    "ReduceLogSumExp": "floats only",
+}

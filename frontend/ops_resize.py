@@ -321,3 +321,7 @@ def upsample(c: Context, node: Node, x: Value, scales: Value | None = None) -> V
 
 
 OPERATORS: Mapping[str, Lowering] = {"Resize": resize, "Upsample": upsample}
+
+LIMITS: Mapping[str, str] = {
+    "Resize": "antialias not with the mode nearest, nor with symbolic scales",
+}

@@ -84,5 +84,6 @@ ROTARY_EMBEDDING = (
     Signature(
         4, 4, attributes={"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0,
                           "scale": 1.0, "is_packed_batching": 0},
+        limits="no packed batches",
     ),
 )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Sampling at computed positions: GridSample, DeformConv, RoiAlign."""
+"""Sampling at computed positions: GridSample, DeformConv, RoiAlign, MaxRoiPool."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from tbc.frontend.ops_index import part
 from tbc.frontend.ops_resize import Kernel, cubic, triangle
 from tbc.frontend.ranges import outside
 from tbc.ir import Value
-from tbc.ops import Concat, GatherND, Iota, MatMul, require_equal
+from tbc.ops import Concat, Gather, GatherND, Iota, MatMul, require_equal
 from tbc.types import DType
 
 
@@ -249,8 +250,50 @@ def _bin_taps(
     return [(low, c.sub(1, away)), (high, away)], counts
 
 
+def max_roi_pool(c: Context, node: Node, x: Value, rois: Value) -> Value:
+    """[R, C, h, w]: the greatest element of x[N, C, H, W] in each bin of each region; 0 of none."""
+    valid(x.type.rank == 4 and rois.type.rank == 2, f"regions {rois.type} of {x.type}")
+    require_equal(rois.type.shape[1], 5, "the numbers of a region")
+    bins = node["pooled_shape"]
+    valid(len(bins) == 2 and min(bins) > 0, f"it has {bins} bins")
+    count, least = rois.type.shape[0], c.constant(-math.inf, x.type.dtype)
+    row = c.cast(c.reshape(component(c, rois, 0, 1), [count]), DType.i64)
+    c.checks.extend(outside(c, row, x.type.shape[0]))
+    y = c(Gather(0), x, row)
+    for d in (1, 0):  # y is [R, C, H, W], then [R, C, H, w], then [R, C, h, w]
+        ends = [component(c, rois, i, 1) for i in (2 - d, 4 - d)]
+        inside = _in_bins(c, [c.mul(e, node["spatial_scale"]) for e in ends], bins[d], y, 2 + d)
+        shape = list(y.type.shape)
+        apart = c.reshape(y, [*shape[: 2 + d], 1, *shape[2 + d :]])
+        y = c.reduce("max", c.where(inside, apart, least), [3 + d])
+    return c.where(c.binary("eq", y, least), 0, y)
+
+
+def _in_bins(c: Context, ends: Sequence[Value], bins: int, y: Value, axis: int) -> Value:
+    """bool[R, 1, …, bins, size, …]: which places of an axis of y lie in which bin."""
+    count, size = y.type.shape[0], y.type.shape[axis]
+    nearest = (c.unary("floor", c.add(c.unary("abs", e), 0.5)) for e in ends)  # ties go outwards
+    start, end = (
+        c.reshape(c.mul(c.unary("sign", e), n), [count, 1, 1])
+        for e, n in zip(ends, nearest, strict=True)
+    )
+    step = c.div(c.binary("max", c.add(c.sub(end, start), 1), 1), bins)
+    number = c.reshape(c.cast(c(Iota(bins)), start.type.dtype), [bins, 1])
+    low = c.add(c.unary("floor", c.mul(number, step)), start)
+    high = c.add(c.unary("ceil", c.mul(c.add(number, 1), step)), start)
+    place = c.cast(c(Iota(size)), start.type.dtype)
+    inside = c.binary("and", c.binary("ge", place, low), c.binary("lt", place, high))
+    after = [1] * (y.type.rank - axis - 1)
+    return c.reshape(inside, [count, *[1] * (axis - 1), bins, size, *after])
+
+
 OPERATORS: Mapping[str, Lowering] = {
     "GridSample": grid_sample,
     "DeformConv": deform_conv,
     "RoiAlign": roi_align,
+    "MaxRoiPool": max_roi_pool,
+}
+
+LIMITS: Mapping[str, str] = {
+    "RoiAlign": "sampling_ratio is a number above 0",
 }

@@ -121,3 +121,9 @@ OPERATORS: Mapping[str, Lowering] = {
     "NonZero": non_zero,
     "Unique": unique,
 }
+
+LIMITS: Mapping[str, str] = {
+    "Compress": "the condition is known at import",
+    "NonZero": "the argument is known at import",
+    "Unique": "the argument is known at import",
+}

@@ -232,3 +232,7 @@ OPERATORS: Mapping[str, Lowering] = {
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
 }
+
+LIMITS: Mapping[str, str] = {
+    "Constant": "no text and no sparse tensors",
+}

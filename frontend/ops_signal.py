@@ -141,3 +141,9 @@ OPERATORS: Mapping[str, Lowering] = {
     "STFT": stft,
     "MelWeightMatrix": mel_weight_matrix,
 }
+
+LIMITS: Mapping[str, str] = {
+    "DFT": "the length is a number of up to 8192",
+    "STFT": "the frame's length is a number of up to 8192",
+    "MelWeightMatrix": "all parameters are known at import",
+}

@@ -21,6 +21,7 @@ MOST_ELEMENTS = (1 << 63) - 1
 MOST_AXES = 64
 """NumPy's limit of an array's rank."""
 
+_SMALL_FLOATS = tuple(d.name for d in DType if d.is_small_float)
 _INT32_DATA = ("i32", "i16", "i8", "i4", "i2", "u16", "u8", "u4", "u2", "bool", "f16", "bf16")
 _FIELDS = {
     "f32": "float_data",
@@ -28,7 +29,7 @@ _FIELDS = {
     "i64": "int64_data",
     "u64": "uint64_data",
     "u32": "uint64_data",
-    **dict.fromkeys(_INT32_DATA, "int32_data"),
+    **dict.fromkeys((*_INT32_DATA, *_SMALL_FLOATS), "int32_data"),
 }
 
 
@@ -98,6 +99,8 @@ def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray
     words = np.fromiter(field, np.int32, count)
     if dtype.bits < 8:
         return decode(words.astype(np.uint8), type)
+    if dtype.is_small_float:
+        return words.astype(np.uint8).view(dtype.numpy).reshape(proto.dims)
     if dtype.is_float:
         return words.astype(np.uint16).view(dtype.numpy).reshape(proto.dims)
     return words.astype(dtype.numpy).reshape(proto.dims)

@@ -25,6 +25,8 @@ def _checks(value: Value) -> list[Value]:
     sizes = _indexed(value)
     if not sizes or value.args[1].is_constant or _is_order(value.args[1], sizes):
         return []
+    if _is_code(value.args[1], sizes):
+        return []
     b, indices = value.builder, value.args[1]
     with b.origin(value.origin):
         wide = b(ops.Cast(DType.i64), indices)
@@ -60,3 +62,11 @@ def _is_order(indices: Value, sizes: tuple[Dim, ...]) -> bool:
     if not isinstance(indices.op, ops.ArgSort):
         return False
     return sizes == (indices.args[0].type.shape[indices.op.axis],)
+
+
+def _is_code(indices: Value, sizes: tuple[Dim, ...]) -> bool:
+    """Whether indices are unsigned numbers that an axis has a place for each of."""
+    if not isinstance(indices.op, ops.Cast) or indices.args[0].type.dtype.kind != "u":
+        return False
+    codes = indices.args[0].type.dtype.range[1] + 1
+    return len(sizes) == 1 and isinstance(sizes[0], int) and sizes[0] >= codes

@@ -108,7 +108,7 @@ def _of_constant(value: Value) -> Range:
 
 def _in_type(found: Range, dtype: DType) -> Range:
     """A range within what a type can hold; the whole type where integers may have wrapped."""
-    if dtype.is_float:
+    if dtype.is_float or dtype.is_small_float:
         return found
     whole = representable(dtype)
     return Range(found.lo, found.hi, True) if found.within(whole.lo, whole.hi) else whole

@@ -29,6 +29,7 @@ class Prepared(BackendRep):
 
     def __init__(self, model: onnx.ModelProto):
         specialiser = Specialiser(model)
+        self._elements = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
         self._compiled = Model(specialiser, host_target(), identifier(specialiser.name))
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -44,9 +45,27 @@ class Prepared(BackendRep):
             names = [tensor.name for tensor in self._compiled.inputs]
             inputs = dict(zip(names, inputs, strict=True))
         dtypes = {tensor.name: tensor.dtype for tensor in self._compiled.inputs}
-        outputs = self._compiled.run({n: np.asarray(a, dtypes.get(n)) for n, a in inputs.items()})
+        found = self._compiled.run(
+            {n: as_bytes(np.asarray(a), dtypes[n]) for n, a in inputs.items()}
+        )
+        outputs = {name: _as_onnx(array, self._elements[name]) for name, array in found.items()}
         result: tuple[Any, ...] = namedtupledict("Outputs", list(outputs))(*outputs.values())
         return result
+
+
+def as_bytes(array: Array, stored: np.dtype[Any]) -> Array:
+    """An array as a model takes it: the bits of small floats, the numbers of everything else."""
+    if array.dtype != stored and array.dtype.name.startswith(("float8", "float4")):
+        return array.view(stored)
+    return array.astype(stored, copy=False)
+
+
+def _as_onnx(array: Array, element: int) -> Array:
+    """The elements in the type that the onnx package has for the output's, if that is declared."""
+    if not element:
+        return array
+    dtype = helper.tensor_dtype_to_np_dtype(element)
+    return array.view(dtype) if dtype.name.startswith(("float8", "float4")) else array.astype(dtype)
 
 
 class TbcBackend(Backend):

@@ -76,6 +76,8 @@ def decode(raw: npt.NDArray[np.uint8], type: TensorType) -> npt.NDArray[Any]:
     per_byte = 8 // dtype.bits
     fields = (raw[:, None] >> (np.arange(per_byte, dtype=np.uint8) * dtype.bits)).reshape(-1)
     codes = fields[: int(np.prod(shape))].astype(np.int16) & ((1 << dtype.bits) - 1)
+    if dtype.is_small_float:
+        return codes.astype(np.uint8).view(dtype.numpy).reshape(shape)
     sign = 1 << (dtype.bits - 1) if dtype.kind == "i" else 0
     return ((codes ^ sign) - sign).astype(dtype.numpy).reshape(shape)
 

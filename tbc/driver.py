@@ -26,7 +26,7 @@ from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
-from tbc.errors import Unbounded, Unsupported
+from tbc.errors import Unbounded
 from tbc.ir import Graph, bind
 from tbc.ops import Input
 from tbc.passes import PIPELINE
@@ -170,8 +170,6 @@ def describe(
 
 
 def _tensor(name: str, type: TensorType) -> TensorInfo:
-    if type.dtype.bits < 8:
-        raise Unsupported(f"the input or output '{name}' has elements of less than a byte")
     shape = tuple(upper(d) for d in type.shape)
     return TensorInfo(
         name=name,

@@ -41,6 +41,11 @@ def has_arithmetic(dtype: DType) -> bool:
     return dtype.is_float or (dtype.is_int and dtype.bits >= 8)
 
 
+def has_bits(dtype: DType) -> bool:
+    """Whether every pattern of an element's bits is one of the type's values, stored as it is."""
+    return dtype.kind in "su" or (dtype.bits >= 8 and dtype.kind in "fi")
+
+
 def require_equal(a: Dim, b: Dim, what: str) -> None:
     """Raise DimMismatch unless two sizes are equal for every value of the symbols."""
     if a != b:
@@ -187,7 +192,7 @@ class Binary:
             fits = has_arithmetic(d) and not d.is_float
             fits |= d is DType.bool and self.fn in ("and", "or", "xor")
         elif self.fn in ("eq", "ne", "min", "max"):
-            fits = True
+            fits = not d.is_small_float
         else:
             fits = has_arithmetic(d) or (d.is_int and self.fn in COMPARE)
         require(fits, f"{self.fn} does not take {d.name}")
@@ -212,13 +217,31 @@ class Cast:
 
     Floats become integers by truncation, saturated, nan to 0; integers wrap; anything but 0 is
     True; a float is rounded to the nearest, ties to even (to bf16, by way of f32). Only values that
-    `trit` or `sign` has can be cast to it.
+    `trit` or `sign` has can be cast to it. Small floats have a `BitCast` only.
     """
 
     dtype: DType
 
     def infer(self, x: TensorType) -> TensorType:
         """x's shape in the new type."""
+        small = x.dtype.is_small_float or self.dtype.is_small_float
+        require(not small, f"cast of {x} to {self.dtype.name}")
+        return TensorType(self.dtype, x.shape)
+
+
+@dataclass(frozen=True)
+class BitCast:
+    """x's bits as another type of the same width.
+
+    A nan is the quiet one without a sign before, whatever its bits were.
+    """
+
+    dtype: DType
+
+    def infer(self, x: TensorType) -> TensorType:
+        """x's shape in the new type."""
+        require(has_bits(x.dtype) and has_bits(self.dtype), f"bits of {x} as {self.dtype.name}")
+        require(x.dtype.bits == self.dtype.bits, f"bits of {x} as {self.dtype.name}")
         return TensorType(self.dtype, x.shape)
 
 
@@ -711,13 +734,13 @@ class PackedGroupedDot:
 
 OPS = (
     Input, Const, Dims, Iota,
-    Unary, Binary, Where, Cast,
+    Unary, Binary, Where, Cast, BitCast,
     Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, GatherElements,
     ScatterElements, ScatterND, ArgSort,
     Reduce, Cumulate, MatMul, Dot, GroupedDot, Lift,
     Pack, PackedDot, PackedGroupedDot,
 )  # fmt: skip
-ELEMENTWISE = (Unary, Binary, Where, Cast)
+ELEMENTWISE = (Unary, Binary, Where, Cast, BitCast)
 GATHERS = (Gather, GatherND, GatherElements)
 """Index maps whose place is data."""
 INDEX_MAPS = (Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, *GATHERS)

@@ -5,6 +5,7 @@ Both give the outputs and, besides, the results of the model's nodes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,13 @@ class OnnxRuntime:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.note = ""
         self._model, self._importer, self._values = model, importer, values
-        self._sessions: dict[tuple[str, ...], Any] = {(): _session(model)}
+        session = _session(model)
+        for tensor in (*session.get_inputs(), *session.get_outputs()):
+            if re.search(r"int[24]\b|float[48]", tensor.type.lower()):
+                raise Unsupported(
+                    f"onnxruntime has no arrays for the {tensor.type} '{tensor.name}'"
+                )
+        self._sessions: dict[tuple[str, ...], Any] = {(): session}
 
     def run(self, feeds: Feeds, names: Sequence[str] = ()) -> Mapping[str, Array]:
         """See `Oracle`."""

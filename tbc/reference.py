@@ -37,6 +37,7 @@ MEANING: Mapping[type, Callable[..., Array]] = {
     ops.Binary: elementwise.binary,
     ops.Where: elementwise.where,
     ops.Cast: elementwise.cast,
+    ops.BitCast: elementwise.bit_cast,
     ops.Broadcast: arrays.broadcast,
     ops.Reshape: arrays.reshape,
     ops.Transpose: arrays.transpose,

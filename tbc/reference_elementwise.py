@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import elementary
-from tbc.ops import Binary, Cast, Unary, Where
+from tbc.ops import Binary, BitCast, Cast, Unary, Where
 from tbc.types import DType
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -211,3 +211,10 @@ def _checked_weight(x: Array, target: DType) -> Array:
     if not np.all(holds):
         raise ValueError(f"a value that {target.name} does not have")
     return x.astype(target.numpy)
+
+
+def bit_cast(op: BitCast, x: Array) -> Array:
+    """x's bits in another type."""
+    if x.dtype in FLOATS:
+        x = np.where(np.isnan(x), x.dtype.type(np.nan), x)
+    return x.view(op.dtype.numpy)

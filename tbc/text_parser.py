@@ -234,7 +234,7 @@ class _Parser:
                 if digest not in self.constants:
                     raise ValueError(f"there are no elements for constant {digest}")
                 array = self.constants[digest]
-                if array.dtype.kind == "V":  # how NumPy's files hold bf16
+                if array.dtype.kind == "V" or type.dtype.is_small_float:  # bits, as files hold it
                     array = array.view(type.dtype.numpy)
                 if array.dtype != type.dtype.numpy or array.shape != type.shape:
                     raise ValueError(f"constant {digest} is {array.dtype}{list(array.shape)}")
@@ -243,7 +243,11 @@ class _Parser:
         if elements.size != type.size or (elements.size and elements.shape != type.shape):
             raise ValueError(f"the elements do not have the shape of {type}")
         flat = [_element(e, type.dtype) for e in elements.flat]
-        exact = np.array(flat, np.float64 if type.dtype.is_float else type.dtype.numpy)
+        exact: npt.NDArray[Any]
+        if type.dtype.is_small_float:
+            exact = np.array(flat, np.uint8).view(type.dtype.numpy)
+        else:
+            exact = np.array(flat, np.float64 if type.dtype.is_float else type.dtype.numpy)
         with np.errstate(over="ignore"):
             return constant(self.builder, exact.reshape(type.shape), type.dtype)
 

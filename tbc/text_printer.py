@@ -50,7 +50,10 @@ def dump_constants(graph: Graph, path: Path) -> None:
         for digest, const in named.items():
             if _elements(const) is None:
                 with archive.open(f"{digest}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, const.data.read(), allow_pickle=False)
+                    array = const.data.read()
+                    if const.type.dtype.is_small_float:  # NumPy cannot name them all in a file
+                        array = array.view(np.uint8)
+                    np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 class _Printer:
@@ -215,12 +218,17 @@ def _symbols(item: Any) -> Iterator[Symbol]:
 
 
 def _elements(const: Const) -> str | None:
-    """A constant's elements as text; None where they are many or text would change their bits."""
+    """A constant's elements as text; None where they are many or text would change their bits.
+
+    A small float is written as its bits.
+    """
     if math.prod(d for d in const.type.shape if isinstance(d, int)) > INLINE:
         return None
     array = np.array(const.data.read())
     if const.type.dtype.is_float:
         array[np.isnan(array)] = math.nan
+    if const.type.dtype.is_small_float:
+        return _nested(array.view(np.uint8))
     if digest_of(const.type, array) != const.digest:
         return None
     return _nested(array)

@@ -16,7 +16,8 @@ from tbc.dims import Dim, product
 class DType(Enum):
     """An element type: (bits in memory, kind, numpy type, ONNX's TensorProto code).
 
-    Kinds: `f` float, `i` signed, `u` unsigned, `b` bool, `w` low-bit weight. NumPy holds types of
+    Kinds: `f` float, `s` small float, which is only stored, `i` signed, `u` unsigned, `b` bool, `w`
+    low-bit weight. NumPy holds types of
     less than a byte one element a byte; `trit` is {-1, 0, 1} and `sign` is {-1, 1} in int8.
     """
 
@@ -24,6 +25,11 @@ class DType(Enum):
     bf16 = (16, "f", ml_dtypes.bfloat16, 16)
     f32 = (32, "f", np.float32, 1)
     f64 = (64, "f", np.float64, 11)
+    f8e4m3fn = (8, "s", ml_dtypes.float8_e4m3fn, 17)
+    f8e4m3fnuz = (8, "s", ml_dtypes.float8_e4m3fnuz, 18)
+    f8e5m2 = (8, "s", ml_dtypes.float8_e5m2, 19)
+    f8e5m2fnuz = (8, "s", ml_dtypes.float8_e5m2fnuz, 20)
+    f4e2m1 = (4, "s", ml_dtypes.float4_e2m1fn, 23)
     i2 = (2, "i", np.int8, 26)
     i4 = (4, "i", np.int8, 22)
     i8 = (8, "i", np.int8, 3)
@@ -58,6 +64,11 @@ class DType(Enum):
         return self.kind == "f"
 
     @property
+    def is_small_float(self) -> builtins.bool:
+        """Whether the type is a float of 8 or 4 bits: stored and moved, but not computed with."""
+        return self.kind == "s"
+
+    @property
     def is_int(self) -> builtins.bool:
         """Whether the type is a signed or unsigned integer."""
         return self.kind in "iu"
@@ -69,7 +80,10 @@ class DType(Enum):
 
     @property
     def range(self) -> tuple[int, int]:
-        """The least and the greatest value of an integer, bool or low-bit weight type."""
+        """The least and the greatest value of an integer, bool or low-bit weight type.
+
+        Of a small float, those of its bits.
+        """
         if self.kind == "w":
             return -1, 1
         if self.kind == "b":

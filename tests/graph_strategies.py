@@ -99,8 +99,15 @@ def _where(p: Pool) -> Value:
 
 
 def _cast(p: Pool) -> Value:
-    plain = [d for d in DType if not d.is_weight]
-    return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), p.pick())
+    plain = [d for d in DType if not (d.is_weight or d.is_small_float)]
+    x = p.pick(lambda t: not t.dtype.is_small_float)
+    return p.builder(ops.Cast(p.draw(st.sampled_from(plain))), x)
+
+
+def _bit_cast(p: Pool) -> Value:
+    x = p.pick(lambda t: ops.has_bits(t.dtype))
+    same = [d for d in DType if ops.has_bits(d) and d.bits == x.type.dtype.bits]
+    return p.builder(ops.BitCast(p.draw(st.sampled_from(same))), x)
 
 
 def _broadcast(p: Pool) -> Value:
@@ -366,6 +373,7 @@ MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Binary: _binary,
     ops.Where: _where,
     ops.Cast: _cast,
+    ops.BitCast: _bit_cast,
     ops.Broadcast: _broadcast,
     ops.Reshape: _reshape,
     ops.Transpose: _transpose,

@@ -101,6 +101,9 @@ def random_array(dtype: DType, shape: tuple[int, ...], seed: int) -> Array:
             return np.asarray(
                 np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), plain)
             ).astype(dtype.numpy)
+    if dtype.is_small_float:
+        codes = rng.integers(0, 1 << dtype.bits, shape, np.uint8)
+        return np.asarray(codes.view(dtype.numpy))
     if dtype is DType.sign:
         return rng.choice(np.array([-1, 1], np.int8), shape)
     low, high = dtype.range

@@ -8,7 +8,7 @@ import pytest
 from onnxruntime_oracle import run_operator
 from strategies import SPECIAL, assert_same, random_array
 
-from tbc.ops import Cast
+from tbc.ops import BitCast, Cast
 from tbc.reference import evaluate
 from tbc.types import DType
 
@@ -99,3 +99,22 @@ def test_casts_against_onnxruntime(source: DType, target: DType) -> None:
         low = 0 if target is DType.u8 else -100
         x = np.where((x > low) & (x < 100), x, 1).astype(source.numpy)
     assert_same(evaluate(Cast(target), [x]), run_operator("Cast", [x], to=target.onnx))
+
+
+@pytest.mark.parametrize("source", [*INTS, *FLOATS])
+def test_bits_of_another_type(source: DType) -> None:
+    x = random_array(source, (200,), 17)
+    plain = x[~np.isnan(x.astype(np.float64))]
+    for target in (d for d in (*INTS, *FLOATS) if d.bits == source.bits):
+        result = evaluate(BitCast(target), [plain])
+        assert result.tobytes() == plain.tobytes()
+        assert result.dtype == target.numpy
+
+
+def test_the_bits_of_a_nan_are_always_the_same() -> None:
+    for source, bits in ((DType.f16, 0x7E00), (DType.bf16, 0x7FC0)):
+        odd = np.array([bits, bits | 1, bits | 0x8000], np.uint16)
+        whole = evaluate(BitCast(DType.u16), [odd.view(source.numpy)])
+        assert_same(whole, np.full(3, bits, np.uint16))
+    odd = np.array([np.nan, -np.nan], np.float64)
+    assert_same(evaluate(BitCast(DType.i64), [odd]), np.full(2, 0x7FF8 << 48))

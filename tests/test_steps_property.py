@@ -22,7 +22,7 @@ from tbc.constants import constant
 from tbc.dims import Dim, Expr, Symbol, product, static, upper
 from tbc.driver import assemble, lower
 from tbc.emulate import Emulated, can_run
-from tbc.ir import Builder, Graph, Value, rebuilt
+from tbc.ir import Builder, Graph, Value, rebuilt, topological
 from tbc.target import Target
 from tbc.types import DType, TensorType
 
@@ -148,11 +148,35 @@ def wide_bindings() -> st.SearchStrategy[dict[str, int]]:
     return both.map(lambda pair: {**pair[0], **pair[1]})
 
 
+SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
+
+
 def _stored(dtype: DType) -> DType:
     """The type in which elements of a type cross the border of a model: one of whole bytes."""
+    if dtype.is_small_float:
+        return DType.u8
     if dtype.bits >= 8 and not dtype.is_weight:
         return dtype
     return DType.u8 if dtype.kind == "u" else DType.i8
+
+
+def _inside(x: Value, dtype: DType) -> Value:
+    """What crossed the border, in the type that it has inside."""
+    if not dtype.is_small_float:
+        return x.builder(ops.Cast(dtype), x)
+    codes = x.builder(ops.Cast(_codes(dtype)), x)
+    return x.builder(ops.BitCast(dtype), codes)
+
+
+def _outside(x: Value) -> Value:
+    """A value in the type in which it crosses the border."""
+    dtype = x.type.dtype
+    codes = x.builder(ops.BitCast(_codes(dtype)), x) if dtype.is_small_float else x
+    return x.builder(ops.Cast(_stored(dtype)), codes)
+
+
+def _codes(dtype: DType) -> DType:
+    return DType.u8 if dtype.bits == 8 else DType.u4
 
 
 def compilable(graph: Graph, target: Target) -> Graph:
@@ -163,7 +187,7 @@ def compilable(graph: Graph, target: Target) -> Graph:
         match value.op:
             case ops.Input(name, type) if _stored(type.dtype) is not type.dtype:
                 whole = ops.Input(name, TensorType(_stored(type.dtype), type.shape))
-                return build(ops.Cast(type.dtype), build(whole))
+                return _inside(build(whole), type.dtype)
             case ops.PackedDot() | ops.PackedGroupedDot() as op:
                 x, packed, *rest = args
                 rows = product(x.type.shape[:-1])
@@ -177,8 +201,8 @@ def compilable(graph: Graph, target: Target) -> Graph:
         return rebuilt(value, args)
 
     made = graph.rebuild(change)
-    inputs = (i if isinstance(i.op, ops.Input) else i.args[0] for i in made.inputs)
-    outputs = ((name, build(ops.Cast(_stored(v.type.dtype)), v)) for name, v in made.outputs)
+    inputs = (topological([i])[0] for i in made.inputs)
+    outputs = ((name, _outside(v)) for name, v in made.outputs)
     return Graph(graph.name, tuple(inputs), tuple(outputs))
 
 
@@ -207,7 +231,12 @@ def check(graph: Graph, arrays: Mapping[str, Array], workers: Workers) -> None:
 
 
 def _small(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
-    check(compilable(graph, native_target()), feeds(graph, dims, seed), workers)
+    check(compilable(graph, native_target()), _as_bytes(feeds(graph, dims, seed)), workers)
+
+
+def _as_bytes(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays as they cross the border: small floats by their bits."""
+    return {n: a.view(np.uint8) if a.dtype in SMALL_FLOATS else a for n, a in arrays.items()}
 
 
 _QUIET = settings(
@@ -252,7 +281,7 @@ def test_wide_graphs_elsewhere(workers: Workers, name: str) -> None:
     @settings(_QUIET, max_examples=60)
     @given(wide_graphs(), wide_bindings(), st.integers(0, 99))
     def emulated(graph: Graph, dims: dict[str, int], seed: int) -> None:
-        arrays = feeds(graph, dims, seed)
+        arrays = _as_bytes(feeds(graph, dims, seed))
         program = lower(compilable(graph, target), target)
         expected = _expected(graph_of(program), arrays)
         with Emulated(assemble(program, target, "m", workers)) as model:

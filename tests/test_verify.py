@@ -14,7 +14,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import parser
+from onnx import TensorProto, helper, parser
 
 import tbc
 from tbc import emulate, runtime, verification
@@ -75,6 +75,16 @@ custom (float[2, 4] x) => (float[2, 4] y)
 """
 
 # -- verify ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type", ["INT4", "UINT2", "FLOAT8E5M2", "FLOAT4E2M1"])
+def test_what_onnxruntime_has_no_arrays_for_is_compared_with_the_formula(type: str) -> None:
+    code = TensorProto.DataType.Value(type)
+    x, y = (helper.make_tensor_value_info(name, code, [2, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Transpose", ["x"], ["y"])], "g", [x], [y])
+    report = tbc.verify(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))
+    assert report.ok
+    assert "onnxruntime" in report.note
 
 
 def test_the_shipped_network_is_right_here() -> None:

@@ -38,7 +38,10 @@ enum tbc_status {
     TBC_ERROR_VALUE = 7    /* an input holds a value the model cannot accept (an index, say) */
 };
 
-/* The type of a tensor's elements. 4- and 2-bit types are packed, low bits first. */
+/*
+ * The type of a tensor's elements. Narrower ones than these are a byte each: 4- and 2-bit integers
+ * are TBC_I8 or TBC_U8, and floats of 8 and 4 bits TBC_U8, which holds their bits.
+ */
 enum tbc_dtype {
     TBC_F32 = 1,
     TBC_U8 = 2,

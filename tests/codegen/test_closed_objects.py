@@ -72,6 +72,7 @@ def elementwise(dtype: DType) -> Graph:
         made.add(ops.Binary(fn), x, y)
     for to in DTYPES:
         made.add(ops.Cast(to), x)
+        made.add(ops.BitCast(to), x)
     made.add(ops.Where(), condition, x, y)
     return made.graph()
 

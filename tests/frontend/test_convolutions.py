@@ -211,3 +211,11 @@ def test_the_indices_of_a_pool(sizes: tuple[int, ...]) -> None:
     kernel = [2] * len(sizes)
     proto, feeds = one_node("MaxPool", [x], outputs=2, kernel_shape=kernel, pads=pads)
     check_against_onnxruntime(proto, feeds)
+
+
+def test_max_unpool() -> None:
+    """With an output shape onnxruntime counts in that, unlike ONNX, whose node tests have it."""
+    windows = {"kernel_shape": [2, 3], "strides": [2, 2], "pads": [0, 0, 0, 1]}
+    pooled, feeds = one_node("MaxPool", [normal(1, 2, 3, 6, 8)], outputs=2, **windows)
+    y, places = by_onnxruntime(pooled, feeds)
+    check_against_onnxruntime(*one_node("MaxUnpool", [y, places], **windows))

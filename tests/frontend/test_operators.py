@@ -17,6 +17,7 @@ from onnx_models import (
 )
 
 from tbc import frontend
+from tbc.errors import Unsupported
 
 X = normal(1, 3, 4, 5)
 IMAGE = normal(2, 2, 6, 7, 5)
@@ -264,3 +265,54 @@ def test_of_all_zeros_is_quantised_with_scale_one() -> None:
     assert not y.any()
     assert scale == 1
     assert zero_point == 0
+
+
+@pytest.mark.parametrize("mode", ["TF", "IDF", "TFIDF"])
+@pytest.mark.parametrize(("least", "most", "skips"), [(1, 1, 0), (1, 2, 0), (2, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_n_grams(mode: str, least: int, most: int, skips: int, dtype: Any) -> None:
+    """Single numbers, pairs and triples; a column is of no n-gram."""
+    model, feeds = one_node(
+        "TfIdfVectorizer", [integers(1, 1, 3, 2, 9, dtype=dtype)], mode=mode,
+        min_gram_length=least, max_gram_length=most, max_skip_count=skips,
+        pool_int64s=[2, 3, 1, 2, 3, 3, 1, 2, 1, 3, 2, 2], ngram_counts=[0, 2, 6],
+        ngram_indexes=[0, 6, 1, 3, 2, 5], weights=[0.5, 1.5, 2.0, 3.0, 4.0, 5.0],
+    )  # fmt: skip
+    check_against_onnxruntime(model, feeds)
+
+
+def test_mean_variance_normalization() -> None:
+    for attributes in ({}, {"axes": [1, 2]}):
+        check_against_onnxruntime(*one_node("MeanVarianceNormalization", [IMAGE], **attributes))
+
+
+@pytest.mark.parametrize("op", ["BatchNormalization", "RMSNormalization"])
+def test_a_normalisation_of_halves_with_parameters_in_f32(op: str) -> None:
+    """It is computed in f32: the result of the widened input, rounded at the end."""
+    count = 4 if op == "BatchNormalization" else 1
+    size = IMAGE.shape[1] if count == 4 else IMAGE.shape[-1]
+    parameters = [np.abs(normal(i, size)) for i in range(count)]
+    halves = IMAGE.astype(np.float16)
+    results = []
+    for x in (halves, halves.astype(np.float32)):
+        proto, feeds = one_node(op, [x, *parameters], opset=23)
+        results += by_tbc(frontend.load(proto), feeds)
+    if op == "BatchNormalization":
+        np.testing.assert_array_equal(results[0], results[1].astype(np.float16))
+    else:  # the result has the parameter's type, the normalised value the input's
+        assert results[0].dtype == np.float32
+        np.testing.assert_allclose(*results, rtol=2e-3)
+
+
+def test_what_is_refused_says_why() -> None:
+    proto, _ = one_node("RandomNormalLike", [X], opset=22)
+    with pytest.raises(
+        Unsupported, match=r"node .it.: RandomNormalLike: .* its results are random"
+    ):
+        frontend.load(proto)
+    proto, _ = one_node("Binarizer", [X], domain="ai.onnx.ml", threshold=0.5)
+    with pytest.raises(Unsupported, match=r"ai.onnx.ml::Binarizer: .* no tensor algebra"):
+        frontend.load(proto)
+    proto, _ = one_node("QuickGelu", [X.astype(np.int32)], domain="com.microsoft")
+    with pytest.raises(Unsupported, match="its first input is i32"):
+        frontend.load(proto)

@@ -130,6 +130,16 @@ def test_roi_align(mode: str, how: str) -> None:
         check_against_onnxruntime(model, feeds)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_max_roi_pool(scale: float) -> None:
+    rois = np.array(
+        [[0, 0, 0, 5, 4], [1, 1.5, 2, 6.9, 5.1], [1, -3, -0.5, 12, 9], [0, 20, 20, 30, 30],
+         [0, 5, 4, 5, 4]], F,
+    )  # fmt: skip
+    model, feeds = one_node("MaxRoiPool", [IMAGE, rois], pooled_shape=[2, 3], spatial_scale=scale)
+    check_against_onnxruntime(model, feeds)
+
+
 def test_deform_conv() -> None:
     x, w = normal(1, 2, 4, 6, 7), normal(2, 6, 2, 3, 2)
     offset = normal(3, 2, 2 * 2 * 6, 3, 7)

@@ -45,6 +45,7 @@ CASES = [
 ]
 EXACT = {"fold", "canonicalize", "guard", "pad", "select"}
 
+SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
 INDICES = (DType.i32, DType.i64)
 """Types whose values may index an axis: they stay small."""
 
@@ -68,6 +69,8 @@ def draw(rng: np.random.Generator, type: TensorType, exact: bool) -> npt.NDArray
 
 def same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     """Whether two arrays are equal to the sign of zeros; nans are equal."""
+    if a.dtype in SMALL_FLOATS:
+        a, b = a.view(np.uint8), b.view(np.uint8)
     if a.dtype in FLOATS:
         a, b = a.astype(np.float64), b.astype(np.float64)
         same_number = np.array_equal(a, b, equal_nan=True)

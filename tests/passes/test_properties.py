@@ -22,8 +22,8 @@ from tbc.target import parse
 LATER = (ops.Input, ops.Const, ops.Pack, ops.PackedDot, ops.PackedGroupedDot)
 FRONT_OPS = tuple(op for op in ops.OPS if op not in LATER)
 NUMERIC = (
-    ops.Unary, ops.Binary, ops.Where, ops.Cast, ops.Broadcast, ops.Reshape, ops.Transpose,
-    ops.Slice, ops.Concat, ops.Pad, ops.Windows, ops.Reduce,
+    ops.Unary, ops.Binary, ops.Where, ops.Cast, ops.BitCast, ops.Broadcast, ops.Reshape,
+    ops.Transpose, ops.Slice, ops.Concat, ops.Pad, ops.Windows, ops.Reduce,
 )  # fmt: skip
 seeds = st.integers(0, 999)
 
