@@ -86,23 +86,25 @@ def lifted_planes(b: Value, planes: Planes, plane: int) -> Iterator[Value]:
     """The planes t[n, k] of a float b[k, n], numbered from `plane`."""
     build = b.builder
     n, k = (static(d, "the size of a weight") for d in b.type.shape[::-1])
-    cells = (n, planes.groups, k // planes.groups)
-    w = build(Reshape(cells), build(Transpose((1, 0)), b))
+    cells = (n, k) if planes.groups == 1 else (n, planes.groups, k // planes.groups)
+    w = reshaped(build(Transpose((1, 0)), b), cells)
 
-    def less(x: Value, y: Array | Value | None) -> Value:
-        if y is None:
-            return x
-        y = y if isinstance(y, Value) else constant(build, y[..., None], DType.f32)
-        return build(Binary("sub"), x, y)
+    def along(array: Array) -> Value:
+        """An array of the planes, to broadcast over the cells."""
+        return constant(build, array.reshape(-1, *cells[1:-1], 1), DType.f32)
+
+    def less(x: Value, array: Array | None) -> Value:
+        return x if array is None else build(Binary("sub"), x, along(array))
 
     left = less(w, planes.offset)
     first = left if planes.centre is None else less(w, planes.centre)
     for number, scale in enumerate(planes.scales):
-        flat = build(Reshape((n, k)), left if number else first)
-        t = build(Lift(planes.dtype, plane + number), flat, constant(build, scale, DType.f32))
+        flat = reshaped(left if number else first, (n, k))
+        lift = Lift(planes.dtype, plane + number)
+        t = build(lift, flat, constant(build, scale, DType.f32))
         yield t
-        wide = reshaped(build(Cast(DType.f32), t), cells)
-        left = less(left, build(Binary("mul"), wide, constant(build, scale[..., None], DType.f32)))
+        taken_away = build(Binary("mul"), reshaped(build(Cast(DType.f32), t), cells), along(scale))
+        left = build(Binary("sub"), left, taken_away)
 
 
 def integer_sum(
