@@ -132,7 +132,7 @@ def _reasons(screen: Console, report: InspectReport) -> None:
             [(x.node, x.float_reason, x.remedy) for x in report.layers if x.float_reason],
         ),
     ):
-        screen.print(f"[bold]{title}[/]" + ("" if reasons else ": all layers are otherwise"))
+        screen.print(f"[bold]{title}[/]" + ("" if reasons else ": nothing to say"))
         for node, reason, remedy in reasons:
             screen.print(f"  {escape(node)}: {escape(reason)}", soft_wrap=True)
             if remedy:
