@@ -95,11 +95,9 @@ def detect_planes(w: Array, tolerance: float, worth: float = WORTH) -> Planes | 
                 reasons[1] = f"as {_words(planes)} a weight would take {bits:.3g} bits"
             elif (ratio := _cancelled(planes, totals, k)) > CANCELLING:
                 reasons[0] = f"as {_words(planes)}, {ratio:.3g} times the weights would cancel"
-            else:
+            elif _holds(planes, w, tolerance):
                 best = planes
-    if best is None:
-        return reasons[min(reasons)]
-    return best if _holds(best, w, tolerance) else "the levels of weights are no sums of planes"
+    return reasons[min(reasons)] if best is None else best
 
 
 def _least_bits(model: Model, cells: float) -> float:
@@ -122,7 +120,7 @@ def _cells(w: Array, tolerance: float) -> Array | str:
     number = np.float64 if w.dtype.kind in "iu" else np.float32
     levels = np.full((n * (k // unit), MOST), np.nan, number)
     most = done = 0
-    for rows in _rows(n, k, first=1):
+    for rows in row_blocks(n, k, first=1):
         block = np.ascontiguousarray(w[rows]).astype(number, copy=False).reshape(-1, unit)
         if not np.isfinite(block).all():
             return "a weight is infinite or not a number"
@@ -134,8 +132,8 @@ def _cells(w: Array, tolerance: float) -> Array | str:
     return levels[:, :most].reshape(n, k // unit, most)
 
 
-def _rows(n: int, k: int, first: int = 0) -> Iterator[slice]:
-    """Slices of rows that are read together; the first of `first` rows if that is not 0."""
+def row_blocks(n: int, k: int, first: int = 0) -> Iterator[slice]:
+    """Slices of rows of w[n, k] to read together, the first of `first` rows if that is not 0."""
     start, step = 0, first or max(_BLOCK // k, 1)
     while start < n:
         yield slice(start, start + step)
@@ -204,7 +202,7 @@ def _holds(planes: Planes, w: Array, tolerance: float) -> bool:
     """Whether every weight is within the tolerance of what the planes make of it."""
     n, k = w.shape
     groups, number = planes.groups, planes.scales[0].dtype
-    for rows in _rows(n, k):
+    for rows in row_blocks(n, k):
         block = (
             np.ascontiguousarray(w[rows])
             .astype(number, copy=False)

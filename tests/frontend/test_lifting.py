@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lifting_forms import FORMS, Form, trits
+from forms import Form, trits
+from lifting_forms import FORMS
 from onnx_models import Array, assert_close, by_onnxruntime
 
 import tbc

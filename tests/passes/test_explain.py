@@ -164,7 +164,7 @@ def test_weights_of_more_levels_than_planes_make() -> None:
 def test_weights_that_are_no_numbers() -> None:
     w = np.ones((3, 32))
     w[1, 5] = np.nan
-    assert weight(w).reason == "1 weights are not finite: row 1, column 5 is nan"
+    assert weight(w).reason == "not all weights are finite: row 1, column 5 is nan"
 
 
 def test_planes_are_one_product() -> None:
