@@ -117,6 +117,8 @@ def _classes(w: Array) -> tuple[Array, Array] | None:
         levels = _levels(row)
         if levels is None:
             return None
+        if levels.max() < 2:
+            continue  # a row of two levels or one, as of zeros, tells nothing apart
         for number in range(levels.max() + 1):
             joined = np.unique(label[levels == number])
             label[np.isin(label, joined)] = joined[0]

@@ -155,8 +155,8 @@ def _activations(x: Value, ranges: Ranges) -> str:
 def _dense(value: Value, lifter: Lifter, tables: set[Value]) -> DotReport:
     a, b = value.args
     k = a.type.shape[-1]
-    why = lifter(value)
-    assert isinstance(why, Refusal)
+    lifted = lifter(value)
+    why = lifted if isinstance(lifted, Refusal) else Refusal("only later passes made it liftable")
     if why.weight is not None:
         diagnosed = diagnose(value_of(why.weight).T)
         reason = diagnosed.reason

@@ -21,6 +21,7 @@ from tbc.ops import Binary, Broadcast, Cast, Dot, GroupedDot, Reduce, Reshape
 from tbc.passes.carry import reshaped
 from tbc.passes.codes import Codes, factor, integer_dot, scaled
 from tbc.passes.ranges import Ranges
+from tbc.passes.trits import UNIT
 from tbc.types import DType
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _of_grouped_codes(value: Value, ranges: Ranges) -> Value | None:
     """The dot of integers whose scales change from group to group along k, or None.
 
     A product of the codes by the scales is what is understood; a quotient would be another number.
+    Groups are of whole units, as those of weights are.
     """
     build, (x, w, *scales) = value.builder, value.args
     grouped = _grouped(x)
@@ -82,8 +84,8 @@ def _of_grouped_codes(value: Value, ranges: Ranges) -> Value | None:
     n = static(w.type.shape[0], "the size of a weight")
     own = static(codes.q.type.shape[-2], "the number of groups")
     of_weight = static(scales[0].type.shape[1], "the number of groups") if scales else 1
-    groups = max(own, of_weight)
-    if groups % own or groups % of_weight or not codes.scales:
+    groups, k = max(own, of_weight), static(w.type.shape[1], "k")
+    if groups % own or groups % of_weight or not codes.scales or k // groups < UNIT:
         return None
     first, *rest = (t.value for t in codes.scales)
     xs = reduce(lambda a, b: build(Binary("mul"), a, b), rest, first)

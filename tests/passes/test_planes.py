@@ -244,6 +244,20 @@ def test_classes_of_columns(seed: int, means: bool, sizes: tuple[int, int, int])
     assert sorted(every[every < k]) == list(range(k))
 
 
+def test_rows_of_zeros_do_not_join_classes() -> None:
+    w = billm(9, 12, 256, 128, means=False)
+    w[0] = w[5] = 0
+    found = detect_parts(w)
+    assert not isinstance(found, str)
+    assert [len(p.planes.scales) for p in found] == [2, 2]
+    assert deviation(w, found) <= TOLERANCE
+
+
+def test_weights_of_four_bits_have_no_classes() -> None:
+    w = np.random.default_rng(10).integers(-8, 8, (64, 1024)).astype(np.float32)
+    assert isinstance(detect_parts(w), str)
+
+
 def test_noise_beyond_the_tolerance_is_no_class_of_columns() -> None:
     w = billm(5, 16, 256, 128, means=False)
     rng = np.random.default_rng(6)
