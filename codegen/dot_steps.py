@@ -47,8 +47,9 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     if isinstance(op, ops.PackedDot):
         emit_dot(e.f, kernel, op.layout, op.k, **common)
     else:
-        scales, xsum = rest[0], rest[1] if len(rest) > 1 else None
-        emit_grouped_dot(e.f, kernel, op.layout, op.k, scales=scales, xsum=xsum, **common)
+        scales, xsum, x_scales = (*rest, None, None)[:3]
+        common |= {"scales": scales, "xsum": xsum, "x_scales": x_scales}
+        emit_grouped_dot(e.f, kernel, op.layout, op.k, **common)
 
 
 def _pointer(e: Emitter, value: Value) -> Val:

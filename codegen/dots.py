@@ -102,6 +102,7 @@ def emit_grouped_dot(
     packed: Val,
     scales: Val,
     xsum: Val | None,
+    x_scales: Val | None,
     m_lo: Val,
     m_hi: Val,
     block_lo: Val,
@@ -109,13 +110,14 @@ def emit_grouped_dot(
     epilogue: Epilogue,
     index: str,
 ) -> None:
-    """Emit `PackedGroupedDot`: sum_g s * f32(c * raw_g - xsum_g), g ascending from +0.0.
+    """Emit `PackedGroupedDot`: sum_g s * (xs * f32(c * raw_g - xsum_g)), g ascending from +0.0.
 
     The arguments are those of `emit_dot`, the epilogue consumes <16 x float>, and:
 
     Args:
         scales: f32 [blocks, groups, 16].
         xsum: the sums of x, i32 [m, groups]; None for f32 activations, whose term is s * raw_g.
+        x_scales: xs, f32 [m, groups]; None where it is 1.
     """
     _check(kernel, layout, k, target, x_stride)
     groups = k // (layout.group or k)
@@ -127,6 +129,7 @@ def emit_grouped_dot(
         rows, blocks = tile.at(f, x, m, tile.x_stride), tile.at(f, packed, block, tile.w_stride)
         row_scales = tile.at(f, scales, block, groups * _SCALES)
         row_sums = None if xsum is None else tile.at(f, xsum, m, groups * 4)
+        row_x_scales = None if x_scales is None else tile.at(f, x_scales, m, groups * 4)
 
         def group(g: Val, totals: State[tuple[int, int]]) -> None:
             xs = tile.at(f, rows, g, steps * tile.x_unit)
@@ -135,8 +138,12 @@ def emit_grouped_dot(
             scale = tile.at(f, row_scales, g, _SCALES)
             s = [_load_f32(f, tile.at(f, scale, n, groups * _SCALES)) for n in range(nr)]
             sum_of_x = None if row_sums is None else tile.at(f, row_sums, g, 4)
+            scale_of_x = None if row_x_scales is None else tile.at(f, row_x_scales, g, 4)
             for i in range(mr):
                 terms = _centred(f, tile, raw[i], sum_of_x, i * groups * 4)
+                if scale_of_x is not None:
+                    one = f.load("float", tile.at(f, scale_of_x, i * groups * 4), 4)
+                    terms = [_lanewise(f, target, "fmul", f.splat(one, 16), t) for t in terms]
                 for j, term in enumerate(terms):
                     scaled = _lanewise(f, target, "fmul", s[j], term)
                     totals[i, j] = (_lanewise(f, target, "fadd", totals[i, j][0], scaled),)

@@ -72,7 +72,7 @@ def rounded_by_blocks(c: Context, x: Value, block: int) -> Value:
     axis = x.type.rank
     scale = c.div(c.reduce("max", c.unary("abs", parts), [axis], keepdims=True), 127)
     inverse = c.where(c.binary("eq", scale, 0), 0, c.div(1, scale))
-    codes = c.unary("round", c.mul(parts, inverse))
+    codes = c.clip(c.unary("round", c.mul(parts, inverse)), -127, 127)
     return leading(c, c.reshape(c.mul(codes, scale), room.type.shape), size)
 
 

@@ -69,7 +69,7 @@ def factor(x: Value, ranges: Ranges) -> Codes | None:
         if known.integer and known.hi - known.lo <= 255:
             found.append((step, len(path)))
         path.append(step)
-        step = _carrier(step, ranges)
+        step = carrier(step, ranges)
     for codes, depth in reversed(found):
         if (result := _rebuild(codes, path[:depth][::-1], ranges)) is not None:
             return result
@@ -97,7 +97,7 @@ def scaled(y: Value, scales: Sequence[Term]) -> Value:
     return y
 
 
-def _carrier(value: Value, ranges: Ranges) -> Value | None:
+def carrier(value: Value, ranges: Ranges) -> Value | None:
     """The argument that hands on the integers in `value`, if it may be such a step."""
     match value.op, value.args:
         case (Reshape() | Transpose() | Broadcast() | Slice() | Pad() | Windows() | Gather(), args):

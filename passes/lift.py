@@ -3,7 +3,8 @@
 How a weight came about (a quantiser's formula, packed codes, a folded initializer) does not matter:
 its elements are computed and looked at. The float dot with a lifted weight sums x or -x and
 multiplies by the scale once, where the product summed s*x or -s*x: it is the same number in fewer
-roundings, except that a weight of 0 contributes nothing where x is infinite or not a number.
+roundings, except that a weight of 0 contributes nothing where x is infinite or not a number. A
+weight of several planes is a sum of such dots.
 """
 
 from __future__ import annotations
@@ -13,29 +14,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tbc.constants import constant, value_of
-from tbc.dims import product
-from tbc.ir import Graph, Op, Uses, Value, rebuilt, rewrite, topological
-from tbc.ops import (
-    COMPARE,
-    Binary,
-    Cast,
-    Dot,
-    GroupedDot,
-    Lift,
-    MatMul,
-    Reshape,
-    Transpose,
-    Unary,
-)
+from tbc.dims import Dim, product, static
+from tbc.ir import Graph, Value, rebuilt, rewrite
+from tbc.layout import Layout
+from tbc.ops import Binary, Cast, Concat, Dot, GroupedDot, Lift, MatMul, Slice, Transpose
+from tbc.passes.carry import reshaped
 from tbc.passes.codes import factor, integer_dot
+from tbc.passes.columns import Part, detect_parts
+from tbc.passes.estimators import straight_through
+from tbc.passes.planes import WORTH
 from tbc.passes.ranges import Ranges
+from tbc.passes.refusal import Refusal
+from tbc.passes.sums import integer_sum, sum_of_parts
 from tbc.passes.trits import LowBit, detect
 from tbc.types import DType
 
 if TYPE_CHECKING:
     from tbc.target import Target
 
-_FLOATS = (DType.f32, DType.f16, DType.bf16)
+FLOATS = (DType.f32, DType.f16, DType.bf16)
+
+BATCHES = 64
+"""A batch of more weights than these is not lifted: each one is a dot of its own."""
 
 
 def lift(graph: Graph, target: Target) -> Graph:
@@ -47,7 +47,7 @@ def lift(graph: Graph, target: Target) -> Graph:
         value = rebuilt(value, args)
         if isinstance(value.op, MatMul) and not value.is_constant:
             lifted = lifter(value)
-            return value if isinstance(lifted, str) else lifted
+            return value if isinstance(lifted, Refusal) else lifted
         return value
 
     return graph.rebuild(change)
@@ -58,56 +58,123 @@ class Lifter:
 
     def __init__(self) -> None:
         self._ranges = Ranges()
-        self._found: dict[Value, LowBit | str] = {}
+        self._found: dict[Value, LowBit | tuple[Part, ...] | str] = {}
 
-    def __call__(self, y: Value) -> Value | str:
+    def __call__(self, y: Value) -> Value | Refusal:
         """The product as a dot with a low-bit weight, or the reason why it stays as it is."""
         a, b = y.args
-        if a.is_constant and a.type.rank == 2:
+        if a.is_constant:
             swapped = self(y.builder(MatMul(), _swapped(b), _swapped(a)))
-            return swapped if isinstance(swapped, str) else _swapped(swapped)
+            return swapped if isinstance(swapped, Refusal) else _swapped(swapped)
         if not b.is_constant:
-            left = "a batch of weights is the left operand"
-            return left if a.is_constant else "both operands are computed at run time"
+            return Refusal("both operands are computed at run time, as in attention: no weight")
+        if b.type.dtype not in (*FLOATS, DType.i32):
+            name = b.type.dtype.name
+            return Refusal(f"dots in {name} have no low-bit form", "export the model in f32")
         if product(b.type.shape[:-2]) != 1:
-            return "every part of the batch has weights of its own (a grouped convolution)"
-        if b.type.rank > a.type.rank:
-            return f"a weight of rank {b.type.rank} broadcasts activations of rank {a.type.rank}"
-        if b.type.dtype not in (*_FLOATS, DType.i32):
-            return f"dots in {b.type.dtype.name} have no low-bit form"
-        b = b if b.type.rank == 2 else b.builder(Reshape(b.type.shape[-2:]), b)
+            return self._batch(a, b)
+        lead = b.type.rank - a.type.rank
+        a = reshaped(a, (*[1] * lead, *a.type.shape))
+        return self._dot(a, reshaped(b, b.type.shape[-2:]))
+
+    def _dot(self, a: Value, b: Value) -> Value | Refusal:
+        """The product by one weight b[k, n]."""
         low = self._look(b)
         if isinstance(low, str):
-            return low
+            return Refusal("", weight=b)
         return self._integer(a, b, low) if a.type.dtype is DType.i32 else _float(a, b, low)
 
-    def _look(self, b: Value) -> LowBit | str:
+    def _look(self, b: Value) -> LowBit | tuple[Part, ...] | str:
         if b not in self._found:
-            self._found[b] = detect(value_of(b).T)
+            w = value_of(b).T
+            found: LowBit | tuple[Part, ...] | str = detect(w)
+            if isinstance(found, str):
+                found = detect_parts(w)
+            self._found[b] = found
         return self._found[b]
 
-    def _integer(self, a: Value, b: Value, low: LowBit) -> Value | str:
+    def _integer(self, a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value | Refusal:
         """The dot of integers, exact modulo 2^32 like the product."""
-        if low.scale.shape[1] > 1:
-            return "integer weights have scales that change along k"
-        codes = factor(a, self._ranges)
+        codes, known = factor(a, self._ranges), self._ranges(a)
         if codes is None or codes.scales:
-            known = self._ranges(a)
-            return f"integer activations from {known.lo:.0f} to {known.hi:.0f} do not fit 8 bits"
-        y = integer_dot(codes, _lifted(a.builder(Cast(DType.f32), b), low))
-        return _rescaled(y, low)
+            span = f"from {known.lo:.0f} to {known.hi:.0f}"
+            reason = f"integer activations {span} do not fit 8 bits"
+            return Refusal(reason, "clip them to 8 bits in the model")
+        wide = a.builder(Cast(DType.f32), b)
+        if not isinstance(low, LowBit):
+            return integer_sum(a, codes, max(-known.lo, known.hi), wide, low[0].planes)
+        if low.scale.shape[1] > 1:
+            return Refusal("integer weights have scales that change along k")
+        return _rescaled(integer_dot(codes, _lifted(wide, low)), low)
+
+    def _batch(self, a: Value, b: Value) -> Value | Refusal:
+        """The products by a batch of weights (the groups of a convolution) as one dot each."""
+        *batch, k, n = (static(d, "the size of a weight") for d in b.type.shape)
+        if np.prod(batch) > BATCHES:
+            count = f"{np.prod(batch)} groups"
+            return Refusal(f"a grouped convolution: of {count}, more than {BATCHES}")
+        if not n * k:
+            return Refusal("the weight is empty")
+        lead = a.type.rank - b.type.rank
+        a = reshaped(a, (*[1] * -lead, *a.type.shape))
+        done: dict[tuple[int, ...], Value] = {}
+        for at in np.ndindex(*batch):
+            weight = reshaped(_part(b, at, 0), (k, n))
+            low = self._look(weight)
+            if isinstance(low, str):
+                return Refusal(f"a grouped convolution: in group {list(at)}, ", weight=weight)
+            if (bits := _packed_bits(low, n, k)) >= WORTH:
+                reason = f"a grouped convolution: {n} filters a group would take {bits:.3g} bits"
+                return Refusal(f"{reason} a weight, {WORTH} or more", "make fewer, larger groups")
+            lifted = self._dot(_part(a, at, max(lead, 0)), weight)
+            if isinstance(lifted, Refusal):
+                return lifted
+            done[at] = lifted
+        return _joined(done, tuple(batch), max(lead, 0))
 
 
-def _float(a: Value, b: Value, low: LowBit) -> Value:
+def _packed_bits(low: LowBit | tuple[Part, ...], n: int, k: int) -> float:
+    """Bits a weight as packed, rows and k filled up to whole units."""
+    if isinstance(low, LowBit):
+        planes = [(low.dtype, low.scale.shape[1])]
+    else:
+        planes = [(p.planes.dtype, p.planes.groups) for p in low for _ in p.planes.scales]
+    layouts = (Layout("b1" if d is DType.sign else "i2", k // g if g > 1 else 0) for d, g in planes)
+    return 8 * sum(layout.size(n, k) for layout in layouts) / (n * k)
+
+
+def _part(x: Value, at: tuple[int, ...], lead: int) -> Value:
+    """One element of the batch axes, kept as axes of 1; those of size 1 broadcast."""
+    batch = range(lead, lead + len(at))
+    starts: list[Dim] = [0] * x.type.rank
+    shape = list(x.type.shape)
+    for axis, index in zip(batch, at, strict=True):
+        starts[axis] = 0 if shape[axis] == 1 else index
+        shape[axis] = 1
+    return x.builder(Slice(tuple(starts), (1,) * x.type.rank, tuple(shape)), x)
+
+
+def _joined(parts: dict[tuple[int, ...], Value], batch: tuple[int, ...], lead: int) -> Value:
+    """The parts put together again, the innermost batch axis first."""
+    for axis in reversed(range(len(batch))):
+        rows: dict[tuple[int, ...], list[Value]] = {}
+        for at, part in parts.items():
+            rows.setdefault(at[:axis], []).append(part)
+        parts = {at: row[0].builder(Concat(lead + axis), *row) for at, row in rows.items()}
+    return parts[()]
+
+
+def _float(a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value:
     """The float dot; of halves in f32, like their product, and rounded once."""
     build, dtype = a.builder, a.type.dtype
     if dtype is not DType.f32:
         a, b = build(Cast(DType.f32), a), build(Cast(DType.f32), b)
-    w = _lifted(b, low)
-    if low.scale.shape[1] > 1:
-        y = build(GroupedDot(), a, w, constant(build, low.scale, DType.f32))
+    if not isinstance(low, LowBit):
+        y = sum_of_parts(a, b, low)
+    elif low.scale.shape[1] > 1:
+        y = build(GroupedDot(), a, _lifted(b, low), constant(build, low.scale, DType.f32))
     else:
-        y = _rescaled(build(Dot(), a, w), low)
+        y = _rescaled(build(Dot(), a, _lifted(b, low)), low)
     return y if dtype is DType.f32 else build(Cast(dtype), y)
 
 
@@ -130,46 +197,3 @@ def _swapped(value: Value) -> Value:
     rank = value.type.rank
     swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
     return value.args[0] if value.op == swap else value.builder(swap, value)
-
-
-# -- straight-through estimators ------------------------------------------------------------------
-
-
-def straight_through(value: Value, uses: Uses) -> Value | None:
-    """x + (q - x) -> q, and the other orders of it, where q rounds x.
-
-    Training writes a quantiser so (`x + (q - x).detach()`), and exporters drop the detach. The sum
-    is q but for rounding noise that is not meant.
-    """
-    for q, x in _detached(value):
-        if q.type == value.type and _rounds(q, x):
-            return q
-    return None
-
-
-def _detached(value: Value) -> list[tuple[Value, Value]]:
-    """The (q, x) for which a sum or a difference is x + (q - x)."""
-    match value:
-        case Value(Binary("add"), (a, b)):
-            pairs = [(d, x) for d, x in ((a, b), (b, a)) if d.op == Binary("sub")]
-            return [(d.args[0], x) for d, x in pairs if d.args[1] is x]
-        case Value(Binary("sub"), (x, Value(Binary("sub"), (other, q)))) if x is other:
-            return [(q, x)]
-        case Value(Binary("sub"), (Value(Binary("add"), (a, b)), x)):
-            return [(q, x) for q, other in ((a, b), (b, a)) if other is x]
-    return []
-
-
-def _rounds(q: Value, x: Value) -> bool:
-    """Whether q is computed from x with a step that rounds or decides."""
-    between = topological([q], lambda v: v is x or (v.is_constant and not x.is_constant))
-    return x in between and any(_is_rounding(v.op) for v in between if v is not x)
-
-
-def _is_rounding(op: Op) -> bool:
-    match op:
-        case Unary("round" | "floor" | "ceil" | "sign"):
-            return True
-        case Binary(fn):
-            return fn in COMPARE
-    return False

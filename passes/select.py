@@ -53,7 +53,7 @@ def _dot(value: Value, target: Target) -> Value:
 
 
 def _grouped_dot(value: Value, target: Target) -> Value:
-    b, (x, w, s) = value.builder, value.args
+    b, (x, w, s, *xs) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     groups = static(s.type.shape[1], "the number of groups")
     layout = Layout("b1" if w.type.dtype is DType.sign else "i2", group=k // groups)
@@ -66,6 +66,7 @@ def _grouped_dot(value: Value, target: Target) -> Value:
         by_group = b(ops.Reshape((rows, groups, layout.padded_k(k) // groups)), padded)
         wide = b(ops.Cast(DType.i32), by_group)
         args.append(b(ops.Reduce("sum", (2,)), wide))
+    args += [b(ops.Reshape((rows, groups)), scales) for scales in xs]
     total = b(ops.PackedGroupedDot(kernel.name, layout, n, k), *args)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
 

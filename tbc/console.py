@@ -94,20 +94,21 @@ def print_compile(report: CompileReport, path: Path) -> None:
 
 
 def print_inspect(report: InspectReport, why: bool) -> None:
-    """The layers; with `why`, also the reason of those whose weights were not lifted."""
+    """The layers; with `why`, also why weights were not lifted or activations stayed floats."""
     screen = console()
     _warnings(screen, report.warnings)
     _batch(screen, report.batch)
     sizes = ("m", "n", "k", "bits", "zeros")
     columns = ("node", *sizes[:3], "weights", *sizes[3:], "activations", "packing", "kernel")
-    table = _table(*columns, *(("why not low-bit",) if why else ()), right=sizes)
+    table = _table(*columns, right=sizes)
     for layer in report.layers:
         zeros = "" if layer.zeros is None else f"{layer.zeros:.0%}"
         row = [layer.node, str(layer.m), str(layer.n), str(layer.k), layer.weights]
         row += [f"{layer.bits:.2f}", zeros, layer.activations, layer.layout, layer.kernel]
-        row += [layer.reason] if why else []
         table.add_row(*map(escape, row))
     screen.print(table)
+    if why:
+        _reasons(screen, report)
     screen.print(
         f"[bold]{escape(report.model)}[/] for {escape(report.target)}: "
         f"{report.parameters:,} parameters, weights {_bytes(report.weights)}, "
@@ -120,6 +121,22 @@ def print_inspect(report: InspectReport, why: bool) -> None:
     dense = sum(1 for layer in report.layers if layer.reason)
     if dense and not why:
         screen.print(f"{dense} of {len(report.layers)} are not low-bit: --why says why")
+
+
+def _reasons(screen: Console, report: InspectReport) -> None:
+    """A line for every layer that is not low-bit, or not integer, and one with what to do."""
+    for title, reasons in (
+        ("why not low-bit", [(x.node, x.reason, x.remedy) for x in report.layers if x.reason]),
+        (
+            "why low-bit weights meet float activations",
+            [(x.node, x.float_reason, x.remedy) for x in report.layers if x.float_reason],
+        ),
+    ):
+        screen.print(f"[bold]{title}[/]" + ("" if reasons else ": nothing to say"))
+        for node, reason, remedy in reasons:
+            screen.print(f"  {escape(node)}: {escape(reason)}", soft_wrap=True)
+            if remedy:
+                screen.print(f"    [bold]try[/]: {escape(remedy)}", soft_wrap=True)
 
 
 def print_verify(report: VerifyReport) -> None:

@@ -602,6 +602,13 @@ def require_scales(s: TensorType, w: TensorType, rows: tuple[Dim, ...]) -> None:
     require(groups > 0 and k % groups == 0, f"{groups} groups of {k}")
 
 
+def require_group_scales(x: TensorType, groups: Dim, xs: TensorType | None) -> None:
+    """Raise ValueError unless xs is None, or f32[…, groups] for i8 activations x[…, k]."""
+    if xs is not None:
+        fits = xs == TensorType(DType.f32, (*x.shape[:-1], groups))
+        require(fits and x.dtype is DType.i8, f"scales {xs} of {groups} groups of {x}")
+
+
 @dataclass(frozen=True)
 class Dot:
     """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
@@ -623,15 +630,19 @@ class Dot:
 class GroupedDot:
     """y[…, n] = sum_g s[n, g] * f32(dot(x_g, w_g)), groups in ascending order from +0.0.
 
-    x_g and w_g are the k/g elements of group g; the inner dot is `Dot`'s.
+    x_g and w_g are the k/g elements of group g; the inner dot is `Dot`'s. With scales xs[…, g] of
+    groups of i8 activations, the terms are s[n, g] * (xs[…, g] * f32(dot(x_g, w_g))).
     """
 
-    def infer(self, x: TensorType, w: TensorType, s: TensorType) -> TensorType:
+    def infer(
+        self, x: TensorType, w: TensorType, s: TensorType, xs: TensorType | None = None
+    ) -> TensorType:
         """f32[…, n]."""
         Dot().infer(x, w)
         n = w.shape[0]
         require_scales(s, w, (n,))
         require(s.dtype is DType.f32, f"scales {s}")
+        require_group_scales(x, s.shape[1], xs)
         return TensorType(DType.f32, (*x.shape[:-1], n))
 
 
@@ -639,10 +650,12 @@ class GroupedDot:
 class Lift:
     """The low-bit weight t with t * s nearest to a float weight w[n, k], s[n or 1, g].
 
-    A trit is 0 where |w| = |s| / 2 or s is 0; a sign is 1 where both are as near.
+    A trit is 0 where |w| = |s| / 2 or s is 0; a sign is 1 where both are as near. `plane` numbers
+    the weights whose sum stands for one float weight; reports tell by it what belongs together.
     """
 
     dtype: DType
+    plane: int = 0
 
     def infer(self, w: TensorType, s: TensorType) -> TensorType:
         """trit[n, k] or sign[n, k]."""
@@ -711,7 +724,8 @@ class PackedGroupedDot:
 
     The scales come as f32[blocks, groups, rows of a block], which is how kernels read them. raw_g
     is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
-    activations xsum is not an argument and codes are taken as their weights.
+    activations xsum is not an argument and codes are taken as their weights. Scales xs of groups of
+    activations are as in `GroupedDot`.
     """
 
     kernel: str
@@ -720,7 +734,12 @@ class PackedGroupedDot:
     k: int
 
     def infer(
-        self, x: TensorType, packed: TensorType, s: TensorType, xsum: TensorType | None = None
+        self,
+        x: TensorType,
+        packed: TensorType,
+        s: TensorType,
+        xsum: TensorType | None = None,
+        xs: TensorType | None = None,
     ) -> TensorType:
         """f32[…, n]."""
         require_packed(self.layout, self.n, self.k, x, packed)
@@ -729,6 +748,7 @@ class PackedGroupedDot:
         require(s == TensorType(DType.f32, blocks), f"scales {s}, {groups} groups")
         sums = None if x.dtype is DType.f32 else TensorType(DType.i32, (*x.shape[:-1], groups))
         require(xsum == sums, f"grouped i8 dots, and only they, need {sums} as sums of x")
+        require_group_scales(x, groups, xs)
         return TensorType(DType.f32, (*x.shape[:-1], self.n))
 
 

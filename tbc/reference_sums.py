@@ -150,20 +150,23 @@ def dot(op: Dot, x: Array, w: Array) -> Array:
     return _dot(x, w)
 
 
-def _grouped(x: Array, w: Array, s: Array, finish: Callable[[Array, int], Array]) -> Array:
-    """sum_g s[:, g] * f32(finish(x_g · w_g, g)), g ascending from +0.0."""
+def _grouped(
+    x: Array, w: Array, s: Array, xs: Array | None, finish: Callable[[Array, int], Array]
+) -> Array:
+    """sum_g s[:, g] * (xs[…, g] * f32(finish(x_g · w_g, g))), g ascending from +0.0."""
     groups = s.shape[1]
     size = w.shape[1] // groups
     total = np.zeros((*x.shape[:-1], w.shape[0]), np.float32)
     for g in range(groups):
         part = slice(g * size, (g + 1) * size)
-        total = total + s[:, g] * finish(_dot(x[..., part], w[:, part]), g).astype(np.float32)
+        term = finish(_dot(x[..., part], w[:, part]), g).astype(np.float32)
+        total = total + s[:, g] * (term if xs is None else xs[..., g, None] * term)
     return total
 
 
-def grouped_dot(op: GroupedDot, x: Array, w: Array, s: Array) -> Array:
+def grouped_dot(op: GroupedDot, x: Array, w: Array, s: Array, xs: Array | None = None) -> Array:
     """The dot with a scaled low-bit weight."""
-    return _grouped(x, w, s, lambda dot, g: dot)
+    return _grouped(x, w, s, xs, lambda dot, g: dot)
 
 
 # -- low-bit weights ------------------------------------------------------------------------------
@@ -216,13 +219,18 @@ def packed_dot(op: PackedDot, x: Array, packed: Array) -> Array:
 
 
 def packed_grouped_dot(
-    op: PackedGroupedDot, x: Array, packed: Array, s: Array, xsum: Array | None = None
+    op: PackedGroupedDot,
+    x: Array,
+    packed: Array,
+    s: Array,
+    xsum: Array | None = None,
+    xs: Array | None = None,
 ) -> Array:
     """The dot with a scaled weight, from its codes."""
     w, x = op.layout.unpack(packed, op.n, op.k), _unpadded(op, x)
     s = s.transpose(0, 2, 1).reshape(-1, s.shape[1])[: op.n]
     if xsum is None:
-        return _grouped(x, w, s, lambda dot, g: dot)
+        return _grouped(x, w, s, None, lambda dot, g: dot)
     sums, c = xsum, _code_scale(op)
     codes = (w + 1 if c == 1 else w > 0).astype(np.int8)
-    return _grouped(x, codes, s, lambda raw, g: c * raw - sums[..., g, None])
+    return _grouped(x, codes, s, xs, lambda raw, g: c * raw - sums[..., g, None])

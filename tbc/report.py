@@ -146,9 +146,12 @@ class Layer:
         n: the rows of w, or their formula.
         k: the elements summed, or their formula.
         weights: what they were lifted as, or their type.
+        planes: how many low-bit weights stand for one.
         reason: why they were not lifted, or "".
         zeros: the fraction of the lifted weights that are 0; None of others.
         activations: the type that they are multiplied with.
+        float_reason: why those of lifted weights are no integer codes, or "".
+        remedy: what would make the layer low-bit, or integer; "" where nothing would.
         layout: how the weights are packed, or "".
         bits: bits in memory a weight, padding included.
         kernel: the kernel that runs, or "" for loops.
@@ -161,9 +164,12 @@ class Layer:
     n: int | str
     k: int | str
     weights: str
+    planes: int
     reason: str
     zeros: float | None
     activations: str
+    float_reason: str
+    remedy: str
     layout: str
     bits: float
     kernel: str
@@ -216,7 +222,7 @@ def inspect(
     layers = []
     for dot in explain(lifted):
         ops = packed.get((dot.origin, dot.n, dot.k), [])
-        layers.append(_layer(dot, ops.pop(0) if ops and not dot.reason else None))
+        layers.append(_layer(dot, ops[0] if ops and not dot.reason else None))
     return InspectReport(
         model=graph.name,
         target=target.name,
@@ -255,15 +261,23 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
         n=_size(dot.n),
         k=_size(dot.k),
         weights=dot.weights,
+        planes=dot.planes,
         reason=dot.reason,
         zeros=dot.zeros,
         activations=dot.activations,
+        float_reason=dot.float_reason,
+        remedy=dot.remedy,
         layout="" if op is None else _layout_text(op.layout),
-        bits=dense if op is None else 8 * op.layout.size(op.n, op.k) / max(op.n * op.k, 1),
+        bits=dense if op is None else dot.planes * _bits(op),
         kernel="" if op is None else op.kernel,
-        multiplications=m * n * (groups if lifted else k),
-        additions=m * n * k - round(m * n * k * (dot.zeros or 0)),
+        multiplications=m * n * (groups * dot.planes if lifted else k),
+        additions=dot.planes * (m * n * k - round(m * n * k * (dot.zeros or 0))),
     )
+
+
+def _bits(op: _Packed) -> float:
+    """Bits in memory a weight."""
+    return 8 * op.layout.size(op.n, op.k) / max(op.n * op.k, 1)
 
 
 def _size(dim: Dim) -> int | str:

@@ -304,7 +304,16 @@ def _grouped_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n = p.integer(1, 5)
     s = p.constant(DType.f32, n, k // _group(p, k))
-    return p.builder(ops.GroupedDot(), x, p.constant(p.draw(_WEIGHTS), n, k), s)
+    w = p.constant(p.draw(_WEIGHTS), n, k)
+    return p.builder(ops.GroupedDot(), x, w, s, *_group_scales(p, x, s.type.shape[1]))
+
+
+def _group_scales(p: Pool, x: Value, groups: Dim) -> list[Value]:
+    """The scales of groups of i8 activations, or none."""
+    if x.type.dtype is not DType.i8 or p.draw(st.booleans()):
+        return []
+    shape = (*x.type.shape[:-1], groups)
+    return [p.builder(ops.Broadcast(shape), p.constant(DType.f32, groups))]
 
 
 def _lift(p: Pool) -> Value:
@@ -352,6 +361,7 @@ def _packed_grouped_dot(p: Pool) -> Value:
         split = p.builder(ops.Reshape((*x.type.shape[:-1], k // group, group)), x)
         wide = p.builder(ops.Cast(DType.i32), split)
         args.append(p.builder(ops.Reduce("sum", (split.type.rank - 1,)), wide))
+        args += _group_scales(p, x, k // group)
     return p.builder(ops.PackedGroupedDot("", layout, n, k), *args)
 
 

@@ -330,7 +330,7 @@ def test_inspect_counts_what_the_network_has() -> None:
     assert report["additions"] == nonzero < 25_856
     assert report["parameters"] > 25_856
     table = tbc_cli("inspect", DIGITS, "--why")
-    assert "why not low-bit" in table.stdout
+    assert "why not low-bit: nothing to say" in table.stdout
 
 
 def test_inspect_says_why_a_layer_is_dense(tmp_path: Path) -> None:
@@ -343,8 +343,42 @@ def test_inspect_says_why_a_layer_is_dense(tmp_path: Path) -> None:
     (layer,) = succeeded("inspect", path)["layers"]
     assert layer["reason"]
     assert (layer["bits"], layer["multiplications"], layer["additions"]) == (32, 24, 24)
-    assert layer["reason"] in tbc_cli("inspect", path, "--why").stdout
+    told = tbc_cli("inspect", path, "--why").stdout
+    assert f"y: {layer['reason']}" in told
+    assert f"try: {layer['remedy']}" in told
     assert "--why says why" in tbc_cli("inspect", path).stdout
+
+
+def test_inspect_says_why_activations_are_floats(tmp_path: Path) -> None:
+    weights = ", ".join(str(i % 4 - 1.5) for i in range(128))
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    planes (float[2, 32] x) => (float[2, 4] y) <float[32, 4] w = {{{weights}}}> {{
+        y = MatMul(x, w)
+    }}
+    """
+    path = tmp_path / "planes.onnx"
+    path.write_bytes(parser.parse_model(text).SerializeToString())
+    (layer,) = succeeded("inspect", path)["layers"]
+    assert (layer["reason"], layer["planes"]) == ("", 1)
+    assert "the input 'x' gives floats that nothing rounds" in layer["float_reason"]
+    told = tbc_cli("inspect", path, "--why").stdout
+    assert "why low-bit weights meet float activations" in told
+    assert layer["float_reason"] in told
+    assert f"try: {layer['remedy']}" in told
+
+
+def test_inspect_counts_planes(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).integers(0, 4, 16 * 64) - 1.5
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    planes (float[3, 64] x) => (float[3, 16] y)
+    <float[64, 16] w = {{{", ".join(map(str, numbers))}}}> {{ y = MatMul(x, w) }}
+    """
+    path = tmp_path / "planes.onnx"
+    path.write_bytes(parser.parse_model(text).SerializeToString())
+    (layer,) = succeeded("inspect", path)["layers"]
+    assert (layer["weights"], layer["planes"]) == ("2 planes of sign per tensor", 2)
+    assert (layer["bits"], layer["zeros"]) == (2, 0)
+    assert (layer["multiplications"], layer["additions"]) == (3 * 16 * 2, 2 * 3 * 16 * 64)
 
 
 def test_targets_lists_every_name() -> None:

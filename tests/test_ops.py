@@ -75,6 +75,7 @@ ACCEPTED: list[tuple[Op, list[TensorType], TensorType]] = [
     (ops.Dot(), [t(I8, B, n, 8), t(SIGN, 5, 8)], t(I32, B, n, 5)),
     (ops.Dot(), [t(F32, 8), t(TRIT, 5, 8)], t(F32, 5)),
     (ops.GroupedDot(), [t(I8, B, 8), t(TRIT, 5, 8), t(F32, 5, 4)], t(F32, B, 5)),
+    (ops.GroupedDot(), [t(I8, B, 8), t(TRIT, 5, 8), t(F32, 5, 4), t(F32, B, 4)], t(F32, B, 5)),
     (ops.Lift(TRIT), [t(F32, 5, 8), t(F32, 1, 2)], t(TRIT, 5, 8)),
     (ops.Lift(SIGN), [t(F16, 5, 8), t(F32, 5, 1)], t(SIGN, 5, 8)),
     (ops.Pack(I2), [t(TRIT, 5, 8)], t(U8, 64)),
@@ -84,6 +85,11 @@ ACCEPTED: list[tuple[Op, list[TensorType], TensorType]] = [
     (
         ops.PackedGroupedDot("", GROUPED, 5, 16),
         [t(I8, B, 32), t(U8, 128), t(F32, 1, 2, 16), t(I32, B, 2)],
+        t(F32, B, 5),
+    ),
+    (
+        ops.PackedGroupedDot("", GROUPED, 5, 16),
+        [t(I8, B, 32), t(U8, 128), t(F32, 1, 2, 16), t(I32, B, 2), t(F32, B, 2)],
         t(F32, B, 5),
     ),
     (
@@ -223,6 +229,12 @@ REJECTED: list[tuple[Op, list[TensorType]]] = [
     (ops.PackedGroupedDot("", I2, 5, 8), [t(F32, 16), t(U8, 64), t(F32, 1, 1, 16), t(I32, 1)]),
     (ops.PackedGroupedDot("", I2, 5, 8), [t(F32, 16), t(U8, 64), t(F32, 5, 1)]),
     (ops.PackedGroupedDot("", I2, 5, 8), [t(I8, 16), t(U8, 64), t(F32, 1, 1, 16), t(I32)]),
+    (ops.GroupedDot(), [t(F32, B, 8), t(TRIT, 5, 8), t(F32, 5, 4), t(F32, B, 4)]),
+    (ops.GroupedDot(), [t(I8, B, 8), t(TRIT, 5, 8), t(F32, 5, 4), t(F32, B, 2)]),
+    (
+        ops.PackedGroupedDot("", GROUPED, 5, 16),
+        [t(I8, 32), t(U8, 128), t(F32, 1, 2, 16), t(I32, 2), t(F16, 2)],
+    ),
     (ops.PackedGroupedDot("", GROUPED, 5, 0), [t(F32, 0), t(U8, 0), t(F32, 1, 0, 16)]),
 ]
 

@@ -210,8 +210,8 @@ def test_integer_dots_are_exact(dtype: DType, k: int) -> None:
     assert_same(result[:, 0], run_operator("MatMulInteger", [x, np.ascontiguousarray(w.T)]))
 
 
-def scaled(x: Array, w: Array, s: Array) -> Array:
-    """sum_g s[n, g] f32(dot_g), one rounding an operation."""
+def scaled(x: Array, w: Array, s: Array, xs: Array | None = None) -> Array:
+    """sum_g s[n, g] (xs[m, g] f32(dot_g)), one rounding an operation."""
     groups, (n, k) = s.shape[1], w.shape
     y = np.zeros((len(x), n), F32)
     for g in range(groups):
@@ -221,7 +221,8 @@ def scaled(x: Array, w: Array, s: Array) -> Array:
         else:
             dots = naive_dot(x[:, part], w[:, part])
         for i, j in np.ndindex(y.shape):
-            y[i, j] = F32(y[i, j] + F32(s[j, g] * dots[i, j]))
+            term = dots[i, j] if xs is None else F32(xs[i, g] * dots[i, j])
+            y[i, j] = F32(y[i, j] + F32(s[j, g] * term))
     return y
 
 
@@ -251,6 +252,11 @@ def test_grouped_dots_and_their_packed_forms(
     if dtype is DType.i8:
         args.append(x.reshape(m, groups, size).sum(2, np.int32))
     assert_same(evaluate(ops.PackedGroupedDot("", layout, n, k), args), expected)
+    if dtype is DType.i8:
+        xs = np.random.default_rng(12).uniform(0, 1, (m, groups)).astype(F32)
+        expected = scaled(x, w, s, xs)
+        assert_same(evaluate(ops.GroupedDot(), [x, w, s, xs]), expected)
+        assert_same(evaluate(ops.PackedGroupedDot("", layout, n, k), [*args, xs]), expected)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tbc import reference
 from tbc.codegen.dots import emit_dot, emit_grouped_dot
-from tbc.codegen.llvm_text import Function, Module, Val
+from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.kernels import Kernel
 from tbc.layout import Layout
 from tbc.ops import Dot, GroupedDot
@@ -28,18 +28,25 @@ Array = npt.NDArray[Any]
 SENTINEL = 0x5A
 """The byte that fills the results before a call: what a kernel must not touch keeps it."""
 
+SCALES = 1024
+"""At most so many scales of activations in a call."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A function of `kernel` for one k, in groups of `group` if that is not 0."""
+    """A function of `kernel` for one k, in groups of `group` if that is not 0.
+
+    Groups of activations have scales too where `scaled`.
+    """
 
     kernel: Kernel
     k: int
     group: int = 0
+    scaled: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.kernel.name}_k{self.k}_g{self.group}"
+        return f"{self.kernel.name}_k{self.k}_g{self.group}{'s' * self.scaled}"
 
     @property
     def layout(self) -> Layout:
@@ -70,8 +77,11 @@ class Spec:
             "index": index,
         }
         if self.group:
-            sums = None if self.kernel.activations is DType.f32 else xsum
-            extra = {"scales": scales, "xsum": sums}
+            sums: Val | None = None if self.kernel.activations is DType.f32 else xsum
+            x_scales = None
+            if self.scaled:
+                x_scales, sums = xsum, f.offset(xsum, const(index, SCALES), "i32")
+            extra = {"scales": scales, "xsum": sums, "x_scales": x_scales}
             emit_grouped_dot(f, self.kernel, self.layout, self.k, **extra, **common)
         else:
             emit_dot(f, self.kernel, self.layout, self.k, **common)
@@ -118,7 +128,10 @@ def make_call(
     scales: Array | None = None,
     ranges: tuple[int, int, int, int] | None = None,
 ) -> Call:
-    """The call for x[m, k] and w[n, k]; with `scales` f32 [n, groups] of a grouped one."""
+    """The call for x[m, k] and w[n, k]; with `scales` f32 [n, groups] of a grouped one.
+
+    Scales of activations stand before their sums, in room for `SCALES` of them.
+    """
     (m, k), n, layout = x.shape, len(w), spec.layout
     group = layout.group or k
     blocks = layout.blocks(n)
@@ -134,7 +147,13 @@ def make_call(
     else:
         s_full = np.zeros((blocks * 16, k // group), np.float32)
         s_full[:n] = scales
-        full = reference.evaluate(GroupedDot(), [x, w_full, s_full])
+        args = [x, w_full, s_full]
+        if spec.scaled:
+            args.append(np.random.default_rng(m).uniform(-1, 1, (m, k // group)).astype(np.float32))
+            room = np.zeros(SCALES, np.int32)
+            room[: args[3].size] = args[3].view(np.int32).reshape(-1)
+            xsum = np.concatenate([room, xsum.reshape(-1)])
+        full = reference.evaluate(GroupedDot(), args)
         block_scales = np.ascontiguousarray(s_full.reshape(blocks, 16, -1).transpose(0, 2, 1))
     ranges = ranges or (0, m, 0, blocks)
     expected = np.full(full.nbytes, SENTINEL, np.uint8).view(full.dtype).reshape(full.shape)

@@ -94,6 +94,8 @@ def specs_of(kernel: Kernel) -> list[Spec]:
         Spec(kernel, 2 * chunk + unit + 3),
         Spec(kernel, 3 * odd, odd),
     ]
+    if kernel.activations is DType.i8:
+        specs.append(Spec(kernel, 4 * unit, 2 * unit, scaled=True))
     if kernel.mr == 1:
         specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
         specs += [Spec(kernel, 35, 7), Spec(kernel, 4 * unit, 2 * unit)]
