@@ -315,6 +315,8 @@ def _title(step: Step) -> str:
 def constant_bytes(buffer: Buffer, little_endian: bool) -> npt.NDArray[np.uint8]:
     """The elements of a constant as they lie in the weights."""
     elements: npt.NDArray[Any] = value_of(buffer.value).transpose(buffer.order)
+    if buffer.panels is not None:
+        elements = buffer.panels.pack(elements)
     dtype = elements.dtype.newbyteorder("<" if little_endian else ">")
     stored = elements.astype(dtype, copy=False)
     return np.frombuffer(stored.tobytes(), np.uint8)

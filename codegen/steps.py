@@ -48,7 +48,7 @@ def emit_step(
     f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=ATTRIBUTES)
     pointer, *read_pointers, dims, part, parts = f.args
     memory = {
-        value: Memory(read, buffers[value].order)
+        value: Memory(read, buffers[value].order, buffers[value].panels)
         for value, read in zip(step.reads, read_pointers, strict=True)
     }
     e = Emitter(f, index, memory)
@@ -66,7 +66,7 @@ def emit_step(
         case ops.PackedDot() | ops.PackedGroupedDot():
             emit_dot_step(e, step, destination, share, target)
         case ops.MatMul():
-            emit_matmul(e, step, destination, share, lanes)
+            emit_matmul(e, step, destination, share, target)
         case ops.Reduce():
             emit_reduction(e, step, destination, share, lanes)
         case ops.Cumulate():
@@ -85,6 +85,6 @@ def signature(
 ) -> str:
     """A text that is equal for steps whose code is equal, whatever they read and write."""
     what = outline(step)
-    orders = [out.order, *(buffers[v].order for v in step.reads)]
+    orders = [out.order, *((buffers[v].order, buffers[v].panels) for v in step.reads)]
     scalars = [value_of(s).tobytes().hex() for s in what.scalars]
     return "\n".join([what.text, str(orders), str(scalars), str([str(s) for s in symbols])])

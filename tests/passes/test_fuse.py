@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "fuse"
 
 def program_of(graph: Graph) -> Program:
     graph = select(pad(graph, TARGET), TARGET)
-    return plan(graph, fuse(graph))
+    return plan(graph, fuse(graph), TARGET)
 
 
 @given(graph=graphs())
