@@ -64,8 +64,8 @@ class _Emission:
     ):
         self.program, self.target, self.symbol = program, target, symbol
         self.weights_symbol = weights_symbol
-        self.hand = Module(target.triple, datalayout)
-        self.glue = Module(target.triple, datalayout)
+        self.hand = Module(target.triple, datalayout, target.rounds)
+        self.glue = Module(target.triple, datalayout, target.rounds)
         self.index = f"i{target.index_bits}"
         self.pointer_bytes = target.index_bits // 8
 
