@@ -99,13 +99,14 @@ def _strips(e: Emitter, size: Dim, lanes: int) -> Iterator[tuple[Val, Val, int]]
 
 
 def _range_strips(e: Emitter, low: Val, high: Val, lanes: int) -> Iterator[tuple[Val, Val, int]]:
-    """low .. high, known at run time: whole vectors, then single lanes."""
+    """low .. high, known at run time: whole vectors, some narrower ones, then single lanes."""
     f = e.f
-    if lanes > 1:
-        rest = f.op("and", f.op("sub", high, low), const(e.index_type, lanes - 1))
-        middle = f.op("sub", high, rest)
-        yield low, middle, lanes
-        low = middle
+    for width in (lanes, lanes // 4):
+        if width > 1:
+            rest = f.op("and", f.op("sub", high, low), const(e.index_type, width - 1))
+            middle = f.op("sub", high, rest)
+            yield low, middle, width
+            low = middle
     yield low, high, 1
 
 

@@ -16,9 +16,9 @@ from tbc.codegen.loops import Share, accesses
 from tbc.dims import Dim, Expr, Symbol, bounds, ceil_div, product, symbols_of
 from tbc.indices import Index, broadcast_index, reshape_runs
 from tbc.ir import Value
-from tbc.program import Step, root_index
+from tbc.program import Step, inside, root_index
 from tbc.target import Target
-from tbc.tiles import dense_tile
+from tbc.tiles import dense_tile, side_by_side
 from tbc.types import DType
 
 ROWS_TO_SPLIT = 8
@@ -41,6 +41,7 @@ class Product:
         self.tile = dense_tile(target, self.source, self.m, self.n)
         self.packed = any(memory.panels is not None for memory in e.memory.values())
         self.loops = _loops_along_k(e, step)
+        self.side_by_side = side_by_side(inside(step), target)
 
     # -- one tile -------------------------------------------------------------------------------
 
@@ -116,13 +117,12 @@ class Product:
         return self.e.f.splat(element, lanes) if lanes_of(element.type) == 1 else element
 
     def _store(self, at: Index, sums: Sequence[Val], columns: int) -> None:
-        """Store one row of a tile: whole vectors, then ever narrower pieces of the last one."""
-        lanes = lanes_of(sums[0].type)
+        """Store one row of a tile: vectors as wide as suits, then ever narrower pieces."""
+        lanes = lanes_of(sums[0].type) * self.side_by_side
         start = 0
         while columns > start:
             width = min(lanes, 1 << (columns - start).bit_length() - 1)
-            vector, first = divmod(start, lanes)
-            self._store_piece(at, start, _piece(self.e, sums[vector], first, width))
+            self._store_piece(at, start, _piece(self.e, sums, start, width))
             start += width
 
     def _store_piece(self, at: Index, start: int, sums: Val) -> None:
@@ -200,13 +200,18 @@ def emit_matmul(e: Emitter, step: Step, out: Memory, share: Share, target: Targe
         p.columns(batch, rows, columns)
 
 
-def _piece(e: Emitter, sums: Val, first: int, lanes: int) -> Val:
-    """Some lanes of a vector."""
-    if lanes == lanes_of(sums.type):
-        return sums
+def _piece(e: Emitter, sums: Sequence[Val], first: int, lanes: int) -> Val:
+    """Some lanes of vectors that lie side by side: of one of them, or of whole ones."""
+    each = lanes_of(sums[0].type)
+    vector, start = divmod(first, each)
+    if lanes == each:
+        return sums[vector]
     if lanes == 1:
-        return e.f.extract(sums, first)
-    return e.f.shuffle(sums, sums, range(first, first + lanes))
+        return e.f.extract(sums[vector], start)
+    if lanes < each:
+        return e.f.shuffle(sums[vector], sums[vector], range(start, start + lanes))
+    low, high = (_piece(e, sums, at, lanes // 2) for at in (first, first + lanes // 2))
+    return e.f.shuffle(low, high, range(lanes))
 
 
 # -- along k --------------------------------------------------------------------------------------

@@ -187,7 +187,18 @@ def _along(reducer: Reducer, index: Index) -> Val:
     partials = loop.results
     if not (isinstance(reducer.count, int) and reducer.count % PARTIALS == 0):
         partials = _tail(reducer, index, partials, whole, total)
-    return reducer.tree(lambda lane: f.extract(partials[0], lane))
+    return _folded(reducer, partials[0])
+
+
+def _folded(reducer: Reducer, partials: Val) -> Val:
+    """The tree's result of 16 partial results in one vector."""
+    f, lanes = reducer.e.f, PARTIALS // 2
+    while lanes > 1:
+        low, high = range(lanes), range(lanes, 2 * lanes)
+        halves = (f.shuffle(partials, partials, half) for half in (low, high))
+        partials = reducer.combine(*halves)
+        lanes //= 2
+    return reducer.combine(f.extract(partials, 0), f.extract(partials, 1))
 
 
 def _across(reducer: Reducer, index: Index) -> Val:

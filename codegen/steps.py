@@ -17,8 +17,9 @@ from tbc.codegen.sorts import emit_sort
 from tbc.constants import value_of
 from tbc.dims import Symbol
 from tbc.ir import Value
-from tbc.program import Buffer, Step, outline
+from tbc.program import Buffer, Step, inside, outline
 from tbc.target import Target
+from tbc.tiles import side_by_side
 
 ATTRIBUTES = 'nounwind "no-builtins"'
 PACKED = (ops.PackedDot, ops.PackedGroupedDot)
@@ -76,7 +77,8 @@ def emit_step(
         case ops.ArgSort():
             emit_sort(e, step, destination, share)
         case _:
-            emit_loops(e, step, destination, share, lanes)
+            wide = lanes * side_by_side(inside(step), target)
+            emit_loops(e, step, destination, share, wide)
     f.finish()
 
 

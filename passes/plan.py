@@ -15,6 +15,7 @@ from tbc.program import (
     Program,
     Step,
     by_stride,
+    inside,
     loop_index,
     loop_order,
     root_index,
@@ -172,19 +173,8 @@ def _right_operand(step: Step) -> Value | None:
     right, user = step.anchor.args[1], step.anchor
     if isinstance(right.op, ops.Cast) and right not in step.reads:
         right, user = right.args[0], right
-    once = [v for v in _inside(step) for arg in v.args if arg is right] == [user]
+    once = [v for v in inside(step) for arg in v.args if arg is right] == [user]
     return right if once else None
-
-
-def _inside(step: Step) -> Iterator[Value]:
-    """The values that a step computes."""
-    todo, seen = [step.root], set(step.reads)
-    while todo:
-        value = todo.pop()
-        if value not in seen:
-            seen.add(value)
-            todo += value.args
-            yield value
 
 
 def _along(name: str, size: Dim) -> Dim:

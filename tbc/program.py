@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbc import ops
@@ -123,6 +124,17 @@ def _path(step: Step) -> list[tuple[Value, Value]]:
         pairs.append((value, came_from[value]))
         value = came_from[value]
     return pairs
+
+
+def inside(step: Step) -> Iterator[Value]:
+    """The values that a step computes."""
+    todo, seen = [step.root], set(step.reads)
+    while todo:
+        value = todo.pop()
+        if value not in seen:
+            seen.add(value)
+            todo += value.args
+            yield value
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ its columns lie in panels as wide as a tile, so that a step along k reads neighb
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.dims import Dim, bounds, static
+from tbc.ir import Value
+from tbc.ops import Unary
 from tbc.types import DType
 
 if TYPE_CHECKING:
@@ -23,6 +26,21 @@ SUMS = {8: 4, 16: 8, 32: 16}
 
 MAX_VECTORS = 8
 """Of a tile's row: more are no faster, and take registers."""
+
+
+SIDE_BY_SIDE = {8: 1, 16: 2, 32: 4}
+"""By vector registers, how many vectors of a long formula are computed at once."""
+
+LONG = ("exp", "log", "tanh", "sigmoid", "erf", "sinh", "cosh")
+"""Formulas of which each operation waits for the one before it, with registers to spare."""
+
+
+def side_by_side(values: Iterable[Value], target: Target) -> int:
+    """How many vectors of elements to compute at once, where these values are computed."""
+    long = any(
+        isinstance(v.op, Unary) and v.op.fn in LONG and v.type.dtype.bytes <= 4 for v in values
+    )
+    return SIDE_BY_SIDE[target.vector_registers] if long and target.vector_bytes > 4 else 1
 
 
 @dataclass(frozen=True)
