@@ -20,10 +20,10 @@ from tbc.codegen.elements import (
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of, vec, with_elem
 from tbc.codegen.loops import Share, accesses, irregular, nest, unordered
-from tbc.dims import Dim, Expr, Symbol, product
+from tbc.dims import Dim, Expr, Symbol, product, symbols_of
 from tbc.indices import Index, reduced_index, split_index
 from tbc.ir import Value
-from tbc.program import Step, loop_order, root_index
+from tbc.program import Step, loop_index, loop_order, root_index
 from tbc.types import DType
 
 PARTIALS = 16
@@ -119,7 +119,20 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
             first = Expr.of(Symbol("reduced", 0, None, reducer.count))
             yield from accesses(e, reducer.x, reducer.source_index(index, first))
 
-    nest(e, domain, share, probe, visit, 1 if along else lanes)
+    around = not along and _has_filter(e, reducer, order)
+    nest(e, domain, share, probe, visit, 1 if along else lanes, lanes_outside=around)
+
+
+def _has_filter(e: Emitter, reducer: Reducer, order: tuple[int, ...]) -> bool:
+    """Whether a short reduction reads what moves with no axis of the result but the innermost."""
+    if not order or not isinstance(reducer.count, int) or reducer.count > UNROLLED:
+        return False
+    loops = loop_index(reducer.anchor.type.shape)
+    outer = {s for axis in order[:-1] for s in symbols_of(loops[axis])}
+    term = Symbol("term", 0, None, reducer.count)
+    reads = accesses(e, reducer.x, reducer.source_index(loops, Expr.of(term)))
+    moving = [set(symbols_of(position)) for position in reads if position is not None]
+    return any(term in symbols and outer.isdisjoint(symbols) for symbols in moving)
 
 
 def _runs_along(
