@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tbc import ops
-from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
+from tbc.dims import Dim, Expr, Symbol, is_polynomial, symbols_of, upper
 from tbc.indices import operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import unreshaped
@@ -103,7 +103,7 @@ def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, 
 
 
 def _like_reads(step: Step, orders: dict[Value, tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """Orders in which a root is written as a value of its size that its step reads is read."""
+    """Orders in which a root is written as most of it is read, where its step reads evenly."""
     root = step.root
     loops = loop_index(root.type.shape)
     todo, seen = [(root, loops)] if step.anchor is root else [], set()
@@ -112,9 +112,11 @@ def _like_reads(step: Step, orders: dict[Value, tuple[int, ...]]) -> Iterator[tu
         if value not in step.reads:
             todo += [entry for entry in operands(value, index) if entry not in seen]
             seen.update(todo)
-        elif value in orders and value.type.size == root.type.size:
+        elif value in orders and 2 * upper(value.type.size) >= upper(root.type.size):
             places = zip(index, strides(value.type.shape, orders[value]), strict=True)
-            yield by_stride(loops, sum((i * s for i, s in places), start=0))
+            position = sum((i * s for i, s in places), start=0)
+            if is_polynomial(position):
+                yield by_stride(loops, position)
 
 
 def _filter_orders(
