@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,20 +85,17 @@ class _Emission:
         """Emit each distinct step once; returns the function of every step."""
         known: dict[str, str] = {}
         names = []
-        for step in self.program.steps:
-            out = self._out(step)
-            key = signature(step, self.program.buffers, out, self.program.symbols)
+        buffers, symbols = self.program.buffers, self.program.symbols
+        steps = [(step, self._out(step)) for step in self.program.steps]
+        keys = [signature(step, buffers, out, symbols) for step, out in steps]
+        uses = Counter(keys)
+        for key, (step, out) in zip(keys, steps, strict=True):
             if key not in known:
                 known[key] = f"{self.symbol}_step{len(known)}_{_title(step)}"
                 module = self.hand if is_hand_shaped(step) else self.glue
+                shared = uses[key] > 1
                 emit_step(
-                    module,
-                    known[key],
-                    step,
-                    self.program.buffers,
-                    out,
-                    self.program.symbols,
-                    self.target,
+                    module, known[key], step, buffers, out, symbols, self.target, shared=shared
                 )
                 self._declare(known[key], len(step.reads))
             names.append(known[key])

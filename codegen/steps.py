@@ -38,15 +38,17 @@ def emit_step(
     out: Buffer,
     symbols: Sequence[Symbol],
     target: Target,
+    shared: bool,
 ) -> None:
-    """Add the function `name` that does a part of a step.
+    """Add the function `name` that does a part of a step, or of several where it is `shared`.
 
     Its arguments: the output, what the step reads in order, the call's dims, part and parts.
     """
     index = f"i{target.index_bits}"
     reads = [("ptr noalias readonly", f"r{i}") for i in range(len(step.reads))]
     args = [("ptr noalias", "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
-    f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=ATTRIBUTES)
+    attributes = f"noinline {ATTRIBUTES}" if shared else ATTRIBUTES
+    f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=attributes)
     pointer, *read_pointers, dims, part, parts = f.args
     memory = {
         value: Memory(read, buffers[value].order, buffers[value].panels)
