@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from tbc import ops
 from tbc.codegen.elements import element_constant, emit_binary, narrow_float, widen_float
 from tbc.codegen.expressions import Emitter, Memory
-from tbc.codegen.llvm_text import Val, const, lanes_of, vec
+from tbc.codegen.llvm_text import Val, const, lanes_of
 from tbc.codegen.loops import Share, accesses
 from tbc.dims import Dim, Expr, Symbol, bounds, ceil_div, product, symbols_of
 from tbc.indices import Index, broadcast_index, reshape_runs
@@ -53,16 +53,16 @@ class Product:
             self._store(at, sums, columns)
             return
         # through memory, so that there is one copy of what follows the product
-        type = vec(sums[0].type, 1)
+        type, align = sums[0].type, self.dtype.bytes
         slots = f.alloca(type, rows * vectors, 64)
         for number, total in enumerate(sums):
-            f.store(total, f.offset(slots, const(e.index_type, number), type), 4)
+            f.store(total, f.offset(slots, const(e.index_type, number), type), align)
         row = Symbol(f.fresh("r"), 0, rows - 1)
         zero, end = const(e.index_type, 0), const(e.index_type, rows)
         with f.loop(zero, end) as loop, e.scope(**{row.name: loop.index}):
             first = f.op("mul", loop.index, const(e.index_type, vectors))
             places = [f.op("add", first, const(e.index_type, v)) for v in range(vectors)]
-            own = [f.load(type, f.offset(slots, place, type), 4) for place in places]
+            own = [f.load(type, f.offset(slots, place, type), align) for place in places]
             *batch, m, n = at
             self._store((*batch, m + Expr.of(row), n), own, columns)
 

@@ -87,7 +87,7 @@ def products() -> Graph:
     d.product(d.input(DType.f32, BATCH, 12), d.weight(DType.f32, 12, 45))
     d.product(d.input(DType.f32, 3, BATCH, 5), d.input(DType.f32, 1, 5, LENGTH))
     d.product(d.input(DType.f32, 2, 1, 6, 4), d.weight(DType.f32, 3, 4, 37))
-    for dtype in (DType.f16, DType.f64, DType.i32):
+    for dtype in (DType.f16, DType.f64, DType.i8, DType.i32):
         d.product(d.input(dtype, 11, 3), d.weight(dtype, 3, 21))
         d.product(d.input(dtype, 11, 3), d.input(dtype, 3, 21))
     half = d.build(ops.Cast(DType.f32), d.weight(DType.f16, 6, 21))
