@@ -141,10 +141,13 @@ def test_emulated(workers: Workers, name: str) -> None:
         assert_same(results[output], array)
 
 
-def test_patches_are_not_written(workers: Workers) -> None:
+def test_windows_are_read_in_place_and_weights_lie_in_panels(workers: Workers) -> None:
     d = Drawing()
     d.convolution(16, 24, (3, 3), 1)
-    assert [step.anchor.op for step in lower(d.graph(), native_target()).steps] == [ops.MatMul()]
+    program = lower(d.graph(), native_target())
+    assert [step.anchor.op for step in program.steps] == [ops.MatMul()]
+    (weight,) = program.constants
+    assert weight.panels is not None
 
 
 @pytest.mark.parametrize("n", [1, 7, 16, 40, 64, 70])
