@@ -326,17 +326,23 @@ def _float_to_float(f: Function, source: DType, target: DType, a: Val) -> Val:
 
 
 def _float_to_int(f: Function, target: DType, a: Val) -> Val:
-    """Truncation with saturation, nan to 0."""
+    """Truncation with saturation, nan to 0.
+
+    By limits in front of a plain conversion, which LLVM has for whole vectors; its saturating one
+    it does lane by lane on many machines.
+    """
     low, high = target.range
-    holder = with_elem(a.type, f"i{max(32, target.bits)}")
-    if target.bits >= 8:
-        kind = "fptosi" if target.kind == "i" else "fptoui"
-        to = with_elem(a.type, f"i{target.bits}")
-        return f.intrinsic(to, f"llvm.{kind}.sat.{_suffix(to)}.{_suffix(a.type)}", a)
-    whole = f.intrinsic(holder, f"llvm.fptosi.sat.{_suffix(holder)}.{_suffix(a.type)}", a)
-    whole = f.select(f.icmp("slt", whole, const(holder, low)), const(holder, low), whole)
-    whole = f.select(f.icmp("sgt", whole, const(holder, high)), const(holder, high), whole)
-    return f.cast("trunc", whole, with_elem(a.type, "i8"))
+    zero = const(a.type, 0.0)
+    inside = f.select(f.fcmp("ogt", a, const(a.type, low)), a, const(a.type, low))
+    if target.bits <= 16:  # the limits are floats
+        inside = f.select(f.fcmp("olt", inside, const(a.type, high)), inside, const(a.type, high))
+        inside = f.select(f.fcmp("uno", a, a), zero, inside)
+        whole = f.cast("fptosi", inside, with_elem(a.type, "i32"))
+        return f.cast("trunc", whole, with_elem(a.type, f"i{max(target.bits, 8)}"))
+    kind, to = "fptosi" if target.kind == "i" else "fptoui", with_elem(a.type, f"i{target.bits}")
+    above = f.fcmp("oge", a, const(a.type, high + 1))
+    inside = f.select(f.op("or", above, f.fcmp("uno", a, a)), zero, inside)
+    return f.select(above, const(to, high), f.cast(kind, inside, to))
 
 
 __all__ = [

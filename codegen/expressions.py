@@ -47,18 +47,22 @@ from tbc.indices import (
 )
 from tbc.ir import Value
 from tbc.program import strides
+from tbc.tiles import Panels
 from tbc.types import DType
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A value's elements at an address, its axes lying in an order."""
+    """A value's elements at an address, its axes lying in an order or in panels."""
 
     pointer: Val
     order: tuple[int, ...]
+    panels: Panels | None = None
 
     def address(self, value: Value, index: Index) -> Dim:
         """The element's position, counted in elements."""
+        if self.panels is not None:
+            return self.panels.address(value.type.shape, index)
         steps = strides(value.type.shape, self.order)
         return sum((i * s for i, s in zip(index, steps, strict=True)), start=0)
 

@@ -84,10 +84,14 @@ def lanes_const(elem: str, values: Sequence[int]) -> Val:
 
 @dataclass
 class Module:
-    """Functions, declarations and constants of one LLVM module, each emitted once by name."""
+    """Functions, declarations and constants of one LLVM module, each emitted once by name.
+
+    `rounds` says that the machine has instructions that round floats to whole numbers.
+    """
 
     triple: str
     datalayout: str = ""
+    rounds: bool = False
     functions: dict[str, str] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)

@@ -55,11 +55,13 @@ def nest(
     probe: Callable[[Index], Iterator[Dim | None]],
     visit: Callable[[Index], None],
     lanes: int,
+    lanes_outside: bool = False,
 ) -> None:
     """Visit every index of a domain once, in lanes along its last axes where that is possible.
 
     `probe` yields the memory positions that a visit to an index touches; None is one that no
-    merging of loops makes regular.
+    merging of loops makes regular. With `lanes_outside` the loop in lanes goes around the flat one,
+    so that what depends on the lanes alone is loaded once.
     """
     if product(domain) == 0:
         return
@@ -69,20 +71,31 @@ def nest(
     along = Symbol(e.f.fresh("j"), 0, None, extent)
     tail = split_index(Expr.of(along), inner)
 
-    def run(strips: Iterator[tuple[Val, Val, int]], head: Index) -> None:
+    def in_lanes(strips: Iterator[tuple[Val, Val, int]], body: Callable[[], None]) -> None:
         for start, stop, step in strips:
             with e.f.loop(start, stop, step) as loop, e.lanes_along(along, loop.index, step):
-                visit((*head, *tail))
+                body()
 
+    def flat(low: Val, high: Val, body: Callable[[Index], None]) -> None:
+        with e.f.loop(low, high) as loop, e.split(loop.index, outer) as head:
+            body(head)
+
+    def whole(head: Index) -> None:
+        visit((*head, *tail))
+
+    none = (0,) * len(outer)
     if count != 1:
         low, high = share.of(e, count)
-        with e.f.loop(low, high) as loop, e.split(loop.index, outer) as head:
-            run(_strips(e, extent, lanes), head)
+        if lanes_outside:
+            in_lanes(_strips(e, extent, lanes), lambda: flat(low, high, whole))
+        else:
+            flat(low, high, lambda i: in_lanes(_strips(e, extent, lanes), lambda: whole(i)))
     elif isinstance(extent, int) and extent < 4 * SPLIT:
         with e.f.when(e.f.icmp("eq", share.part, const(e.index_type, 0))):
-            run(_strips(e, extent, lanes), (0,) * len(outer))
+            in_lanes(_strips(e, extent, lanes), lambda: whole(none))
     else:
-        run(_range_strips(e, *share.of(e, extent, SPLIT), lanes), (0,) * len(outer))
+        low, high = share.of(e, extent, SPLIT)
+        in_lanes(_range_strips(e, low, high, lanes), lambda: whole(none))
 
 
 def _strips(e: Emitter, size: Dim, lanes: int) -> Iterator[tuple[Val, Val, int]]:
@@ -99,13 +112,14 @@ def _strips(e: Emitter, size: Dim, lanes: int) -> Iterator[tuple[Val, Val, int]]
 
 
 def _range_strips(e: Emitter, low: Val, high: Val, lanes: int) -> Iterator[tuple[Val, Val, int]]:
-    """low .. high, known at run time: whole vectors, then single lanes."""
+    """low .. high, known at run time: whole vectors, some narrower ones, then single lanes."""
     f = e.f
-    if lanes > 1:
-        rest = f.op("and", f.op("sub", high, low), const(e.index_type, lanes - 1))
-        middle = f.op("sub", high, rest)
-        yield low, middle, lanes
-        low = middle
+    for width in (lanes, lanes // 4):
+        if width > 1:
+            rest = f.op("and", f.op("sub", high, low), const(e.index_type, width - 1))
+            middle = f.op("sub", high, rest)
+            yield low, middle, width
+            low = middle
     yield low, high, 1
 
 

@@ -39,8 +39,13 @@ class LlvmArith:
 
     def sqrt(self, a: Val) -> Val:
         """`llvm.sqrt`: an instruction, or the builtin `sqrtf` or `sqrt` where there is none."""
-        prefix = f"v{self.lanes}" if self.lanes > 1 else ""
-        return self.f.intrinsic(a.type, f"llvm.sqrt.{prefix}f{bits_of(a.type)}", a)
+        return _intrinsic("sqrt", self.f, a)
+
+
+def _intrinsic(name: str, f: Function, a: Val) -> Val:
+    """LLVM's intrinsic of a float, or of a vector of them."""
+    prefix = f"v{lanes_of(a.type)}" if lanes_of(a.type) > 1 else ""
+    return f.intrinsic(a.type, f"llvm.{name}.{prefix}f{bits_of(a.type)}", a)
 
 
 def num(f: Function, value: Val) -> Num:
@@ -54,7 +59,13 @@ def raw(value: Num) -> Val:
     return value.raw
 
 
+_WHOLE = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "trunc": "trunc"}
+"""LLVM's names of the functions that are an instruction where `Module.rounds` says so."""
+
+
 def _emit(name: str, f: Function, *args: Val) -> Val:
+    if f.module.rounds and name in _WHOLE:
+        return _intrinsic(_WHOLE[name], f, *args)
     return raw(elementary.FUNCTIONS[name](*(num(f, a) for a in args)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,8 @@ class _Emission:
     ):
         self.program, self.target, self.symbol = program, target, symbol
         self.weights_symbol = weights_symbol
-        self.hand = Module(target.triple, datalayout)
-        self.glue = Module(target.triple, datalayout)
+        self.hand = Module(target.triple, datalayout, target.rounds)
+        self.glue = Module(target.triple, datalayout, target.rounds)
         self.index = f"i{target.index_bits}"
         self.pointer_bytes = target.index_bits // 8
 
@@ -84,20 +85,17 @@ class _Emission:
         """Emit each distinct step once; returns the function of every step."""
         known: dict[str, str] = {}
         names = []
-        for step in self.program.steps:
-            out = self._out(step)
-            key = signature(step, self.program.buffers, out, self.program.symbols)
+        buffers, symbols = self.program.buffers, self.program.symbols
+        steps = [(step, self._out(step)) for step in self.program.steps]
+        keys = [signature(step, buffers, out, symbols) for step, out in steps]
+        uses = Counter(keys)
+        for key, (step, out) in zip(keys, steps, strict=True):
             if key not in known:
                 known[key] = f"{self.symbol}_step{len(known)}_{_title(step)}"
                 module = self.hand if is_hand_shaped(step) else self.glue
+                shared = uses[key] > 1
                 emit_step(
-                    module,
-                    known[key],
-                    step,
-                    self.program.buffers,
-                    out,
-                    self.program.symbols,
-                    self.target,
+                    module, known[key], step, buffers, out, symbols, self.target, shared=shared
                 )
                 self._declare(known[key], len(step.reads))
             names.append(known[key])
@@ -315,6 +313,8 @@ def _title(step: Step) -> str:
 def constant_bytes(buffer: Buffer, little_endian: bool) -> npt.NDArray[np.uint8]:
     """The elements of a constant as they lie in the weights."""
     elements: npt.NDArray[Any] = value_of(buffer.value).transpose(buffer.order)
+    if buffer.panels is not None:
+        elements = buffer.panels.pack(elements)
     dtype = elements.dtype.newbyteorder("<" if little_endian else ">")
     stored = elements.astype(dtype, copy=False)
     return np.frombuffer(stored.tobytes(), np.uint8)

@@ -7,7 +7,7 @@ run along the results, and each partial result is a vector of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tbc import ops
 from tbc.codegen.elements import (
@@ -18,12 +18,12 @@ from tbc.codegen.elements import (
     widen_float,
 )
 from tbc.codegen.expressions import Emitter, Memory
-from tbc.codegen.llvm_text import Val, const, lanes_of, vec
+from tbc.codegen.llvm_text import Val, const, lanes_of, vec, with_elem
 from tbc.codegen.loops import Share, accesses, irregular, nest, unordered
-from tbc.dims import Dim, Expr, Symbol, product
+from tbc.dims import Dim, Expr, Symbol, product, symbols_of
 from tbc.indices import Index, reduced_index, split_index
 from tbc.ir import Value
-from tbc.program import Step, loop_order, root_index
+from tbc.program import Step, loop_index, loop_order, root_index
 from tbc.types import DType
 
 PARTIALS = 16
@@ -66,14 +66,18 @@ class Reducer:
             return self.e.f.op("or" if self.op.kind == "max" else "and", a, b)
         return emit_binary(self.e.f, _BINARY[self.op.kind], self.dtype, a, b)
 
-    def tree(self, partials: Sequence[Val | None]) -> Val:
-        """The result of 16 partial results; those that are None hold the identity still."""
-        level = list(partials)
-        for stride in (8, 4, 2, 1):
-            level = [self._pair(level[i], level[i + stride]) for i in range(stride)]
-        return level[0] if level[0] is not None else self.identity
+    def tree(self, partial: Callable[[int], Val | None]) -> Val:
+        """The result of 16 partial results; those that are None hold the identity still.
 
-    def _pair(self, a: Val | None, b: Val | None) -> Val | None:
+        Each partial result is asked for when it is needed, so that few are alive at once.
+        """
+        return self._node(partial, 0, 1) or self.identity
+
+    def _node(self, partial: Callable[[int], Val | None], first: int, stride: int) -> Val | None:
+        if stride == PARTIALS:
+            return partial(first)
+        a = self._node(partial, first, 2 * stride)
+        b = self._node(partial, first + stride, 2 * stride)
         if a is None or b is None:  # combining with the identity changes no partial result
             return a if b is None else b
         return self.combine(a, b)
@@ -115,7 +119,20 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
             first = Expr.of(Symbol("reduced", 0, None, reducer.count))
             yield from accesses(e, reducer.x, reducer.source_index(index, first))
 
-    nest(e, domain, share, probe, visit, 1 if along else lanes)
+    around = not along and _has_filter(e, reducer, order)
+    nest(e, domain, share, probe, visit, 1 if along else lanes, lanes_outside=around)
+
+
+def _has_filter(e: Emitter, reducer: Reducer, order: tuple[int, ...]) -> bool:
+    """Whether a short reduction reads what moves with no axis of the result but the innermost."""
+    if not order or not isinstance(reducer.count, int) or reducer.count > UNROLLED:
+        return False
+    loops = loop_index(reducer.anchor.type.shape)
+    outer = {s for axis in order[:-1] for s in symbols_of(loops[axis])}
+    term = Symbol("term", 0, None, reducer.count)
+    reads = accesses(e, reducer.x, reducer.source_index(loops, Expr.of(term)))
+    moving = [set(symbols_of(position)) for position in reads if position is not None]
+    return any(term in symbols and outer.isdisjoint(symbols) for symbols in moving)
 
 
 def _runs_along(
@@ -144,15 +161,25 @@ def _runs_along(
 def _reduce(reducer: Reducer, index: Index, along: bool) -> Val:
     count = reducer.count
     if isinstance(count, int) and count <= (PARTIALS if along else UNROLLED):
-        partials: list[Val | None] = [None] * PARTIALS
-        for r in range(count):
-            before = partials[r % PARTIALS]
-            start = reducer.identity if before is None else before
-            element = reducer.element(index, r)
-            start = reducer.e.f.splat(start, lanes_of(element.type)) if before is None else start
-            partials[r % PARTIALS] = reducer.combine(start, element)
-        return reducer.tree(partials)
+        return _unrolled(reducer, index, count)
     return _along(reducer, index) if along else _across(reducer, index)
+
+
+def _unrolled(reducer: Reducer, index: Index, count: int) -> Val:
+    """Straight-line code, with no identity to start from."""
+
+    def partial(number: int) -> Val | None:
+        total: Val | None = None
+        for r in range(number, count, PARTIALS):
+            element = reducer.element(index, r)
+            total = element if total is None else reducer.combine(total, element)
+        return total
+
+    total = reducer.tree(partial)
+    if reducer.op.kind != "sum" or not reducer.dtype.is_float:
+        return total
+    # from 0.0 on, no sum is -0.0
+    return reducer.combine(total, reducer.e.f.splat(reducer.identity, lanes_of(total.type)))
 
 
 def _along(reducer: Reducer, index: Index) -> Val:
@@ -170,26 +197,63 @@ def _along(reducer: Reducer, index: Index) -> Val:
         element = reducer.element(index, Expr.of(r))
         element = f.splat(element, PARTIALS) if lanes_of(element.type) == 1 else element
         loop.yield_(reducer.combine(loop.carried[0], element))
-    partials = loop.results[0]
+    partials = loop.results
     if not (isinstance(reducer.count, int) and reducer.count % PARTIALS == 0):
         partials = _tail(reducer, index, partials, whole, total)
-    return reducer.tree([f.extract(partials, lane) for lane in range(PARTIALS)])
+    return _folded(reducer, partials[0])
 
 
-def _tail(reducer: Reducer, index: Index, partials: Val, whole: Val, total: Val) -> Val:
+def _folded(reducer: Reducer, partials: Val) -> Val:
+    """The tree's result of 16 partial results in one vector."""
+    f, lanes = reducer.e.f, PARTIALS // 2
+    while lanes > 1:
+        low, high = range(lanes), range(lanes, 2 * lanes)
+        halves = (f.shuffle(partials, partials, half) for half in (low, high))
+        partials = reducer.combine(*halves)
+        lanes //= 2
+    return reducer.combine(f.extract(partials, 0), f.extract(partials, 1))
+
+
+def _across(reducer: Reducer, index: Index) -> Val:
+    """Lanes along the results: each partial result is a vector."""
+    e, f, type = reducer.e, reducer.e.f, reducer.e.index_type
+    total = e.index(reducer.count)
+    rest = f.op("and", total, const(type, PARTIALS - 1))
+    whole = f.op("sub", total, rest)
+    block = Symbol(f.fresh("r"), 0, None, reducer.count)
+    start = [f.splat(reducer.identity, e.lanes)] * PARTIALS
+    with (
+        f.loop(const(type, 0), whole, PARTIALS, carried=start) as loop,
+        e.scope(**{block.name: loop.index}),
+    ):
+        elements = [reducer.element(index, Expr.of(block) + r) for r in range(PARTIALS)]
+        wide = [f.splat(x, e.lanes) if lanes_of(x.type) == 1 else x for x in elements]
+        loop.yield_(*(reducer.combine(p, x) for p, x in zip(loop.carried, wide, strict=True)))
+    partials = loop.results
+    if not (isinstance(reducer.count, int) and reducer.count % PARTIALS == 0):
+        partials = _tail(reducer, index, partials, whole, total)
+    return reducer.tree(lambda number: partials[number])
+
+
+def _tail(
+    reducer: Reducer, index: Index, partials: Sequence[Val], whole: Val, total: Val
+) -> tuple[Val, ...]:
     """The last, incomplete group of 16: element j is added to partial result j, through memory."""
     e, f = reducer.e, reducer.e.f
     elem = reducer.identity.type
     memory_type = "i8" if elem == "i1" else elem
-    slots = f.alloca(memory_type, PARTIALS, 64)
-    wide = f.cast("zext", partials, vec(memory_type, PARTIALS)) if elem == "i1" else partials
-    f.store(wide, slots, 64)
+    piece, slot_type = with_elem(partials[0].type, memory_type), vec(memory_type, e.lanes)
+    slots = f.alloca(piece, len(partials), 64)
+    places = [f.offset(slots, const(e.index_type, n), piece) for n in range(len(partials))]
+    for partial, place in zip(partials, places, strict=True):
+        f.store(f.cast("zext", partial, piece), place, 1)
     r = Symbol(f.fresh("r"), 0, None, reducer.count)
     with f.loop(whole, total) as loop, e.scope(**{r.name: loop.index}):
-        slot = f.offset(slots, f.op("sub", loop.index, whole), memory_type)
-        _into_slot(reducer, slot, memory_type, reducer.element(index, Expr.of(r)))
-    result = f.load(vec(memory_type, PARTIALS), slots, 64)
-    return f.cast("trunc", result, partials.type) if elem == "i1" else result
+        slot = f.offset(slots, f.op("sub", loop.index, whole), slot_type)
+        element = reducer.element(index, Expr.of(r))
+        element = f.splat(element, e.lanes) if lanes_of(element.type) == 1 else element
+        _into_slot(reducer, slot, memory_type, element)
+    return tuple(f.cast("trunc", f.load(piece, place, 1), partials[0].type) for place in places)
 
 
 def _into_slot(reducer: Reducer, slot: Val, memory_type: str, element: Val) -> None:
@@ -201,28 +265,3 @@ def _into_slot(reducer: Reducer, slot: Val, memory_type: str, element: Val) -> N
     boolean = reducer.dtype is DType.bool
     after = reducer.combine(f.cast("trunc", before, element.type) if boolean else before, element)
     f.store(f.cast("zext", after, before.type) if boolean else after, slot, size)
-
-
-def _across(reducer: Reducer, index: Index) -> Val:
-    """Lanes along the results: each partial result is a vector in memory."""
-    e, f, type = reducer.e, reducer.e.f, reducer.e.index_type
-    lanes = e.lanes
-    elem = reducer.identity.type
-    memory_type = "i8" if elem == "i1" else elem
-    slots = f.alloca(vec(memory_type, lanes), PARTIALS, 64)
-    start = f.splat(reducer.identity, lanes)
-    stored = f.cast("zext", start, vec(memory_type, lanes)) if elem == "i1" else start
-    slot_type = vec(memory_type, lanes)
-    for number in range(PARTIALS):
-        f.store(stored, f.offset(slots, const(type, number), slot_type), 1)
-    r = Symbol(f.fresh("r"), 0, None, reducer.count)
-    with f.loop(const(type, 0), e.index(reducer.count)) as loop, e.scope(**{r.name: loop.index}):
-        slot = f.op("and", loop.index, const(type, PARTIALS - 1))
-        element = reducer.element(index, Expr.of(r))
-        element = f.splat(element, lanes) if lanes_of(element.type) != lanes else element
-        _into_slot(reducer, f.offset(slots, slot, slot_type), memory_type, element)
-    partials: list[Val | None] = []
-    for number in range(PARTIALS):
-        loaded = f.load(slot_type, f.offset(slots, const(type, number), slot_type), 1)
-        partials.append(f.cast("trunc", loaded, vec("i1", lanes)) if elem == "i1" else loaded)
-    return reducer.tree(partials)

@@ -17,8 +17,9 @@ from tbc.codegen.sorts import emit_sort
 from tbc.constants import value_of
 from tbc.dims import Symbol
 from tbc.ir import Value
-from tbc.program import Buffer, Step, outline
+from tbc.program import Buffer, Step, inside, outline
 from tbc.target import Target
+from tbc.tiles import side_by_side
 
 ATTRIBUTES = 'nounwind "no-builtins"'
 PACKED = (ops.PackedDot, ops.PackedGroupedDot)
@@ -37,18 +38,20 @@ def emit_step(
     out: Buffer,
     symbols: Sequence[Symbol],
     target: Target,
+    shared: bool,
 ) -> None:
-    """Add the function `name` that does a part of a step.
+    """Add the function `name` that does a part of a step, or of several where it is `shared`.
 
     Its arguments: the output, what the step reads in order, the call's dims, part and parts.
     """
     index = f"i{target.index_bits}"
     reads = [("ptr noalias readonly", f"r{i}") for i in range(len(step.reads))]
     args = [("ptr noalias", "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
-    f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=ATTRIBUTES)
+    attributes = f"noinline {ATTRIBUTES}" if shared else ATTRIBUTES
+    f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=attributes)
     pointer, *read_pointers, dims, part, parts = f.args
     memory = {
-        value: Memory(read, buffers[value].order)
+        value: Memory(read, buffers[value].order, buffers[value].panels)
         for value, read in zip(step.reads, read_pointers, strict=True)
     }
     e = Emitter(f, index, memory)
@@ -66,7 +69,7 @@ def emit_step(
         case ops.PackedDot() | ops.PackedGroupedDot():
             emit_dot_step(e, step, destination, share, target)
         case ops.MatMul():
-            emit_matmul(e, step, destination, share, lanes)
+            emit_matmul(e, step, destination, share, target)
         case ops.Reduce():
             emit_reduction(e, step, destination, share, lanes)
         case ops.Cumulate():
@@ -76,7 +79,8 @@ def emit_step(
         case ops.ArgSort():
             emit_sort(e, step, destination, share)
         case _:
-            emit_loops(e, step, destination, share, lanes)
+            wide = lanes * side_by_side(inside(step), target)
+            emit_loops(e, step, destination, share, wide)
     f.finish()
 
 
@@ -85,6 +89,6 @@ def signature(
 ) -> str:
     """A text that is equal for steps whose code is equal, whatever they read and write."""
     what = outline(step)
-    orders = [out.order, *(buffers[v].order for v in step.reads)]
+    orders = [out.order, *((buffers[v].order, buffers[v].panels) for v in step.reads)]
     scalars = [value_of(s).tobytes().hex() for s in what.scalars]
     return "\n".join([what.text, str(orders), str(scalars), str([str(s) for s in symbols])])

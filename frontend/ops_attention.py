@@ -71,7 +71,8 @@ def attended(
     total = c.reduce("sum", powers, [3], keepdims=True)
     if sink is not None:
         total = c.add(total, c.unary("exp", c.sub(sink, top)))
-    weights = c.where(c.binary("eq", total, 0), 0, c.div(powers, total))
+    share = c.where(c.binary("eq", total, 0), 0, c.div(1, total))
+    weights = c.mul(powers, share)
     return grouped_product(c, c.cast(weights, dtype), v)
 
 

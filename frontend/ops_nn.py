@@ -109,7 +109,7 @@ def gelu_by_tanh(c: Context, x: Value) -> Value:
 def batch_normalization(
     c: Context, node: Node, x: Value, scale: Value, bias: Value, mean: Value, var: Value
 ) -> Value:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias, by channel."""
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, by channel, as x * factor + shift."""
     supported(not node["training_mode"], "training is not supported", "export for inference")
     if node["spatial"] != 0:
         channels = x.type.shape[1] if x.type.rank > 1 else 1
@@ -120,9 +120,9 @@ def batch_normalization(
         scale, bias, mean, var = (c.along(p, 1, rank) for p in (scale, bias, mean, var))
     widest = max((v.type.dtype for v in (x, scale, mean)), key=lambda d: d.bits)
     wide, scale, bias, mean, var = (c.cast(v, widest) for v in (x, scale, bias, mean, var))
-    deviation = c.unary("sqrt", c.add(var, node["epsilon"]))
-    normal = c.div(c.sub(wide, mean), deviation)
-    y = c.cast(c.add(c.mul(normal, scale), bias), x.type.dtype)
+    factor = c.div(scale, c.unary("sqrt", c.add(var, node["epsilon"])))
+    shift = c.sub(bias, c.mul(mean, factor))
+    y = c.cast(c.add(c.mul(wide, factor), shift), x.type.dtype)
     return c.reshape(y, x.type.shape)
 
 

@@ -112,10 +112,10 @@ def softmax_axes(node: Node, x: Value) -> Sequence[int]:
 
 
 def softmax(c: Context, node: Node, x: Value) -> Value:
-    """exp(x - max(x)) / sum(exp(x - max(x)))."""
+    """exp(x - max(x)) / sum(exp(x - max(x))), with one division a sum."""
     axes = softmax_axes(node, x)
     powers = c.unary("exp", c.sub(x, c.reduce("max", x, axes, keepdims=True)))
-    return c.div(powers, c.reduce("sum", powers, axes, keepdims=True))
+    return c.mul(powers, c.div(1, c.reduce("sum", powers, axes, keepdims=True)))
 
 
 def log_softmax(c: Context, node: Node, x: Value) -> Value:

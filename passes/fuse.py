@@ -94,7 +94,7 @@ class _Fusion:
                     self.kept.update(a for a in value.args[1:] if not is_leaf(a))
                 case ops.MatMul():
                     a, b = value.args
-                    if not self._is_view(a):
+                    if not self._is_view(a, (*FREE, ops.Windows)):
                         self.kept.add(a)
                     if not self._is_view(b) or self._is_transposed(b):
                         self.kept.add(b)
@@ -118,10 +118,10 @@ class _Fusion:
         outside = is_leaf(base) or base in self.graph.results
         return x if outside and x.type.dtype is DType.i8 else base
 
-    def _is_view(self, value: Value) -> bool:
-        """Whether reading an element costs no arithmetic."""
+    def _is_view(self, value: Value, maps: tuple[type, ...] = FREE) -> bool:
+        """Whether reading an element costs no arithmetic but on indices."""
         while not is_leaf(value) and value not in self.kept:
-            if not isinstance(value.op, FREE):
+            if not isinstance(value.op, maps):
                 return False
             if not value.args:
                 return True

@@ -7,20 +7,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbc.dims import Dim, bounds
+from tbc.constants import constant, value_of
+from tbc.dims import Dim, bounds, static
 from tbc.ir import Uses, Value
 from tbc.ops import (
+    Binary,
     Broadcast,
+    Cast,
     Concat,
     Gather,
+    MatMul,
     Pad,
     Reduce,
     Reshape,
     Slice,
     Transpose,
+    Where,
     Windows,
 )
 from tbc.passes.elementwise_rules import elements
+from tbc.types import DType
 
 
 def same_shape(value: Value, uses: Uses) -> Value | None:
@@ -171,6 +177,40 @@ def reduction_of_one(value: Value, uses: Uses) -> Value | None:
     return None
 
 
+_COUNTED = (DType.i8, DType.i16, DType.i32, DType.i64, DType.u8, DType.u16, DType.u32)
+
+
+def product_of_one_hot(value: Value, uses: Uses) -> Value | None:
+    """(x == 0, 1, … k-1) @ w -> where(0 <= x < k, w[x] + 0.0, 0.0), of finite floats w."""
+    match value:
+        case Value(MatMul(), (Value(Cast(), (Value(Binary("eq"), (x, classes)) as hot,)), w)):
+            counts = elements(classes)
+            k, *_ = w.type.shape
+            if x.type.dtype not in _COUNTED or counts is None or counts.size != k:
+                return None
+            if x.type.shape != (*hot.type.shape[:-1], 1) or w.type.rank != 2 or not w.is_constant:
+                return None
+            if not w.type.dtype.is_float or not (counts.reshape(-1) == np.arange(k)).all():
+                return None
+            if not np.isfinite(value_of(w)).all():
+                return None
+            return _rows_of(x, w)
+    return None
+
+
+def _rows_of(x: Value, w: Value) -> Value:
+    """The rows of w that x[…, 1] counts, and zeros where there is none."""
+    b = x.builder
+    count = static(w.type.shape[0], "the rows of a table")
+    zero, end = constant(b, 0, DType.i64), constant(b, count, DType.i64)
+    at = b(Cast(DType.i64), b(Reshape(x.type.shape[:-1]), x))
+    there = b(Binary("and"), b(Binary("ge"), at, zero), b(Binary("lt"), at, end))
+    nothing = constant(b, 0, w.type.dtype)
+    table = b(Binary("add"), w, nothing)  # the sum that this was starts from 0.0
+    rows = b(Gather(0), table, b(Where(), there, at, zero))
+    return b(Where(), b(Reshape(x.type.shape), there), rows, nothing)
+
+
 INDEX_RULES = (
     same_shape,
     transpose_of_transpose,
@@ -183,4 +223,5 @@ INDEX_RULES = (
     gather_of_progression,
     windows_of_one,
     reduction_of_one,
+    product_of_one_hot,
 )

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from tbc import ops
-from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
+from tbc.dims import Dim, Expr, Symbol, is_polynomial, symbols_of, upper
 from tbc.indices import operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import unreshaped
-from tbc.program import Buffer, Program, Step, loop_order, root_index
+from tbc.program import (
+    Buffer,
+    Program,
+    Step,
+    by_stride,
+    inside,
+    loop_index,
+    loop_order,
+    root_index,
+    strides,
+)
+from tbc.tiles import Panels, dense_tile
+
+if TYPE_CHECKING:
+    from tbc.target import Target
 
 ALIGNMENT = 64
 """Bytes to which buffers are aligned: a cache line, and the widest vector."""
 
 
-def plan(graph: Graph, steps: tuple[Step, ...]) -> Program:
+def plan(graph: Graph, steps: tuple[Step, ...], target: Target) -> Program:
     """The program of a graph's steps.
 
     Arena offsets are first fit, largest buffer first, among buffers that live at the same time.
@@ -30,13 +47,18 @@ def plan(graph: Graph, steps: tuple[Step, ...]) -> Program:
     for value, offset in offsets.items():
         buffers[value] = Buffer(value, "arena", 0, offset, orders[value])
     filters = _filter_orders(steps, orders)
+    panels = _panels(steps, target)
     weights_size = 0
     for step in steps:
         for value in step.reads:
             if value not in buffers:
                 order = filters.get(value, tuple(range(value.type.rank)))
-                buffers[value] = Buffer(value, "weights", 0, weights_size, order)
-                weights_size += aligned(upper(value.type.size) * value.type.dtype.bytes)
+                layout = panels.get(value)
+                if layout is not None:
+                    order = tuple(range(value.type.rank))
+                buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
+                elements = layout.elements(value.type.shape) if layout else upper(value.type.size)
+                weights_size += aligned(elements * value.type.dtype.bytes)
     return Program(
         name=graph.name,
         inputs=graph.inputs,
@@ -71,12 +93,30 @@ def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, 
             if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
                 order = _columns_last(step)
             elif step.anchor is root or isinstance(step.anchor.op, ops.Reduce | ops.Cumulate):
-                alike = [
-                    orders[r] for r in step.reads if r in orders and len(orders[r]) == len(order)
+                ranked = (r for r in step.reads if r in orders)
+                alike = list(_like_reads(step, orders)) or [
+                    orders[r] for r in ranked if r.type.rank == root.type.rank
                 ]
                 order = max(alike, key=alike.count, default=order)
         orders[root] = order
     return orders
+
+
+def _like_reads(step: Step, orders: dict[Value, tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    """Orders in which a root is written as most of it is read, where its step reads evenly."""
+    root = step.root
+    loops = loop_index(root.type.shape)
+    todo, seen = [(root, loops)] if step.anchor is root else [], set()
+    while todo:
+        value, index = todo.pop()
+        if value not in step.reads:
+            todo += [entry for entry in operands(value, index) if entry not in seen]
+            seen.update(todo)
+        elif value in orders and 2 * upper(value.type.size) >= upper(root.type.size):
+            places = zip(index, strides(value.type.shape, orders[value]), strict=True)
+            position = sum((i * s for i, s in places), start=0)
+            if is_polynomial(position):
+                yield by_stride(loops, position)
 
 
 def _filter_orders(
@@ -107,6 +147,36 @@ def _filter_orders(
                 axes.append(axes.pop(at.index(Expr.of(lane))))
                 found[value] = tuple(axes)
     return found
+
+
+def _panels(steps: tuple[Step, ...], target: Target) -> dict[Value, Panels]:
+    """The constants that nothing but products reads, as their right operands, by their layout."""
+    wanted: dict[Value, set[Panels | None]] = {}
+    for step in steps:
+        right = _right_operand(step)
+        for value in step.reads:
+            layouts = wanted.setdefault(value, set())
+            if value is right and value.is_constant:
+                (a, _), (m, n) = step.anchor.args, step.anchor.type.shape[-2:]
+                tile = dense_tile(target, a.type.dtype, m, n)
+                layouts.add(Panels(tile.width, tile.lanes))
+            else:
+                layouts.add(None)
+    agreed = (
+        (value, next(iter(layouts))) for value, layouts in wanted.items() if len(layouts) == 1
+    )
+    return {value: layout for value, layout in agreed if layout is not None}
+
+
+def _right_operand(step: Step) -> Value | None:
+    """What a step reads only as the right operand of its product, if anything."""
+    if not isinstance(step.anchor.op, ops.MatMul):
+        return None
+    right, user = step.anchor.args[1], step.anchor
+    if isinstance(right.op, ops.Cast) and right not in step.reads:
+        right, user = right.args[0], right
+    once = [v for v in inside(step) for arg in v.args if arg is right] == [user]
+    return right if once else None
 
 
 def _along(name: str, size: Dim) -> Dim:

@@ -405,6 +405,11 @@ def static(dim: Dim, what: str) -> int:
     raise ValueError(f"{what} must be a number, not {dim}")
 
 
+def is_polynomial(dim: Dim) -> bool:
+    """Whether a dim holds no division, minimum or maximum."""
+    return all(isinstance(atom, Symbol) for monomial, _ in _terms(dim) for atom in monomial)
+
+
 def symbols_of(dim: Dim) -> Iterator[Symbol]:
     """The symbols of a dim, each as often as it is written."""
     for monomial, _ in _terms(dim):

@@ -79,7 +79,7 @@ def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
-    program = plan(graph, share(fuse(graph)))
+    program = plan(graph, share(fuse(graph)), target)
     observe("plan", program)
     return program
 

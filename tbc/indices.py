@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from tbc import ops
@@ -84,25 +84,29 @@ def reshape_index(shape: tuple[Dim, ...], source: tuple[Dim, ...], index: Index)
     splits costs a division.
     """
     result: list[Dim] = []
-    left = list(zip(shape, index, strict=True))
-    right = list(source)
-    while left or right:
-        run = [left.pop(0)] if left else []
-        target = [right.pop(0)] if right else []
-        while product(tuple(d for d, _ in run)) != product(tuple(target)):
-            a, b = product(tuple(d for d, _ in run)), product(tuple(target))
-            grow_left = left and (not right or bounds(b - a)[0] >= 0 or _divides(a, b))
-            if grow_left:
-                run.append(left.pop(0))
-            elif right:
-                target.append(right.pop(0))
+    for run, target in reshape_runs(shape, source):
+        flat: Dim = 0
+        for axis in run:
+            flat = flat * shape[axis] + index[axis]
+        result.extend(split_index(flat, [source[axis] for axis in target]))
+    return tuple(result)
+
+
+def reshape_runs(shape: tuple[Dim, ...], source: tuple[Dim, ...]) -> Iterator[tuple[range, range]]:
+    """The smallest runs of axes of two shapes that have equally many elements, in order."""
+    i = j = 0
+    while i < len(shape) or j < len(source):
+        left, right = min(i + 1, len(shape)), min(j + 1, len(source))
+        while (a := product(shape[i:left])) != (b := product(source[j:right])):
+            more_left, more_right = left < len(shape), right < len(source)
+            if more_left and (not more_right or bounds(b - a)[0] >= 0 or _divides(a, b)):
+                left += 1
+            elif more_right:
+                right += 1
             else:
                 break
-        flat: Dim = 0
-        for dim, i in run:
-            flat = flat * dim + i
-        result.extend(split_index(flat, target))
-    return tuple(result)
+        yield range(i, left), range(j, right)
+        i, j = left, right
 
 
 def _divides(a: Dim, b: Dim) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
+from tbc.tiles import Panels
 from tbc.types import TensorType
 
 
@@ -22,6 +24,7 @@ class Buffer:
         index: number of the input or output; 0 elsewhere.
         offset: bytes from the start of the arena or of the weights; 0 elsewhere.
         order: the axes from the outermost to the innermost in memory.
+        panels: how the last axis, of a constant, is cut into panels; None where it is not.
     """
 
     value: Value
@@ -29,6 +32,7 @@ class Buffer:
     index: int
     offset: int
     order: tuple[int, ...]
+    panels: Panels | None = None
 
     @property
     def type(self) -> TensorType:
@@ -122,6 +126,17 @@ def _path(step: Step) -> list[tuple[Value, Value]]:
     return pairs
 
 
+def inside(step: Step) -> Iterator[Value]:
+    """The values that a step computes."""
+    todo, seen = [step.root], set(step.reads)
+    while todo:
+        value = todo.pop()
+        if value not in seen:
+            seen.add(value)
+            todo += value.args
+            yield value
+
+
 @dataclass(frozen=True)
 class Outline:
     """What a step computes, whatever it computes it of: equal outlines make equal code.
@@ -165,17 +180,30 @@ def outline(step: Step) -> Outline:
 
 def loop_order(step: Step, order: tuple[int, ...]) -> tuple[int, ...]:
     """The anchor's axes from the outermost to the innermost, as the root lies in memory."""
-    shape = step.anchor.type.shape
-    loops = [Symbol(f"axis{a}", 0, None, d) for a, d in enumerate(shape)]
-    index = tuple(0 if d == 1 else Expr.of(s) for s, d in zip(loops, shape, strict=True))
+    loops = loop_index(step.anchor.type.shape)
     steps = strides(step.root.type.shape, order)
-    place = root_index(step, index)
-    address = sum((i * s for i, s in zip(place, steps, strict=True)), start=0)
-    terms = address.terms if isinstance(address, Expr) else ()
+    place = root_index(step, loops)
+    return by_stride(loops, sum((i * s for i, s in zip(place, steps, strict=True)), start=0))
 
-    def stride(axis: int) -> float:
-        own = [c for m, c in terms if loops[axis] in m]
-        alone = [c for m, c in terms if m == (loops[axis],)]
-        return alone[0] if own == alone and own else math.inf
 
-    return tuple(sorted(range(len(shape)), key=stride, reverse=True))
+def loop_index(shape: tuple[Dim, ...]) -> Index:
+    """The index of a nest of loops over a shape: a symbol an axis, or 0 where its size is 1."""
+    return tuple(
+        0 if d == 1 else Expr.of(Symbol(f"axis{a}", 0, None, d)) for a, d in enumerate(shape)
+    )
+
+
+def by_stride(loops: Index, position: Dim) -> tuple[int, ...]:
+    """The axes of a loop nest by how far a step along them moves a position, the farthest first.
+
+    Those along which it moves unevenly, or not at all, come before the others.
+    """
+    terms = position.terms if isinstance(position, Expr) else ()
+
+    def stride(loop: Dim) -> float:
+        ((own, _),) = loop.terms if isinstance(loop, Expr) else (((), 0),)
+        together = [c for m, c in terms if own and own[0] in m]
+        alone = [c for m, c in terms if own and m == own]
+        return alone[0] if together == alone and alone else math.inf
+
+    return tuple(sorted(range(len(loops)), key=lambda axis: stride(loops[axis]), reverse=True))

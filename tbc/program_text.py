@@ -23,4 +23,5 @@ def _place(buffer: Buffer) -> str:
     if buffer.place in ("input", "output"):
         return f"{buffer.place}{buffer.index}"
     order = "" if buffer.order == tuple(range(len(buffer.order))) else f" {buffer.order}"
-    return f"{buffer.place}+{buffer.offset}{order}"
+    panels = f" panels of {buffer.panels.width}" if buffer.panels else ""
+    return f"{buffer.place}+{buffer.offset}{order}{panels}"

@@ -91,12 +91,26 @@ class Target:
         return next((width for feature, width in widths.items() if feature in self.features), 4)
 
     @property
+    def vector_registers(self) -> int:
+        """How many registers hold float32 vectors: 8, 16 or 32 (of more, 32); 16 of scalars."""
+        if self.vector_bytes == 4:
+            return 16
+        if self.arch == "x86":
+            return 8 if self.index_bits == 32 else 32 if self.vector_bytes == 64 else 16
+        return 16 if self.arch == "wasm" else 32
+
+    @property
     def float_bits(self) -> int:
         """The widest float that the hardware computes with: 64, 32, or 0 for none."""
         widest, single = {"arm": ("fp64", "vfp2sp"), "riscv": ("d", "f")}.get(self.arch, ("", ""))
         if not widest or widest in self.features:
             return 64
         return 32 if single in self.features else 0
+
+    @property
+    def rounds(self) -> bool:
+        """Whether floats of all widths and vectors of them are rounded to whole numbers at once."""
+        return self.arch in ("aarch64", "wasm") or "sse4.1" in self.features
 
     @property
     def abi(self) -> str:

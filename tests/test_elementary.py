@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbc import elementary
+from tbc.codegen.host import host_target
 from tbc.codegen.machine import Workers
 from tbc.codegen.math import EMITTERS, emit_fmod, emit_pow
 from tbc.target import parse
@@ -195,6 +196,27 @@ def workers():
 def test_emitted_bits(workers, format, lanes, passes):
     maps = emitted(format)
     native = Native(workers, maps, lanes=lanes, passes=passes)
+    for each in maps:
+        arrays = inputs(each)
+        assert_same_bits(each.name, native(each.name, *arrays), arrays)
+
+
+def by_instruction(name):
+    """An emitter of a rounding function for a machine that has it."""
+
+    def emit(f, x):
+        f.module.rounds = True
+        return EMITTERS[name](f, x)
+
+    return emit
+
+
+@pytest.mark.skipif(not host_target().rounds, reason="this machine does not round at once")
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+@both_formats
+def test_rounding_instructions(workers, format, lanes):
+    maps = [Map(f"test_{name}", (format,), format, by_instruction(name)) for name in ROUNDING]
+    native = Native(workers, maps, lanes=lanes)
     for each in maps:
         arrays = inputs(each)
         assert_same_bits(each.name, native(each.name, *arrays), arrays)

@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "fuse"
 
 def program_of(graph: Graph) -> Program:
     graph = select(pad(graph, TARGET), TARGET)
-    return plan(graph, fuse(graph))
+    return plan(graph, fuse(graph), TARGET)
 
 
 @given(graph=graphs())
@@ -108,6 +108,25 @@ def g(x: f32[2, 6, 5], w: f32[5, 3]):
     }
     assert len(places) == 36
     assert max(p[3] for p in places) == bounds(step.root.type.shape[3])[1] - 1
+
+
+def test_values_lie_as_what_they_are_computed_from() -> None:
+    graph = parse_graph(
+        """
+def g(x: f32[8, 20], w: f32[20, 30], u: f32[8, 4]):
+    v3: f32[8, 30] = matmul(x, w)
+    v4: f32[8, 1] = reduce(v3, kind="max", axes=(1,), keepdims=True)
+    v5: f32[8, 30] = sub(v3, v4)
+    v6: f32[30, 8] = transpose(v5, perm=(1, 0))
+    v7: f32 = const(0.0)
+    v8: f32[31, 8] = pad(v6, v7, before=(0, 0), shape=(31, 8))
+    v9: f32[31, 4] = matmul(v8, u)
+    return {"y": v9}
+"""
+    )
+    program = program_of(graph)
+    (padded,) = (b for v, b in program.buffers.items() if isinstance(v.op, ops.Pad))
+    assert padded.order == (1, 0)
 
 
 def lines_of(program: Program) -> str:

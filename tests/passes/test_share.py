@@ -8,7 +8,10 @@ from tbc.passes.fuse import fuse
 from tbc.passes.plan import plan
 from tbc.passes.share import share
 from tbc.program import outline
+from tbc.target import parse
 from tbc.text import parse_graph
+
+TARGET = parse("x86-64-v3")
 
 LAYERS = """
 def g(x: f32[1, 32], a: f32[32, 32], b: f32[32, 32]):
@@ -28,7 +31,7 @@ def g(x: f32[1, 32], a: f32[32, 32], b: f32[32, 32]):
 def shared(first: float, second: float) -> list[list[Value]]:
     graph = parse_graph(LAYERS.format(first=first, second=second))
     steps = share(fuse(graph))
-    plan(graph, steps)
+    plan(graph, steps, TARGET)
     assert len({outline(s).text for s in steps}) == 1
     return [[v for v in s.reads if v.is_constant] for s in steps]
 

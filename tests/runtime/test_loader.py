@@ -3,7 +3,6 @@
 import ctypes
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import adder
 import numpy as np
@@ -91,7 +90,16 @@ def test_calls_at_once_do_not_meet(model):
             np.testing.assert_array_equal(
                 result, np.full((4, 3), 2 * i) + np.float32(adder.WEIGHTS)
             )
-    assert 1 <= len(model._arenas) <= 8
+    assert 1 <= len(model._rooms) <= 8
+
+
+def test_inputs_may_be_read_only_and_empty(model):
+    frozen = np.ones((2, 3), np.float32)
+    frozen.setflags(write=False)
+    expected = np.full((2, 3), 2) + np.float32(adder.WEIGHTS)
+    np.testing.assert_array_equal(model.run({"x": frozen, "y.1": frozen})["sum"], expected)
+    empty = np.zeros((0, 3), np.float32)
+    assert model.run({"x": empty, "y.1": empty})["sum"].shape == (0, 3)
 
 
 def test_many_shapes_are_not_all_remembered():
@@ -139,9 +147,9 @@ def test_the_model_itself_checks_dimensions():
 def test_a_misaligned_arena_is_a_bug():
     address, loaded = jitted(align=1, arena_size=200)
     model = Model(address, HOST.cpu_bits, keep=loaded)
-    arena = model._take_arena()
-    aligned = -(-arena.address // 64) * 64
-    model._arenas.append(replace(arena, address=aligned + 1))
+    room = model._take_room()
+    room.call.arena = -(-room.call.arena // 64) * 64 + 1
+    model._rooms.append(room)
     with pytest.raises(InternalError, match="status 4"):
         model.run(feeds(1))
 
