@@ -305,7 +305,7 @@ def _title(step: Step) -> str:
     if step.copy_to is not None:
         return "copy"
     if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
-        return op.kernel
+        return op.kernels[-1]
     return type(op).__name__.lower()
 
 

@@ -110,8 +110,8 @@ def compile_report(
     kernels: dict[str, int] = {}
     for step in program.steps:
         if isinstance(step.anchor.op, _Packed):
-            name = step.anchor.op.kernel
-            kernels[name] = kernels.get(name, 0) + 1
+            for name in step.anchor.op.kernels:
+                kernels[name] = kernels.get(name, 0) + 1
     return CompileReport(
         model=info.name,
         version=__version__,
@@ -260,7 +260,7 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
         activations=dot.activations,
         layout="" if op is None else _layout_text(op.layout),
         bits=dense if op is None else 8 * op.layout.size(op.n, op.k) / max(op.n * op.k, 1),
-        kernel="" if op is None else op.kernel,
+        kernel="" if op is None else " ".join(op.kernels),
         multiplications=m * n * (groups if lifted else k),
         additions=m * n * k - round(m * n * k * (dot.zeros or 0)),
     )
