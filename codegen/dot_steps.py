@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tbc import ops
@@ -9,9 +10,9 @@ from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share
-from tbc.dims import Expr, Symbol, bounds
+from tbc.dims import Dim, Expr, Symbol, bounds
 from tbc.ir import Value
-from tbc.kernels import BY_NAME
+from tbc.kernels import BY_NAME, Kernel, by_rows
 from tbc.program import Step, root_index
 from tbc.target import Target
 
@@ -23,11 +24,11 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     """A step whose anchor is a PackedDot or a PackedGroupedDot."""
     op = step.anchor.op
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
-    kernel = BY_NAME[op.kernel]
     rows = step.anchor.type.shape[0]
     blocks = op.layout.blocks(op.n)
     zero = const(e.index_type, 0)
-    if bounds(rows)[1] >= ROWS_TO_SPLIT:
+    least, most = (int(min(b, _MOST_ROWS)) for b in bounds(rows))
+    if most >= ROWS_TO_SPLIT:
         (m_lo, m_hi), (b_lo, b_hi) = share.of(e, rows), (zero, e.index(blocks))
     else:
         (m_lo, m_hi), (b_lo, b_hi) = (zero, e.index(rows)), share.of(e, blocks)
@@ -44,12 +45,37 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
         "epilogue": _epilogue(e, step, out),
         "index": e.index_type,
     }
-    if isinstance(op, ops.PackedDot):
-        emit_dot(e.f, kernel, op.layout, op.k, **common)
-    else:
-        scales, xsum, x_scales = (*rest, None, None)[:3]
-        common |= {"scales": scales, "xsum": xsum, "x_scales": x_scales}
-        emit_grouped_dot(e.f, kernel, op.layout, op.k, **common)
+    for kernel, low, high in _by_rows(e, op.kernels, rows):
+        common["rows"] = (0 if most >= ROWS_TO_SPLIT else max(low, least), high)
+        if isinstance(op, ops.PackedDot):
+            emit_dot(e.f, kernel, op.layout, op.k, **common)
+        else:
+            scales, xsum, x_scales = (*rest, None, None)[:3]
+            common |= {"scales": scales, "xsum": xsum, "x_scales": x_scales}
+            emit_grouped_dot(e.f, kernel, op.layout, op.k, **common)
+
+
+_MOST_ROWS = 1 << 30
+
+
+def _by_rows(e: Emitter, names: tuple[str, ...], rows: Dim) -> Iterator[tuple[Kernel, int, int]]:
+    """Each kernel, with the least and the greatest number of rows that it is for.
+
+    What is emitted after a kernel is yielded runs only for those.
+    """
+    f = e.f
+    least, most = (int(min(b, _MOST_ROWS)) for b in bounds(rows))
+    found = by_rows([BY_NAME[name] for name in names], least, most)
+    firsts = [first for first, _ in found]
+    for (low, kernel), end in zip(found, [*firsts[1:], most + 1], strict=True):
+        if len(found) == 1:
+            yield kernel, low, end - 1
+            continue
+        number = e.index(rows)
+        above = f.icmp("sge", number, const(number.type, 0 if low == least else low))
+        below = f.icmp("slt", number, const(number.type, end))
+        with f.when(f.op("and", above, below)):
+            yield kernel, low, end - 1
 
 
 def _pointer(e: Emitter, value: Value) -> Val:

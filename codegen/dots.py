@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import TypeAlias
 
 from tbc.codegen import dots_neon, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
+from tbc.codegen.dots_panel import Panels, Take
 from tbc.codegen.dots_portable import Wide, words_tile
-from tbc.codegen.dots_tile import State, Sums, Tile, integer_tile, iterate, zeros
+from tbc.codegen.dots_rows import heights, row_tiles
+from tbc.codegen.dots_tile import Isa, Parts, State, Sums, Tile, integer_tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.kernels import Kernel
 from tbc.layout import Layout
 from tbc.target import Target
+from tbc.types import DType
 
 Epilogue: TypeAlias = Callable[[Function, Val, Val, Val], None]
 """(f, activation row, first of 16 output rows, <16 x i32> or <16 x float>): emits the consumer.
@@ -25,7 +29,8 @@ Epilogue: TypeAlias = Callable[[Function, Val, Val, Val], None]
 The rows may lie beyond the last one, where the last block is padded.
 """
 
-TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Val], Sums]
+TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
+"""(f, tile, the first activation row, each block) -> the tile's sums."""
 
 EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in (dots_x86.ISAS | dots_neon.ISAS).items()},
@@ -36,10 +41,12 @@ EMITTERS: dict[str, TileEmitter] = {
     "f32": floats_tile,
 }
 """By the name of the kernel's dot."""
+_PANEL_ISAS: dict[str, Isa] = dots_x86.ISAS
+"""The dots that kernels with panels can have."""
 
 
-TileSums: TypeAlias = Callable[[int, int, Val, Val], Sums]
-"""(mr, nr, first activation row, first block) -> the tile's sums."""
+TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
+"""(mr, first activation row, blocks) -> the sums of that tile."""
 
 
 def emit_dot(
@@ -54,6 +61,7 @@ def emit_dot(
     packed: Val,
     m_lo: Val,
     m_hi: Val,
+    rows: tuple[int, int],
     block_lo: Val,
     block_hi: Val,
     epilogue: Epilogue,
@@ -73,6 +81,7 @@ def emit_dot(
         packed: the weights' bytes, 64-byte aligned.
         m_lo: first activation row.
         m_hi: behind the last activation row.
+        rows: the least and the greatest m_hi - m_lo.
         block_lo: first block of 16 output rows.
         block_hi: behind the last block.
         epilogue: emits what becomes of 16 sums, the rows that pad the last block among them.
@@ -81,13 +90,20 @@ def emit_dot(
     _check(kernel, layout, k, target, x_stride)
     steps = layout.padded_k(k) // layout.unit_k
     tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
+    if kernel.panel:
+        whole = tiles(kernel.mr, kernel.nr)
+        panels = Panels.on_stack(f, _PANEL_ISAS[kernel.dot.name], whole, rows)
+        for columns in _streams(f, block_lo, block_hi, kernel.nr):
+            ws = tuple(whole.at(f, packed, block, layout.block_bytes(k)) for block in columns)
+            panels.cover(f, x, ws, (m_lo, m_hi), _by_column(f, whole, columns, epilogue))
+        return
 
-    def sums(mr: int, nr: int, m: Val, block: Val) -> Sums:
-        tile = tiles(mr, nr)
-        rows, blocks = tile.at(f, x, m, tile.x_stride), tile.at(f, packed, block, tile.w_stride)
-        return EMITTERS[kernel.dot.name](f, tile, rows, blocks)
+    def sums(mr: int, m: Val, blocks: Parts) -> Sums:
+        tile = tiles(mr, len(blocks))
+        ws = tuple(tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks)
+        return EMITTERS[kernel.dot.name](f, tile, tile.at(f, x, m, tile.x_stride), ws)
 
-    _cover(f, tiles(1, 1), (m_lo, m_hi), (block_lo, block_hi), sums, epilogue)
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, epilogue)
 
 
 def emit_grouped_dot(
@@ -105,6 +121,7 @@ def emit_grouped_dot(
     x_scales: Val | None,
     m_lo: Val,
     m_hi: Val,
+    rows: tuple[int, int],
     block_lo: Val,
     block_hi: Val,
     epilogue: Epilogue,
@@ -124,19 +141,19 @@ def emit_grouped_dot(
     steps = layout.padded_k(k) // layout.unit_k // groups
     tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
 
-    def sums(mr: int, nr: int, m: Val, block: Val) -> Sums:
-        tile = tiles(mr, nr)
-        rows, blocks = tile.at(f, x, m, tile.x_stride), tile.at(f, packed, block, tile.w_stride)
-        row_scales = tile.at(f, scales, block, groups * _SCALES)
+    def sums(mr: int, m: Val, blocks: Parts) -> Sums:
+        tile, nr = tiles(mr, len(blocks)), len(blocks)
+        rows = tile.at(f, x, m, tile.x_stride)
+        starts = [tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks]
+        row_scales = [tile.at(f, scales, block, groups * _SCALES) for block in blocks]
         row_sums = None if xsum is None else tile.at(f, xsum, m, groups * 4)
         row_x_scales = None if x_scales is None else tile.at(f, x_scales, m, groups * 4)
 
         def group(g: Val, totals: State[tuple[int, int]]) -> None:
             xs = tile.at(f, rows, g, steps * tile.x_unit)
-            ws = tile.at(f, blocks, g, steps * layout.unit_bytes)
+            ws = tuple(tile.at(f, w, g, steps * layout.unit_bytes) for w in starts)
             raw = EMITTERS[kernel.dot.name](f, tile, xs, ws)
-            scale = tile.at(f, row_scales, g, _SCALES)
-            s = [_load_f32(f, tile.at(f, scale, n, groups * _SCALES)) for n in range(nr)]
+            s = [_load_f32(f, tile.at(f, scale, g, _SCALES)) for scale in row_scales]
             sum_of_x = None if row_sums is None else tile.at(f, row_sums, g, 4)
             scale_of_x = None if row_x_scales is None else tile.at(f, row_x_scales, g, 4)
             for i in range(mr):
@@ -152,7 +169,7 @@ def emit_grouped_dot(
         totals = iterate(f, tile.number(0), tile.number(groups), start, group)
         return [[totals[i, j][0] for j in range(nr)] for i in range(mr)]
 
-    _cover(f, tiles(1, 1), (m_lo, m_hi), (block_lo, block_hi), sums, epilogue)
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, epilogue)
 
 
 _SCALES = 64
@@ -178,58 +195,81 @@ def _tiles(
     index: str,
 ) -> Callable[[int, int], Tile]:
     """(mr, nr) -> that tile of the kernel, over `steps` units of k."""
-    x_bytes, w_bytes = x_stride * kernel.activations.bytes, layout.block_bytes(k)
-    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, w_bytes, index)
+    x_bytes = x_stride * kernel.activations.bytes
+    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, index)
 
 
-def _spans(f: Function, lo: Val, hi: Val, size: int) -> Iterator[tuple[Val, int]]:
-    """(first, size) of spans that cover lo..hi: as many of `size` as fit, then single ones."""
-    if size > 1:
-        with f.loop(lo, f.op("sub nsw", hi, const(hi.type, size - 1)), size) as loop:
-            yield loop.index, size
-        lo = loop.index
+def _streams(f: Function, lo: Val, hi: Val, count: int) -> Iterator[Parts]:
+    """The blocks of tiles that cover lo..hi: `count` at a time as far as they go, then one.
+
+    Those of a tile are far apart, so that a tile after the other reads `count` long runs of memory:
+    several such streams together are read faster than one. Their distance is odd, since at powers
+    of two they would all meet in the same few places of the caches.
+    """
+    one = const(lo.type, 1)
+    if count > 1:
+        tiles = f.op("udiv", f.op("sub nsw", hi, lo), const(lo.type, count))
+        apart = f.op("or", f.op("sub nsw", tiles, one), one)
+        apart = f.select(f.icmp("slt", apart, tiles), apart, tiles)
+        far = f.op("mul nsw", apart, const(lo.type, count))
+        with f.loop(const(lo.type, 0), tiles) as loop:
+            within = f.icmp("slt", loop.index, apart)
+            beyond = f.op("mul nsw", f.op("sub nsw", loop.index, apart), const(lo.type, count))
+            first = f.select(within, loop.index, f.op("add nsw", far, beyond))
+            step = f.select(within, apart, one)
+            blocks = [f.op("add nsw", lo, first)]
+            while len(blocks) < count:
+                blocks.append(f.op("add nsw", blocks[-1], step))
+            yield tuple(blocks)
+        lo = f.op("add nsw", lo, f.op("mul nsw", tiles, const(lo.type, count)))
     with f.loop(lo, hi) as loop:
-        yield loop.index, 1
+        yield (loop.index,)
 
 
 def _cover(
     f: Function,
     one: Tile,
     m: tuple[Val, Val],
+    rows: tuple[int, int],
     blocks: tuple[Val, Val],
     sums: TileSums,
     epilogue: Epilogue,
 ) -> None:
     """Compute and consume all tiles.
 
-    Larger tiles pass their sums through the stack, so that the epilogue is emitted once for each.
+    Their sums pass through the stack, so that the epilogue is emitted once for tiles of any height.
     """
     kernel, align = one.kernel, max(16, one.target.vector_bytes)
-    tiled = kernel.mr * kernel.nr > 1
-    stack = f.alloca("i8", 64 * kernel.mr * kernel.nr, align) if tiled else None
-    for block, nr in _spans(f, *blocks, kernel.nr):
-        for row, mr in _spans(f, *m, kernel.mr):
-            tile = sums(mr, nr, row, block)
-            if stack is None or mr * nr == 1:
-                epilogue(f, row, f.op("mul nsw", block, one.number(16)), tile[0][0])
-                continue
-            for number, acc in enumerate(acc for row_sums in tile for acc in row_sums):
+    possible = heights(rows, kernel.mr)
+    stack = f.alloca("i8", 64 * max(possible, default=1) * kernel.nr, align)
+    element = "float" if kernel.activations is DType.f32 else "i32"
+    for columns in _streams(f, *blocks, kernel.nr):
+
+        def compute(row: Val, mr: int, columns: Parts = columns) -> None:
+            for number, acc in enumerate(chain.from_iterable(sums(mr, row, columns))):
                 f.store(acc, one.at(f, stack, 64 * number), align)
-            for i in _each(f, one, mr):
-                for j in _each(f, one, nr):
-                    place = f.op("add nsw", f.op("mul nsw", i, one.number(nr)), j)
-                    acc = f.load(tile[0][0].type, one.at(f, stack, place, 64), align)
-                    first = f.op("mul nsw", f.op("add nsw", block, j), one.number(16))
-                    epilogue(f, f.op("add nsw", row, i), first, acc)
+
+        take = _by_column(f, one, columns, epilogue)
+        nr = one.number(len(columns))
+        with (
+            row_tiles(f, *m, kernel.mr, possible, compute) as (row, height),
+            f.loop(one.number(0), height) as i,
+            f.loop(one.number(0), nr) as j,
+        ):
+            place = f.op("add nsw", f.op("mul nsw", i.index, nr), j.index)
+            acc = f.load(f"<16 x {element}>", one.at(f, stack, place, 64), align)
+            take(f.op("add nsw", row, i.index), j.index, acc)
 
 
-def _each(f: Function, tile: Tile, count: int) -> Iterator[Val]:
-    """0 .. count, in a loop if there is more than one."""
-    if count == 1:
-        yield tile.number(0)
-        return
-    with f.loop(tile.number(0), tile.number(count)) as loop:
-        yield loop.index
+def _by_column(f: Function, tile: Tile, columns: Parts, epilogue: Epilogue) -> Take:
+    """The epilogue, told a block by its number in the tile; blocks are equally far apart."""
+    apart = f.op("sub nsw", columns[min(1, len(columns) - 1)], columns[0])
+
+    def take(row: Val, j: Val, acc: Val) -> None:
+        block = f.op("add nsw", columns[0], f.op("mul nsw", j, apart))
+        epilogue(f, row, f.op("mul nsw", block, tile.number(16)), acc)
+
+    return take
 
 
 def _load_f32(f: Function, ptr: Val) -> Val:

@@ -10,7 +10,6 @@ from typing import Protocol
 from tbc.codegen.dots_portable import Scalar
 from tbc.codegen.dots_tile import Parts, State, Sums, Tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, const, vec
-from tbc.layout import FIELD_BITS
 
 SIGN = -(1 << 31)
 """The sign bit of an f32."""
@@ -32,17 +31,16 @@ class FloatIsa(Protocol):
         """The <16 x float> sums plus x, minus x, or plus 0."""
 
 
-def float_tile(isa: FloatIsa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+def float_tile(isa: FloatIsa, f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
     """The sums of f32 activations, serial in k; the loop over the fields shifts them down."""
-    bits, lanes = FIELD_BITS[tile.layout.code], tile.layout.lanes_k
+    bits, lanes = tile.layout.coding.bits, tile.layout.lanes_k
     places = [(m, n) for m in range(tile.mr) for n in range(tile.nr)]
     fields = tile.number(tile.layout.fields)
 
     def step(index: Val, sums: State[tuple[int, int] | int]) -> None:
-        xs, ws = tile.at(f, x, index, tile.x_unit), tile.at(f, w, index, tile.layout.unit_bytes)
-        state = sums | {
-            n: (isa.weights(f, tile.at(f, ws, n, tile.w_stride)),) for n in range(tile.nr)
-        }
+        xs = tile.at(f, x, index, tile.x_unit)
+        units = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
+        state = sums | {n: (isa.weights(f, unit),) for n, unit in enumerate(units)}
 
         def field(index: Val, state: State[tuple[int, int] | int]) -> None:
             first = tile.at(f, xs, index, 4 * lanes)
@@ -70,7 +68,7 @@ def float_tile(isa: FloatIsa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
 
 def sign_mask(f: Function, tile: Tile, inverted: Val, position: int) -> Val:
     """The sign bit where the weight at `position` is -1 (or 0, whose sum is masked elsewhere)."""
-    to_top = const(inverted.type, 32 - FIELD_BITS[tile.layout.code] - position)
+    to_top = const(inverted.type, 32 - tile.layout.coding.bits - position)
     return f.op("and", f.op("shl", inverted, to_top), const(inverted.type, SIGN))
 
 
@@ -129,6 +127,6 @@ class Floats(Scalar):
         return f.op("fadd", sum, f.cast("bitcast", bits, "float"))
 
 
-def floats_tile(f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+def floats_tile(f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
     """The sums, in scalar code."""
-    return Floats(f, tile).emit(x, w)
+    return Floats(f, tile).emit(x, *w)

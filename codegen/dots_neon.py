@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tbc.codegen.dots_tile import Isa, Parts, Tile
 from tbc.codegen.llvm_text import Function, Val, const
+from tbc.layout import Code
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class _Bytes:
         part = row[field // 4]
         return (f.cast("bitcast", f.shuffle(part, part, [field % 4] * 4), "<16 x i8>"),)
 
-    def weights(self, f: Function, w: Val) -> Parts:
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
         """The bytes."""
-        return (f.load("<16 x i8>", w, 16),)
+        return ((f.load("<16 x i8>", w, 16),),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """By byte shifts, with a mask unless the shift leaves nothing else."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tbc.codegen.dots_tile import Parts, State, Sums, Tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, bits_of, const, vec
-from tbc.layout import FIELD_BITS
+from tbc.layout import Code
 
 GROUP = 4
 """Rows of weights that a scalar loop computes together, so that they share its activations."""
@@ -36,9 +36,9 @@ class Wide:
         bytes_ = f.cast("bitcast", f.splat(dword, 16), "<64 x i8>")
         return (f.cast("sext", bytes_, "<64 x i16>"),)
 
-    def weights(self, f: Function, w: Val) -> Parts:
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
         """The bytes."""
-        return (f.load("<64 x i8>", w, 64),)
+        return ((f.load("<64 x i8>", w, 64),),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """By byte shifts."""
@@ -111,7 +111,7 @@ class Scalar(ABC):
     def _sums(self, x: Val, words: Sequence[Val]) -> list[Val]:
         """The sums of the rows in some words of every unit, the first of which are at `words`."""
         f, tile = self.f, self.tile
-        bits, lanes = FIELD_BITS[tile.layout.code], tile.layout.lanes_k
+        bits, lanes = tile.layout.coding.bits, tile.layout.lanes_k
         fields = tile.number(tile.layout.fields)
         element = tile.kernel.activations.bytes
 
@@ -173,6 +173,6 @@ class Words(Scalar):
         return (low, high) if self.tile.target.little_endian else (high, low)
 
 
-def words_tile(f: Function, tile: Tile, x: Val, w: Val) -> Sums:
+def words_tile(f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
     """i8 activations, in scalar code."""
-    return Words(f, tile).emit(x, w)
+    return Words(f, tile).emit(x, *w)

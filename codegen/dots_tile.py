@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
-from tbc.kernels import Kernel
-from tbc.layout import FIELD_BITS, Layout
+from tbc.kernels import Field, Kernel
+from tbc.layout import Code, Layout
 from tbc.target import Target
 
 Parts: TypeAlias = tuple[Val, ...]
@@ -29,7 +29,6 @@ class Tile:
 
     Attributes:
         x_stride: bytes between activation rows.
-        w_stride: bytes between blocks.
         index: the type of indices.
     """
 
@@ -40,19 +39,17 @@ class Tile:
     nr: int
     steps: int
     x_stride: int
-    w_stride: int
     index: str
 
     @property
-    def fields(self) -> tuple[tuple[int, int], ...]:
-        """(shift, scale) of every field of a byte."""
-        whole = self.mr == self.kernel.mr
-        return self.kernel.fields(self.kernel.scales if whole else self.kernel.row_scales)
+    def fields(self) -> tuple[Field, ...]:
+        """How every field of a byte is read."""
+        return self.kernel.fields(self.mr)
 
     @property
     def mask(self) -> int:
         """The bits of field 0 of a byte."""
-        return (1 << FIELD_BITS[self.layout.code]) - 1
+        return self.layout.coding.mask
 
     @property
     def x_unit(self) -> int:
@@ -105,8 +102,8 @@ class Isa(Protocol):
     def activation(self, f: Function, row: Parts, field: int) -> Parts:
         """The 4 activations of a field, repeated through a vector."""
 
-    def weights(self, f: Function, w: Val) -> Parts:
-        """The vector of weights at w."""
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
+        """The vector of weights at w, by the numbers of `Code.places`."""
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """Every byte as (byte >> shift) & mask."""
@@ -154,11 +151,16 @@ def zeros(*types: str) -> Parts:
     return tuple(const(t, 0) for t in types)
 
 
-def integer_tile(isa: Isa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
-    """The exact sums of a tile whose first activation row and block are at x and w."""
-    scales = sorted({scale for _, scale in tile.fields})
+def integer_tile(
+    isa: Isa, f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = None
+) -> Sums:
+    """The exact sums of a tile whose first activation row is at x, and whose blocks are at w.
+
+    `steps` is how many of the tile's steps along k to take; all of them if not given.
+    """
+    scales = sorted({field.scale for field in tile.fields})
     keys = [(place, scale) for place in _places(isa, tile) for scale in scales]
-    zero, stop = tile.number(0), tile.number(tile.steps)
+    zero, stop = tile.number(0), steps or tile.number(tile.steps)
     widen = tile.kernel.widen
 
     def step(index: Val, sums: State[_Key]) -> None:
@@ -170,7 +172,7 @@ def integer_tile(isa: Isa, f: Function, tile: Tile, x: Val, w: Val) -> Sums:
 
     def chunk(index: Val, wide: State[_Key]) -> None:
         last = f.op("add nsw", index, tile.number(widen))
-        if tile.steps % widen:
+        if steps or tile.steps % widen:
             last = f.select(f.icmp("slt", last, stop), last, stop)
         add_steps(index, last, wide)
 
@@ -222,15 +224,18 @@ def _concat(f: Function, parts: list[Val]) -> Val:
     return parts[0]
 
 
-def _step(isa: Isa, f: Function, tile: Tile, x: Val, w: Val, index: Val, sums: State[_Key]) -> None:
+def _step(
+    isa: Isa, f: Function, tile: Tile, x: Val, w: Parts, index: Val, sums: State[_Key]
+) -> None:
     """Add one unit of k to the sums."""
-    x, w = tile.at(f, x, index, tile.x_unit), tile.at(f, w, index, tile.layout.unit_bytes)
+    x = tile.at(f, x, index, tile.x_unit)
+    units = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
     if isa.prefetch and tile.mr == 1:
-        for n in range(tile.nr):
-            _prefetch(f, tile.at(f, w, n, tile.w_stride), isa.prefetch)
+        for unit in units:
+            _prefetch(f, unit, isa.prefetch)
     vectors = {
-        (n, v): isa.weights(f, tile.at(f, w, n, tile.w_stride, v * isa.vector))
+        (n, v): isa.weights(f, tile.layout.coding, tile.at(f, units[n], v * isa.vector))
         for m, n, v in _places(isa, tile)
         if m == 0
     }
@@ -250,15 +255,16 @@ def _add_field(
     f: Function,
     tile: Tile,
     rows: list[Parts],
-    vectors: dict[tuple[int, int], Parts],
+    vectors: dict[tuple[int, int], tuple[Parts, ...]],
     field: int,
     sums: State[_Key],
 ) -> None:
     """Add one field of a unit: of its activations and weights, the fewer stay in registers."""
-    shift, scale = tile.fields[field]
+    number, shift, scale = tile.fields[field]
 
     def weights(at: tuple[int, int]) -> Parts:
-        return tuple(isa.field(f, part, shift, tile.mask << scale) for part in vectors[at])
+        parts = vectors[at][number]
+        return tuple(isa.field(f, part, shift, tile.mask << scale) for part in parts)
 
     def add(place: _Place, w: Parts, x: Parts) -> None:
         for part, activations in zip(w, x, strict=True):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tbc.codegen.dots_f32 import SIGN
 from tbc.codegen.dots_tile import Isa, Parts, Tile
-from tbc.codegen.llvm_text import Function, Val, const, lanes_const, vec
+from tbc.codegen.llvm_text import Function, Val, const, lanes_const, lanes_of, vec
+from tbc.layout import BOOK_HIGH, BOOK_LOW, Code
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class _Bytes:
         dword = f.load("i32", f.offset(row[0], const("i32", 4 * field)), 4)
         return (f.cast("bitcast", f.splat(dword, self.vector // 4), vec("i8", self.vector)),)
 
-    def weights(self, f: Function, w: Val) -> Parts:
-        """The bytes."""
-        return (f.load(vec("i8", self.vector), w, self.vector),)
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
+        """The bytes, looked up if they are words of the code book."""
+        loaded = f.load(vec("i8", self.vector), w, self.vector)
+        return _words(f, loaded) if coding.is_book else ((loaded,),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """By 16-bit shifts: x86 shifts no bytes."""
@@ -44,11 +46,23 @@ class _Bytes:
             words = f.cast("bitcast", part, vec("i16", self.vector // 2))
             words = f.op("lshr", words, const(words.type, shift))
             part = f.cast("bitcast", words, part.type)
-        return f.op("and", part, const(part.type, mask))
+        return part if mask == 255 else f.op("and", part, const(part.type, mask))
 
     def rows(self, f: Function, wide: Parts) -> Val:
         """The sums: a lane is a row."""
         return wide[0]
+
+
+def _words(f: Function, index: Val) -> tuple[Parts, ...]:
+    """low ^ high, low and high of the code book, by vpermb, which takes an index's lower 6 bits."""
+    words = f.cast("bitcast", index, vec("i16", lanes_of(index.type) // 2))
+    above = f.cast("bitcast", f.op("lshr", words, const(words.type, 2)), index.type)
+    name = f"llvm.x86.avx512.permvar.qi.{8 * lanes_of(index.type)}"
+    low, high = (
+        f.intrinsic(index.type, name, lanes_const("i8", list(table)), at)
+        for table, at in ((BOOK_LOW, index), (BOOK_HIGH, above))
+    )
+    return (f.op("xor", low, high),), (low,), (high,)
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,10 @@ class Maddwd:
         lanes = [2 * (field % 4), 2 * (field % 4) + 1] * 4
         return tuple(f.shuffle(part, part, lanes) for part in row[first : first + 2])
 
-    def weights(self, f: Function, w: Val) -> Parts:
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
         """Even bytes and odd bytes, each in the low half of an i16."""
         words = f.load("<8 x i16>", w, 16)
-        return words, f.op("lshr", words, const(words.type, 8))
+        return ((words, f.op("lshr", words, const(words.type, 8))),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """The field of the low byte."""
@@ -179,4 +193,5 @@ ISAS: dict[str, Isa] = {
     "avx512bw": Maddubs(64, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     "avxvnni": Vnni(32),
     "vnni512": Vnni(64),
+    "vbmi512": Vnni(64),
 }

@@ -303,7 +303,7 @@ def _title(step: Step) -> str:
     if step.copy_to is not None:
         return "copy"
     if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
-        return op.kernel
+        return op.kernels[-1]
     return type(op).__name__.lower()
 
 

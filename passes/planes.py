@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbc.layout import FIELD_BITS
+from tbc.layout import CODES
 from tbc.passes.levels import GAP, MODELS, MOST, Fit, Model, closest, clusters
 from tbc.passes.trits import UNIT
 from tbc.types import DType
@@ -62,7 +62,7 @@ class Planes:
 
 
 def _bits(dtype: DType, planes: int, scales: float) -> float:
-    return planes * FIELD_BITS["b1" if dtype is DType.sign else "i2"] + scales
+    return planes * CODES["b1" if dtype is DType.sign else "i2"].bits + scales
 
 
 def detect_planes(w: Array, tolerance: float, worth: float = WORTH) -> Planes | str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from tbc import kernels, ops
 from tbc.constants import constant
-from tbc.dims import Dim, product, static
+from tbc.dims import Dim, bounds, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
+from tbc.kernels import is_code_of
 from tbc.layout import Layout
 from tbc.types import DType
 
@@ -19,29 +20,49 @@ if TYPE_CHECKING:
     from tbc.target import Target
 
 
+CACHED = 1 << 20
+"""Bytes of weights that can be expected to stay in a core's own cache from call to call."""
+FEW, MANY = 4, 64
+"""Activation rows: up to FEW, reading weights takes the time; from MANY on, unpacking is free."""
+
+
 def select(graph: Graph, target: Target) -> Graph:
     """Dot and GroupedDot become PackedDot and PackedGroupedDot of the target's best kernels."""
+    weights = {v.args[1] for v in graph.values() if isinstance(v.op, ops.Dot | ops.GroupedDot)}
+    is_streamed = sum(static(w.type.size, "a weight's size") for w in weights) // 4 > CACHED
 
     def rule(value: Value, uses: Uses) -> Value | None:
         match value.op:
             case ops.Dot():
-                return _dot(value, target)
+                return _dot(value, target, is_streamed)
             case ops.GroupedDot():
-                return _grouped_dot(value, target)
+                return _grouped_dot(value, target, is_streamed)
         return None
 
     return rewrite(graph, [rule])
 
 
-def _dot(value: Value, target: Target) -> Value:
+def _layout(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> Layout:
+    """The packing of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits."""
+    if w.type.dtype is DType.sign:
+        return Layout("b1", group)
+    n, k = (static(d, "the size of a weight") for d in w.type.shape)
+    bits, book = Layout("i2", group), Layout("x5", group)
+    least = bounds(product(x.type.shape[:-1]))[0]
+    pays = is_streamed and (least <= FEW or least >= MANY)
+    smaller = book.size(n, k) < 0.9 * bits.size(n, k)
+    return book if pays and smaller and is_code_of(target, "x5", x.type.dtype) else bits
+
+
+def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
-    layout = Layout("b1" if w.type.dtype is DType.sign else "i2")
+    layout = _layout(x, w, 0, target, is_streamed)
     rows = product(x.type.shape[:-1])
-    kernel = kernels.choose(target, layout.code, x.type.dtype, rows, k)
+    found = kernels.choose(target, layout.code, x.type.dtype, rows, k)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
-    op = ops.PackedDot(kernel.name, layout, n, k)
+    op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k)
     total = b(op, padded, packed)
     if x.type.dtype is DType.i8:
         wide = b(ops.Cast(DType.i32), padded)
@@ -52,13 +73,13 @@ def _dot(value: Value, target: Target) -> Value:
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
 
 
-def _grouped_dot(value: Value, target: Target) -> Value:
+def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w, s, *xs) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     groups = static(s.type.shape[1], "the number of groups")
-    layout = Layout("b1" if w.type.dtype is DType.sign else "i2", group=k // groups)
+    layout = _layout(x, w, k // groups, target, is_streamed)
     rows = product(x.type.shape[:-1])
-    kernel = kernels.choose(target, layout.code, x.type.dtype, rows, k)
+    found = kernels.choose(target, layout.code, x.type.dtype, rows, k, grouped=True)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     args = [padded, packed, _scale_blocks(s, layout)]
@@ -67,7 +88,8 @@ def _grouped_dot(value: Value, target: Target) -> Value:
         wide = b(ops.Cast(DType.i32), by_group)
         args.append(b(ops.Reduce("sum", (2,)), wide))
     args += [b(ops.Reshape((rows, groups)), scales) for scales in xs]
-    total = b(ops.PackedGroupedDot(kernel.name, layout, n, k), *args)
+    op = ops.PackedGroupedDot(tuple(kernel.name for kernel in found), layout, n, k)
+    total = b(op, *args)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
 
 

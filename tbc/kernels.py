@@ -11,22 +11,24 @@ shifted down, exactly, at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tbc.dims import Dim, bounds
 from tbc.errors import Unsupported
-from tbc.layout import FIELD_BITS, Layout
+from tbc.layout import CODES, Layout
 from tbc.types import DType
 
 if TYPE_CHECKING:
     from tbc.target import Target
 
-MAX_CODE = {"i2": 2, "b1": 1}
-"""The greatest stored code of a weight."""
+PANEL_ROWS = 128
+"""Activation rows, at most, that pass over a panel before it is unpacked again."""
 
 _I32 = (1 << 31) - 1
 
@@ -43,6 +45,7 @@ class Dot:
         vector_bytes: the width of float vectors that the target must have; 4 is any.
         products: products added in one sum by one instruction.
         bits: the width of the sums.
+        sums: sums of 16 rows of weights that a tile can hold in registers beside what it adds.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Dot:
     vector_bytes: int = 4
     products: int = 1
     bits: int = 32
+    sums: int = 4
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
@@ -60,21 +64,31 @@ class Dot:
         return arch and wide and self.requires <= target.features
 
 
+class Field(NamedTuple):
+    """A field as it is read, of a number of `Code.places`: (number >> shift) & (mask << scale)."""
+
+    number: int
+    shift: int
+    scale: int
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A dot in a register tile of mr activation rows by nr blocks of 16 weight rows.
 
     Attributes:
         dot: the instruction.
-        code: the layout's code of weights, "i2" or "b1".
-        mr: activation rows of the tile; rows that are left over go one by one.
+        code: the layout's code of weights: "i2", "x5" or "b1".
+        mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
         nr: blocks of 16 weight rows of the tile; blocks that are left over go one by one.
-        scales: how many field positions are read in place, each into a sum of its own; 1 where
-            all are shifted down.
-        row_scales: the same for the rows that go one by one.
-        cost: instructions of the innermost loop a multiply-add, without loads and moves, which
+        scales: how many field positions are read in place, at most, each into a sum of its own;
+            tiles that leave no registers for so many sums shift fields down instead.
+        cost: instructions of a tile's innermost loop a multiply-add, without loads and moves, which
             have ports of their own; a test counts them. Comparable on one target only.
-        row_cost: the same for the rows that go one by one.
+        row_cost: the same for a tile of one row.
+        panel: weights of a row that are unpacked at a time into a panel of bytes, which all
+            activation rows use; 0 where every tile unpacks for itself, in registers.
+        unpack_cost: instructions of unpacking into a panel, a weight.
     """
 
     dot: Dot
@@ -82,17 +96,23 @@ class Kernel:
     mr: int
     nr: int
     scales: int
-    row_scales: int
     cost: float
     row_cost: float
+    panel: int = 0
+    unpack_cost: float = 0.0
 
     @property
     def name(self) -> str:
-        """`{trit or sign}_{gemv or gemm}_{mr}x{nr}c{neighbouring k}_{dot}`."""
-        weight = "trit" if self.code == "i2" else "sign"
-        shape = "gemv" if self.mr == 1 else "gemm"
+        """`{trit, trit5 or sign}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
+        weight = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte"}[self.code]
+        shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
         kr = 1 if self.activations is DType.f32 else 4
         return f"{weight}_{shape}_{self.mr}x{self.nr}c{kr}_{self.dot.name}"
+
+    @property
+    def on_bytes(self) -> Kernel:
+        """What goes over a panel: the same tile, of weights that are bytes."""
+        return replace(self, code="u8", panel=0)
 
     @property
     def activations(self) -> DType:
@@ -109,18 +129,37 @@ class Kernel:
         """The features of LLVM that it needs."""
         return self.dot.requires
 
-    def fields(self, scales: int) -> tuple[tuple[int, int], ...]:
-        """(shift, scale) of every field of a byte where `scales` positions are read in place."""
-        bits = FIELD_BITS[self.code]
-        return tuple((f // scales * scales * bits, f % scales * bits) for f in range(8 // bits))
+    def scales_of(self, rows: int) -> int:
+        """How many field positions a tile of some activation rows reads in place."""
+        return max(min(self.scales, self.dot.sums // (rows * self.nr)), 1)
 
-    def _largest(self, scales: int, products: int) -> int:
+    def rows_cost(self, m: int) -> float:
+        """Instructions for m activation rows, a weight."""
+        once = (self.row_cost - self.cost) * self.mr / max(self.mr - 1, 1)
+        unpacked = -(-m // PANEL_ROWS) * self.unpack_cost
+        return round(unpacked + -(-m // self.mr) * once + m * (self.row_cost - once), 9)
+
+    def fields(self, rows: int) -> tuple[Field, ...]:
+        """How a tile of some rows reads every field of a byte."""
+        scales = self.scales_of(rows)
+        coding = CODES[self.code]
+        return tuple(
+            Field(
+                number,
+                bit // coding.bits // scales * scales * coding.bits,
+                bit // coding.bits % scales * coding.bits,
+            )
+            for number, bit in coding.places
+        )
+
+    def _largest(self, products: int) -> int:
         """The greatest magnitude that a step can add to a sum, `products` of them a field."""
-        product = 128 * MAX_CODE[self.code] * products
-        sums = [0] * 8
-        for _, scale in self.fields(scales):
-            sums[scale] += product << scale
-        return max(sums)
+        product = 128 * (CODES[self.code].levels - 1) * products
+        sums: Counter[tuple[int, int]] = Counter()
+        for rows in range(1, self.mr + 1):
+            for field in self.fields(rows):
+                sums[rows, field.scale] += product << field.scale
+        return max(sums.values())
 
     @property
     def widen(self) -> int:
@@ -129,10 +168,7 @@ class Kernel:
         32768 // the greatest magnitude a step adds; for trits that are all shifted down,
         32768 // (256 * products a lane a step).
         """
-        if self.dot.bits == 32:
-            return 0
-        each = (self._largest(s, self.dot.products) for s in (self.scales, self.row_scales))
-        return 32768 // max(each)
+        return 0 if self.dot.bits == 32 else 32768 // self._largest(self.dot.products)
 
     @property
     def max_k(self) -> int:
@@ -140,9 +176,8 @@ class Kernel:
         if self.activations is DType.f32:
             return _I32
         unit = Layout(self.code)
-        fields = unit.fields * unit.lanes_k * 128 * MAX_CODE[self.code]
-        each = (self._largest(s, unit.lanes_k) for s in (self.scales, self.row_scales))
-        return _I32 // max(fields, *each) * unit.unit_k
+        fields = unit.fields * unit.lanes_k * 128 * (unit.coding.levels - 1)
+        return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
 
 def _features(names: str) -> frozenset[str]:
@@ -152,9 +187,18 @@ def _features(names: str) -> frozenset[str]:
 _SSE2 = Dot("sse2", arch="x86", requires=_features("sse2"), products=2)
 _SSSE3 = Dot("ssse3", arch="x86", requires=_features("ssse3"), products=2, bits=16)
 _AVX2 = Dot("avx2", arch="x86", requires=_features("avx2"), products=2, bits=16)
-_AVX512 = Dot("avx512bw", arch="x86", requires=_features("avx512bw"), products=2, bits=16)
+_AVX512 = Dot("avx512bw", arch="x86", requires=_features("avx512bw"), products=2, bits=16, sums=18)
 _AVXVNNI = Dot("avxvnni", arch="x86", requires=_features("avxvnni"), products=4)
-_VNNI512 = Dot("vnni512", arch="x86", requires=_features("avx512vnni avx512bw"), products=4)
+_VNNI512 = Dot(
+    "vnni512", arch="x86", requires=_features("avx512vnni avx512bw"), products=4, sums=18
+)
+_VBMI512 = Dot(
+    "vbmi512",
+    arch="x86",
+    requires=_features("avx512vbmi avx512vnni avx512bw"),
+    products=4,
+    sums=18,
+)
 _NEON = Dot("neon", arch="aarch64", requires=_features("neon"), bits=16)
 _DOTPROD = Dot("neondot", arch="aarch64", requires=_features("dotprod"), products=4)
 _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
@@ -166,120 +210,144 @@ _F32X8 = Dot("f32x8", DType.f32, vector_bytes=32)
 _F32X16 = Dot("f32x16", DType.f32, vector_bytes=64)
 _F32 = Dot("f32", DType.f32)
 
-_TABLE: tuple[tuple[Dot, str, tuple[tuple[int, int, int, float], ...]], ...] = (
-    # dot, code, (mr, nr, scales, cost) of the kernel for one row, then of those for more
-    (
-        _VNNI512,
-        "i2",
-        (
-            (1, 4, 4, 0.0352),
-            (2, 4, 2, 0.0273),
-            (4, 4, 1, 0.0234),
-            (8, 3, 1, 0.0197),
-            (12, 2, 1, 0.0186),
-        ),
-    ),
-    (
-        _VNNI512,
-        "b1",
-        (
-            (1, 4, 4, 0.0352),
-            (2, 4, 2, 0.0273),
-            (4, 4, 1, 0.0234),
-            (8, 3, 1, 0.0196),
-            (12, 2, 1, 0.0184),
-        ),
-    ),
-    (_AVXVNNI, "i2", ((1, 1, 4, 0.0781), (2, 1, 2, 0.0586), (6, 1, 1, 0.043))),
-    (_AVXVNNI, "b1", ((1, 1, 4, 0.0742), (2, 1, 2, 0.0566), (6, 1, 1, 0.0423))),
-    (_AVX512, "i2", ((1, 2, 2, 0.0586), (2, 2, 2, 0.0449), (8, 1, 1, 0.0366))),
-    (_AVX512, "b1", ((1, 2, 2, 0.0566), (2, 2, 2, 0.0439), (8, 1, 1, 0.0359))),
-    (_AVX2, "i2", ((1, 1, 2, 0.117), (2, 1, 2, 0.0898), (4, 1, 1, 0.0801))),
-    (_AVX2, "b1", ((1, 1, 2, 0.113), (2, 1, 2, 0.0879), (4, 1, 1, 0.0791))),
-    (_SSSE3, "i2", ((1, 1, 1, 0.266), (2, 1, 1, 0.203))),
-    (_SSSE3, "b1", ((1, 1, 1, 0.266), (2, 1, 1, 0.203))),
-    (_SSE2, "i2", ((1, 1, 1, 0.527), (2, 1, 1, 0.41))),
-    (_SSE2, "b1", ((1, 1, 1, 0.535), (2, 1, 1, 0.414))),
-    (_DOTPROD, "i2", ((1, 1, 3, 0.137), (2, 1, 2, 0.109), (4, 1, 1, 0.0898))),
-    (_DOTPROD, "b1", ((1, 1, 2, 0.156), (2, 1, 2, 0.113), (4, 1, 1, 0.0918))),
-    (_NEON, "i2", ((1, 1, 1, 0.246), (2, 1, 1, 0.195))),
-    (_NEON, "b1", ((1, 1, 1, 0.258), (2, 1, 1, 0.199))),
-    (_NEON32, "i2", ((1, 1, 1, 0.383),)),
-    (_NEON32, "b1", ((1, 1, 1, 0.504),)),
-    (_WIDE, "i2", ((1, 1, 1, 0.551), (2, 1, 1, 0.434))),
-    (_WIDE, "b1", ((1, 1, 1, 0.564), (2, 1, 1, 0.436))),
-    (_SCALAR, "i2", ((1, 1, 1, 2.19),)),
-    (_SCALAR, "b1", ((1, 1, 1, 2.19),)),
-    (_F32X16, "i2", ((1, 4, 1, 0.281), (4, 2, 1, 0.184))),
-    (_F32X16, "b1", ((1, 4, 1, 0.219), (4, 2, 1, 0.164))),
-    (_F32AVX2, "i2", ((1, 4, 1, 0.438), (4, 1, 1, 0.422))),
-    (_F32AVX2, "b1", ((1, 4, 1, 0.406), (4, 1, 1, 0.359))),
-    (_F32X8, "i2", ((1, 2, 1, 0.938), (4, 1, 1, 0.523))),
-    (_F32X8, "b1", ((1, 2, 1, 0.531), (4, 1, 1, 0.328))),
-    (_F32X4, "i2", ((1, 1, 1, 1.94), (2, 1, 1, 1.38))),
-    (_F32X4, "b1", ((1, 1, 1, 1.12), (2, 1, 1, 0.844))),
-    (_F32, "i2", ((1, 1, 1, 7.5),)),
-    (_F32, "b1", ((1, 1, 1, 4.25),)),
+_TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
+    # dot, code, scales, (mr, nr, cost) of the kernel for one row, then of those for more
+    (_VNNI512, "i2", 4, ((1, 4, 0.0352), (4, 4, 0.0234), (8, 3, 0.0197))),
+    (_VNNI512, "b1", 4, ((1, 4, 0.0352), (4, 4, 0.0234), (8, 3, 0.0196))),
+    (_VBMI512, "x5", 4, ((1, 4, 0.0477), (4, 4, 0.0268), (8, 2, 0.0217))),
+    (_AVXVNNI, "i2", 4, ((1, 1, 0.0781), (6, 1, 0.043))),
+    (_AVXVNNI, "b1", 4, ((1, 1, 0.0742), (6, 1, 0.0423))),
+    (_AVX512, "i2", 2, ((1, 2, 0.0586), (8, 1, 0.0356))),
+    (_AVX512, "b1", 2, ((1, 2, 0.0566), (8, 1, 0.0349))),
+    (_AVX2, "i2", 2, ((1, 1, 0.117), (4, 1, 0.0801))),
+    (_AVX2, "b1", 2, ((1, 1, 0.113), (4, 1, 0.0791))),
+    (_SSSE3, "i2", 1, ((1, 1, 0.266), (2, 1, 0.203))),
+    (_SSSE3, "b1", 1, ((1, 1, 0.266), (2, 1, 0.203))),
+    (_SSE2, "i2", 1, ((1, 1, 0.527), (2, 1, 0.41))),
+    (_SSE2, "b1", 1, ((1, 1, 0.535), (2, 1, 0.414))),
+    (_DOTPROD, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0898))),
+    (_DOTPROD, "b1", 2, ((1, 1, 0.156), (4, 1, 0.0918))),
+    (_NEON, "i2", 1, ((1, 1, 0.246), (2, 1, 0.195))),
+    (_NEON, "b1", 1, ((1, 1, 0.258), (2, 1, 0.199))),
+    (_NEON32, "i2", 1, ((1, 1, 0.383),)),
+    (_NEON32, "b1", 1, ((1, 1, 0.504),)),
+    (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
+    (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
+    (_SCALAR, "i2", 1, ((1, 1, 2.19),)),
+    (_SCALAR, "b1", 1, ((1, 1, 2.19),)),
+    (_F32X16, "i2", 1, ((1, 4, 0.281), (4, 2, 0.184))),
+    (_F32X16, "b1", 1, ((1, 4, 0.219), (4, 2, 0.164))),
+    (_F32AVX2, "i2", 1, ((1, 4, 0.438), (4, 1, 0.422))),
+    (_F32AVX2, "b1", 1, ((1, 4, 0.406), (4, 1, 0.359))),
+    (_F32X8, "i2", 1, ((1, 2, 0.938), (4, 1, 0.523))),
+    (_F32X8, "b1", 1, ((1, 2, 0.531), (4, 1, 0.328))),
+    (_F32X4, "i2", 1, ((1, 1, 1.94), (2, 1, 1.38))),
+    (_F32X4, "b1", 1, ((1, 1, 1.12), (2, 1, 0.844))),
+    (_F32, "i2", 1, ((1, 1, 7.5),)),
+    (_F32, "b1", 1, ((1, 1, 4.25),)),
 )
 
-KERNELS: tuple[Kernel, ...] = tuple(
-    Kernel(dot, code, mr, nr, scales, tiles[0][2], cost, tiles[0][3])
-    for dot, code, tiles in _TABLE
-    for mr, nr, scales, cost in tiles
+_PANELS = (
+    # dot, code, mr, nr, cost, row_cost, panel, unpack_cost
+    (_VNNI512, "i2", 8, 3, 0.0182, 0.0365, 320, 0.043),
+    (_VNNI512, "b1", 8, 3, 0.0182, 0.0365, 320, 0.045),
+    (_VBMI512, "x5", 8, 3, 0.0182, 0.0365, 320, 0.056),
+    (_AVXVNNI, "i2", 6, 1, 0.0417, 0.0938, 320, 0.086),
+    (_AVXVNNI, "b1", 6, 1, 0.0417, 0.0938, 320, 0.09),
+    (_AVX2, "i2", 3, 2, 0.0729, 0.0938, 320, 0.086),
+    (_AVX2, "b1", 3, 2, 0.0729, 0.0938, 320, 0.09),
+)
+
+KERNELS: tuple[Kernel, ...] = (
+    *(
+        Kernel(dot, code, mr, nr, scales, cost, tiles[0][2])
+        for dot, code, scales, tiles in _TABLE
+        for mr, nr, cost in tiles
+    ),
+    *(
+        Kernel(dot, code, mr, nr, 1, cost, row_cost, panel, unpack)
+        for dot, code, mr, nr, cost, row_cost, panel, unpack in _PANELS
+    ),
 )
 BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in KERNELS}
 
 
-def choose(target: Target, code: str, activations: DType, m: Dim, k: int) -> Kernel:
-    """The cheapest kernel for up to `m` activation rows: those that run there, then `cost`.
+def is_code_of(target: Target, code: str, activations: DType) -> bool:
+    """Whether a target has kernels for weights in a code."""
+    return any(
+        (kernel.code, kernel.activations) == (code, activations) and kernel.dot.runs_on(target)
+        for kernel in KERNELS
+    )
 
-    m rows cost `m // mr * mr * cost + m % mr * row_cost`; of equals the first in `KERNELS` wins.
+
+def choose(
+    target: Target, code: str, activations: DType, m: Dim, k: int, grouped: bool = False
+) -> tuple[Kernel, ...]:
+    """The kernels of a dot of m activation rows, each the cheapest for some numbers of rows.
+
+    Where m is no number, those up to `MANY` are looked at, and the greatest.
 
     Raises:
         Unsupported: the sums of k products need not fit in any kernel.
     """
-    rows = int(min(bounds(m)[1], 1 << 16)) or 1
-
-    def cost(kernel: Kernel) -> float:
-        left = rows % kernel.mr
-        return (rows - left) * kernel.cost + left * kernel.row_cost
-
     fit = [
         kernel
         for kernel in KERNELS
         if (kernel.code, kernel.activations) == (code, activations)
         and kernel.dot.runs_on(target)
         and k <= kernel.max_k
+        and not (grouped and kernel.panel)
     ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
-    return min(fit, key=cost)
+    least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    return tuple(kernel for _, kernel in by_rows(fit, least, most))
+
+
+MANY = 64
+"""From this many activation rows on, one kernel is as good for all."""
+WORTH = 0.95
+"""A kernel takes over from another only where it costs less than this part of it."""
+
+
+def by_rows(kernels: Sequence[Kernel], least: int, most: int) -> list[tuple[int, Kernel]]:
+    """(rows, kernel): the kernel that is cheapest from that many rows on, rows ascending.
+
+    The first is for `least` rows and fewer. Of those that cost about the same the one before stays
+    or, if that is dearer, the first in `kernels` is taken: it reads more streams at once.
+    """
+    found: list[tuple[int, Kernel]] = []
+    for m in [*range(least, min(most, MANY)), most]:
+        enough = min(kernel.rows_cost(m) for kernel in kernels) / WORTH
+        if not found or found[-1][1].rows_cost(m) > enough:
+            found.append((m, next(k for k in kernels if k.rows_cost(m) <= enough)))
+    return found
 
 
 def meaning(
-    kernel: Kernel, layout: Layout, packed: npt.NDArray[np.uint8], x: npt.NDArray[Any], scales: int
+    kernel: Kernel, layout: Layout, packed: npt.NDArray[np.uint8], x: npt.NDArray[Any], rows: int
 ) -> npt.NDArray[Any]:
-    """raw[m, rows of all blocks]: what the kernel computes with `scales`, its own or of one row.
+    """raw[m, rows of all blocks]: what the kernel computes in tiles of `rows` activation rows.
 
     Args:
         kernel: the kernel.
         layout: of the weights; one group.
         packed: the weights' bytes.
         x: i8 or f32 [m, padded k].
-        scales: `kernel.scales` or `kernel.row_scales`.
+        rows: from 1 to `kernel.mr`.
     """
-    m, bits = len(x), FIELD_BITS[layout.code]
+    m = len(x)
     steps = x.shape[1] // layout.unit_k
     units = packed.reshape(-1, steps, 1, layout.unit_bytes)
     xs = x.reshape(m, 1, steps, layout.fields, layout.lanes_k)
     if x.dtype == np.float32:
         return _float_meaning(layout, units[:, :, 0], xs)
     bytes_x = np.tile(xs.astype(np.int32), layout.rows)
-    mask = (1 << bits) - 1
+    codes = layout.coding.words[units]
     dtype = np.int16 if kernel.dot.bits == 16 else np.int32
 
-    def terms(step: int, field: int, shift: int, scale: int) -> npt.NDArray[np.int32]:
-        w = (units[:, step, 0] >> shift & mask << scale).astype(np.int32)
+    def terms(step: int, field: int, scale: int) -> npt.NDArray[np.int32]:
+        w = codes[:, step, 0, :, field].astype(np.int32) << scale
         products = w * bytes_x[:, :, step, field]
         lanes = products.reshape(*products.shape[:2], -1, kernel.dot.products).sum(-1)
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -291,8 +359,8 @@ def meaning(
     for start in range(0, steps, kernel.widen or steps):
         sums = np.zeros((8, *lanes), dtype)
         for step in range(start, min(start + (kernel.widen or steps), steps)):
-            for field, (shift, scale) in enumerate(kernel.fields(scales)):
-                sums[scale] += terms(step, field, shift, scale).astype(dtype)
+            for field, (_, _, scale) in enumerate(kernel.fields(rows)):
+                sums[scale] += terms(step, field, scale).astype(dtype)
         wide += sums.reshape(*wide.shape, -1).sum(-1, dtype=np.int32)
     total = wide[0]
     for s in range(1, 8):
@@ -304,7 +372,7 @@ def _float_meaning(
     layout: Layout, units: npt.NDArray[np.uint8], xs: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """The sum, serial in k, of x's bits with the sign flipped by -1 and all cleared by 0."""
-    m, bits = len(xs), FIELD_BITS[layout.code]
+    m, bits = len(xs), layout.coding.bits
     dwords = units.reshape(*units.shape[:2], layout.rows, layout.lanes_k)
     total = np.zeros((m, len(units), layout.rows), np.float32)
     for step in range(units.shape[1]):

@@ -3,19 +3,131 @@
 The 16x4 layout: rows in blocks of 16, each block a run of 64-byte units. Byte 4*r + j of a unit
 belongs to row r and holds `fields` weights, of k = step*4*fields + 4*f + j for field f. A 64-byte
 unit is thus one dword lane a row: the dot needs no horizontal sum, and its activation operand is a
-broadcast of 4 bytes. Codes: `i2` holds trit + 1 in 2 bits, `b1` (sign + 1) / 2 in 1 bit.
+broadcast of 4 bytes. `CODES` are the ways in which a byte holds its weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from tbc.types import DType
 
-FIELD_BITS = {"i2": 2, "b1": 1}
+Bytes = npt.NDArray[np.uint8]
+
+BOOK_LOW = bytes.fromhex(
+    "0010204050608090041424445464849418284858688898a80111214151618191"
+    "051525455565859509192949596989990212224252628292a0a4a1a508a9a2a6"
+)
+BOOK_HIGH = bytes.fromhex(
+    "0000000000000000000000000000000040404040404040404040404040404040"
+    "8080808080808080808080808080808006064242828287870f0f434388000a43"
+)
+"""The code book x5: with low = BOOK_LOW[b & 63] and high = BOOK_HIGH[b >> 2], the byte b holds the
+codes (low ^ high) & 3, (low ^ high) >> 2 & 3, low >> 4 & 3, low >> 6 and high >> 6.
+
+64 of the 81 words of four trits are numbered by the lower 6 bits; the upper 2, while they are not
+3, are the fifth trit. Where they are 3, `high`, which sees the bits from 2 on, changes the first
+two trits of four words at a time into those of the 17 words that have no number, and supplies the
+fifth. Two tables of 64 bytes are two byte permutations of AVX512-VBMI, four of NEON.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """How a byte holds `fields` weights.
+
+    A weight is a code: trit + 1 in {0, 1, 2}, or (sign + 1) / 2 in {0, 1}.
+
+    Attributes:
+        name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5": 5 trits a byte, "u8": a
+            code a byte, which is how kernels unpack the others.
+        dtype: the weights' type.
+        bits: of a field.
+        places: of each field, which number made of the byte it stands in, and at which bit. Number
+            0 is the byte itself; of a code book, low ^ high, and then low and high.
+        padding: the code that fills up rows and k.
+    """
+
+    name: str
+    dtype: DType
+    bits: int
+    places: tuple[tuple[int, int], ...]
+    padding: int
+
+    @property
+    def fields(self) -> int:
+        """Weights a byte."""
+        return len(self.places)
+
+    @property
+    def is_book(self) -> bool:
+        """Whether bytes are looked up in the code book."""
+        return max(number for number, _ in self.places) > 0
+
+    @property
+    def mask(self) -> int:
+        """The bits of a field at bit 0."""
+        return (1 << self.bits) - 1
+
+    @property
+    def levels(self) -> int:
+        """How many codes there are."""
+        return 2 if self.dtype is DType.sign else 3
+
+    @cached_property
+    def words(self) -> Bytes:
+        """u8[256, fields]: the codes that each byte holds."""
+        byte = np.arange(256, dtype=np.uint8)
+        numbers = [byte]
+        if self.is_book:
+            low = np.frombuffer(BOOK_LOW, np.uint8)[byte & 63]
+            high = np.frombuffer(BOOK_HIGH, np.uint8)[byte >> 2]
+            numbers = [low ^ high, low, high]
+        fields = [numbers[number] >> bit & self.mask for number, bit in self.places]
+        return np.stack(fields, axis=-1)
+
+    @cached_property
+    def _bytes(self) -> Bytes:
+        """u8[levels ** fields]: the byte of each word, numbered as `_number` does."""
+        byte_of = np.zeros(self.levels**self.fields, np.uint8)
+        possible = (self.words < self.levels).all(-1)
+        byte_of[self._number(self.words[possible])] = np.flatnonzero(possible)
+        return byte_of
+
+    def _number(self, codes: Bytes) -> npt.NDArray[np.uint8]:
+        """u8[…]: codes[…, fields] as digits, the first the least."""
+        weights = self.levels ** np.arange(self.fields)
+        found: npt.NDArray[np.uint8] = (codes * weights.astype(np.uint8)).sum(-1, dtype=np.uint8)
+        return found
+
+    def encode(self, codes: Bytes) -> Bytes:
+        """u8[…]: the bytes that hold codes[…, fields]."""
+        found: Bytes = self._bytes[self._number(codes)]
+        return found
+
+    def codes_of(self, w: npt.NDArray[np.int8]) -> Bytes:
+        """The codes of weights."""
+        return (w > 0 if self.dtype is DType.sign else w + 1).astype(np.uint8)
+
+    def weights_of(self, codes: Bytes) -> npt.NDArray[np.int8]:
+        """The weights of codes."""
+        w = codes.astype(np.int8)
+        return w * 2 - 1 if self.dtype is DType.sign else w - 1
+
+
+CODES = {
+    code.name: code
+    for code in (
+        Code("i2", DType.trit, 2, ((0, 0), (0, 2), (0, 4), (0, 6)), padding=1),
+        Code("x5", DType.trit, 2, ((0, 0), (0, 2), (1, 4), (1, 6), (2, 6)), padding=1),
+        Code("b1", DType.sign, 1, tuple((0, bit) for bit in range(8)), padding=0),
+        Code("u8", DType.trit, 8, ((0, 0),), padding=1),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +135,7 @@ class Layout:
     """A packing of w[n, k].
 
     Attributes:
-        code: how a weight is written, "i2" or "b1".
+        code: the name of how a byte holds its weights.
         group: weights of one scale along k, or 0 where a row has one scale; every group is padded
             to whole units on its own.
         rows: rows of a block.
@@ -36,13 +148,18 @@ class Layout:
     lanes_k: int = 4
 
     def __post_init__(self) -> None:
-        if self.code not in FIELD_BITS or self.group < 0 or min(self.rows, self.lanes_k) < 1:
+        if self.code not in CODES or self.group < 0 or min(self.rows, self.lanes_k) < 1:
             raise ValueError(f"there is no layout {self}")
+
+    @property
+    def coding(self) -> Code:
+        """How a byte holds its weights."""
+        return CODES[self.code]
 
     @property
     def fields(self) -> int:
         """Weights a byte."""
-        return 8 // FIELD_BITS[self.code]
+        return self.coding.fields
 
     @property
     def unit_k(self) -> int:
@@ -57,7 +174,7 @@ class Layout:
     @property
     def dtype(self) -> DType:
         """The weights' type."""
-        return DType.sign if self.code == "b1" else DType.trit
+        return self.coding.dtype
 
     def padded_k(self, k: int) -> int:
         """K with every group padded to whole units; what the activations are padded to."""
@@ -76,30 +193,21 @@ class Layout:
         """Bytes of a packed w[n, k]."""
         return self.blocks(n) * self.block_bytes(k)
 
-    def pack(self, w: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-        """The bytes of w[n, k]; padding is the weight 0 (code 1) of i2, and code 0 of b1."""
+    def pack(self, w: npt.NDArray[np.int8]) -> Bytes:
+        """The bytes of w[n, k]; padding is the weight 0 of trits, and -1 of signs."""
         n, k = w.shape
         group = self.group or k
-        fill = 1 if self.code == "i2" else 0
-        codes = (w + 1 if self.code == "i2" else w > 0).astype(np.uint8)
         per_group = self.padded_k(group)
         shape = (self.blocks(n) * self.rows, k // group, per_group)
-        padded = np.full(shape, fill, np.uint8)
-        padded[:n, :, :group] = codes.reshape(n, k // group, group)
+        padded = np.full(shape, self.coding.padding, np.uint8)
+        padded[:n, :, :group] = self.coding.codes_of(w).reshape(n, k // group, group)
         # [block, row, step, field, lane] -> [block, step, row, lane, field]
         units = padded.reshape(self.blocks(n), self.rows, -1, self.fields, self.lanes_k)
-        units = units.transpose(0, 2, 1, 4, 3)
-        shifts = np.arange(self.fields, dtype=np.uint8) * FIELD_BITS[self.code]
-        packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(units << shifts, axis=-1)
-        return packed.reshape(-1)
+        return self.coding.encode(units.transpose(0, 2, 1, 4, 3)).reshape(-1)
 
-    def unpack(self, packed: npt.NDArray[np.uint8], n: int, k: int) -> npt.NDArray[np.int8]:
+    def unpack(self, packed: Bytes, n: int, k: int) -> npt.NDArray[np.int8]:
         """w[n, k] from its bytes."""
         group = self.group or k
-        mask = (1 << FIELD_BITS[self.code]) - 1
-        shifts = np.arange(self.fields, dtype=np.uint8) * FIELD_BITS[self.code]
-        units = packed.reshape(self.blocks(n), -1, self.rows, self.lanes_k)
-        codes = (units[..., None] >> shifts) & mask
+        codes = self.coding.words[packed.reshape(self.blocks(n), -1, self.rows, self.lanes_k)]
         rows = codes.transpose(0, 2, 1, 4, 3).reshape(self.blocks(n) * self.rows, k // group, -1)
-        kept = rows[:n, :, :group].reshape(n, k).astype(np.int8)
-        return (kept - 1 if self.code == "i2" else kept * 2 - 1).astype(np.int8)
+        return self.coding.weights_of(rows[:n, :, :group].reshape(n, k))

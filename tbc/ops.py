@@ -703,10 +703,11 @@ class PackedDot:
 
     Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
     the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
-    weights, and the sum is `Dot`'s.
+    weights, and the sum is `Dot`'s. `kernels` names those that compute it, each for some numbers of
+    rows of x.
     """
 
-    kernel: str
+    kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int
@@ -728,7 +729,7 @@ class PackedGroupedDot:
     activations are as in `GroupedDot`.
     """
 
-    kernel: str
+    kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int

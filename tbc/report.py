@@ -110,8 +110,8 @@ def compile_report(
     kernels: dict[str, int] = {}
     for step in program.steps:
         if isinstance(step.anchor.op, _Packed):
-            name = step.anchor.op.kernel
-            kernels[name] = kernels.get(name, 0) + 1
+            for name in step.anchor.op.kernels:
+                kernels[name] = kernels.get(name, 0) + 1
     return CompileReport(
         model=info.name,
         version=__version__,
@@ -269,7 +269,7 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
         remedy=dot.remedy,
         layout="" if op is None else _layout_text(op.layout),
         bits=dense if op is None else dot.planes * _bits(op),
-        kernel="" if op is None else op.kernel,
+        kernel="" if op is None else " ".join(op.kernels),
         multiplications=m * n * (groups * dot.planes if lifted else k),
         additions=dot.planes * (m * n * k - round(m * n * k * (dot.zeros or 0))),
     )

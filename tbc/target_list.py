@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tbc.codegen.host import host_target
 from tbc.emulate import method
-from tbc.kernels import MAX_CODE, choose
+from tbc.kernels import choose, is_code_of
+from tbc.layout import CODES
 from tbc.target import TARGETS, Target, parse
 from tbc.types import DType
 
@@ -39,9 +40,11 @@ def target_rows() -> list[TargetRow]:
 
 def _row(target: Target, description: str) -> TargetRow:
     chosen = dict.fromkeys(
-        choose(target, code, activations, m, 1024).dot.name
+        kernel.dot.name
         for activations in (DType.i8, DType.f32)
-        for code in MAX_CODE
+        for code in CODES
+        if is_code_of(target, code, activations)
         for m in (1, 64)
+        for kernel in choose(target, code, activations, m, 1024)
     )
     return TargetRow(target.name, target.triple, description, tuple(chosen), method(target))

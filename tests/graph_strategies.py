@@ -18,7 +18,7 @@ from tbc import ops
 from tbc.constants import constant
 from tbc.dims import Dim, Expr, Symbol, bounds, evaluate, upper
 from tbc.ir import Builder, Graph, Op, Value
-from tbc.layout import FIELD_BITS, Layout
+from tbc.layout import Layout
 from tbc.ops import Input
 from tbc.text import print_graph
 from tbc.types import DType, TensorType
@@ -323,7 +323,7 @@ def _lift(p: Pool) -> Value:
 
 
 def _layout(p: Pool, group: int = 0) -> Layout:
-    return Layout(p.draw(st.sampled_from(sorted(FIELD_BITS))), group)
+    return Layout(p.draw(st.sampled_from(["b1", "i2"])), group)
 
 
 def _pack(p: Pool) -> Value:
@@ -347,7 +347,7 @@ def _packed_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n, layout = p.integer(1, 20), _layout(p)
     w = p.builder(ops.Pack(layout), p.constant(layout.dtype, n, k))
-    return p.builder(ops.PackedDot("", layout, n, k), _padded(p, x, k, layout), w)
+    return p.builder(ops.PackedDot((), layout, n, k), _padded(p, x, k, layout), w)
 
 
 def _packed_grouped_dot(p: Pool) -> Value:
@@ -362,7 +362,7 @@ def _packed_grouped_dot(p: Pool) -> Value:
         wide = p.builder(ops.Cast(DType.i32), split)
         args.append(p.builder(ops.Reduce("sum", (split.type.rank - 1,)), wide))
         args += _group_scales(p, x, k // group)
-    return p.builder(ops.PackedGroupedDot("", layout, n, k), *args)
+    return p.builder(ops.PackedGroupedDot((), layout, n, k), *args)
 
 
 def _dims(p: Pool) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from tbc import reference
 from tbc.dims import Expr, Symbol
 from tbc.errors import Unsupported
-from tbc.kernels import BY_NAME, KERNELS, Kernel, choose, meaning
-from tbc.layout import Layout
+from tbc.kernels import BY_NAME, KERNELS, WORTH, Kernel, by_rows, choose, meaning
+from tbc.layout import CODES, Layout
 from tbc.ops import Dot
 from tbc.target import TARGETS, parse
 from tbc.types import DType
@@ -27,44 +28,46 @@ integers = pytest.mark.parametrize(
 
 
 def weights(code: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return rng.choice([-1, 0, 1] if code == "i2" else [-1, 1], shape).astype(np.int8)
+    return rng.choice([-1, 1] if code == "b1" else [-1, 0, 1], shape).astype(np.int8)
 
 
 def wanted(code: str, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     if x.dtype == np.float32:
         return reference.evaluate(Dot(), [x, w])
-    return x.astype(np.int64) @ (w + 1 if code == "i2" else w > 0).astype(np.int64).T
+    return x.astype(np.int64) @ CODES[code].codes_of(w).astype(np.int64).T
 
 
-def computed(kernel: Kernel, x: np.ndarray, w: np.ndarray, scales: int) -> np.ndarray:
+def computed(kernel: Kernel, x: np.ndarray, w: np.ndarray, rows: int) -> np.ndarray:
     layout = Layout(kernel.code)
     padded = np.zeros((len(x), layout.padded_k(x.shape[1])), x.dtype)
     padded[:, : x.shape[1]] = x
-    return meaning(kernel, layout, layout.pack(w), padded, scales)[:, : len(w)]
+    return meaning(kernel, layout, layout.pack(w), padded, rows)[:, : len(w)]
 
 
-def scales_of(kernel: Kernel) -> set[int]:
-    return {kernel.scales, kernel.row_scales}
+def heights(kernel: Kernel) -> range:
+    return range(1, kernel.mr + 1)
 
 
 def test_names_are_unique_and_say_what_they_are():
     assert len(BY_NAME) == len(KERNELS)
     for kernel in KERNELS:
-        shape = re.fullmatch(r"(trit|sign)_gem[mv]_(\d+)x(\d+)c([14])_(\w+)", kernel.name)
+        shape = re.fullmatch(r"(trit5?|sign)_(gem[mv]|panel)_(\d+)x(\d+)c([14])_(\w+)", kernel.name)
         assert shape
-        assert (kernel.mr, kernel.nr) == (int(shape[2]), int(shape[3]))
+        assert (kernel.mr, kernel.nr) == (int(shape[3]), int(shape[4]))
         assert ("gemv" in kernel.name) == (kernel.mr == 1)
-        assert shape[5] == kernel.dot.name
+        assert shape[6] == kernel.dot.name
 
 
 @ids
 def test_fields_cover_the_byte(kernel: Kernel):
     layout = Layout(kernel.code)
-    bits = 8 // layout.fields
-    for scales in scales_of(kernel):
-        positions = [shift + scale for shift, scale in kernel.fields(scales)]
-        assert positions == [bits * f for f in range(layout.fields)]
-        assert {scale for _, scale in kernel.fields(scales)} == {bits * s for s in range(scales)}
+    bits = layout.coding.bits
+    for rows in heights(kernel):
+        places = [(n, shift + scale) for n, shift, scale in kernel.fields(rows)]
+        assert places == list(layout.coding.places)
+        assert {field.scale for field in kernel.fields(rows)} == {
+            bits * s for s in range(kernel.scales_of(rows))
+        }
 
 
 @pytest.mark.parametrize("products", [1, 2])
@@ -73,7 +76,7 @@ def test_trits_shifted_down_widen_by_the_products_of_a_step(products: int):
         kernel.widen
         for kernel in KERNELS
         if kernel.code == "i2"
-        and scales_of(kernel) == {1}
+        and kernel.scales == 1
         and (kernel.dot.bits, kernel.dot.products) == (16, products)
     ]
     assert set(found) == {32768 // (256 * products * 4)}
@@ -85,17 +88,17 @@ def test_meaning(kernel: Kernel):
     for n, k in ((1, 1), (17, 33), (40, 131)):
         w = weights(kernel.code, rng, (n, k))
         x = rng.integers(-128, 128, (3, k)).astype(kernel.activations.numpy)
-        for scales in scales_of(kernel):
-            assert np.array_equal(computed(kernel, x, w, scales), wanted(kernel.code, x, w))
+        for rows in heights(kernel):
+            assert np.array_equal(computed(kernel, x, w, rows), wanted(kernel.code, x, w))
 
 
 @integers
 def test_meaning_at_the_bounds(kernel: Kernel):
     k = (2 * (kernel.widen or 8) + 1) * Layout(kernel.code).unit_k
-    for x, w, scales in itertools.product((-128, 127), (-1, 0, 1), scales_of(kernel)):
+    for x, w, rows in itertools.product((-128, 127), (-1, 0, 1), heights(kernel)):
         xs, ws = np.full((1, k), x, np.int8), np.full((1, k), w, np.int8)
         if kernel.code == "i2" or w:
-            assert np.array_equal(computed(kernel, xs, ws, scales), wanted(kernel.code, xs, ws))
+            assert np.array_equal(computed(kernel, xs, ws, rows), wanted(kernel.code, xs, ws))
 
 
 class Late(Kernel):
@@ -114,7 +117,7 @@ def test_meaning_shows_an_overflow(kernel: Kernel):
     k = late.widen * Layout(kernel.code).unit_k
     x, w = np.full((1, k), -128, np.int8), np.ones((1, k), np.int8)
     right = [
-        np.array_equal(computed(late, x, w, s), wanted(kernel.code, x, w)) for s in scales_of(late)
+        np.array_equal(computed(late, x, w, h), wanted(kernel.code, x, w)) for h in heights(late)
     ]
     assert not all(right)
 
@@ -123,10 +126,10 @@ def test_meaning_shows_an_overflow(kernel: Kernel):
 def test_sums_of_max_k_fit(kernel: Kernel):
     layout = Layout(kernel.code)
     steps = kernel.max_k // layout.unit_k
-    for scales in scales_of(kernel):
-        for scale in {scale for _, scale in kernel.fields(scales)}:
-            share = [s for _, s in kernel.fields(scales) if s == scale]
-            largest = 128 * (2 if kernel.code == "i2" else 1) << scale
+    for rows in heights(kernel):
+        for scale in {field.scale for field in kernel.fields(rows)}:
+            share = [s for _, _, s in kernel.fields(rows) if s == scale]
+            largest = 128 * (layout.coding.levels - 1) << scale
             assert steps * len(share) * layout.lanes_k * largest < 1 << 31
 
 
@@ -136,8 +139,8 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
     rng = np.random.default_rng(seed)
     w = weights(kernel.code, rng, (5, k))
     x = (rng.standard_cauchy((2, k)) * 50).clip(-128, 127).astype(kernel.activations.numpy)
-    for scales in scales_of(kernel):
-        assert np.array_equal(computed(kernel, x, w, scales), wanted(kernel.code, x, w))
+    for rows in heights(kernel):
+        assert np.array_equal(computed(kernel, x, w, rows), wanted(kernel.code, x, w))
 
 
 # -- choice ---------------------------------------------------------------------------------------
@@ -149,14 +152,14 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("x86-64", 1, "trit_gemv_1x1c4_sse2"),
         ("x86-64-v2", 1, "trit_gemv_1x1c4_ssse3"),
         ("x86-64-v3", 1, "trit_gemv_1x1c4_avx2"),
-        ("x86-64-v3", 128, "trit_gemm_4x1c4_avx2"),
+        ("x86-64-v3", 128, "trit_panel_3x2c4_avx2"),
         ("x86-64-v3+avxvnni", 1, "trit_gemv_1x1c4_avxvnni"),
         ("x86-64-v4", 1, "trit_gemv_1x2c4_avx512bw"),
         ("x86-64-v4+vnni", 1, "trit_gemv_1x4c4_vnni512"),
-        ("x86-64-v4+vnni", 2, "trit_gemm_2x4c4_vnni512"),
-        ("x86-64-v4+vnni", 4, "trit_gemm_4x4c4_vnni512"),
+        ("x86-64-v4+vnni", 2, "trit_gemm_4x4c4_vnni512"),
+        ("x86-64-v4+vnni", 3, "trit_gemm_4x4c4_vnni512"),
         ("x86-64-v4+vnni", 8, "trit_gemm_8x3c4_vnni512"),
-        ("x86-64-v4+vnni", 128, "trit_gemm_12x2c4_vnni512"),
+        ("x86-64-v4+vnni", 128, "trit_panel_8x3c4_vnni512"),
         ("armv8", 1, "trit_gemv_1x1c4_neon"),
         ("armv8.2+dotprod", 1, "trit_gemv_1x1c4_neondot"),
         ("armv8.2+dotprod", 64, "trit_gemm_4x1c4_neondot"),
@@ -170,7 +173,7 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
     ],
 )
 def test_choice(target: str, m: int, name: str):
-    assert choose(parse(target), "i2", DType.i8, m, 2560).name == name
+    assert [k.name for k in choose(parse(target), "i2", DType.i8, m, 2560)] == [name]
 
 
 @pytest.mark.parametrize(
@@ -185,26 +188,59 @@ def test_choice(target: str, m: int, name: str):
     ],
 )
 def test_choice_for_floats(target: str, m: int, name: str):
-    assert choose(parse(target), "i2", DType.f32, m, 2560).name == name
+    assert [k.name for k in choose(parse(target), "i2", DType.f32, m, 2560)] == [name]
 
 
 def test_every_target_has_kernels():
     for target in (parse(named.name) for named in TARGETS):
         for code, dtype in itertools.product(("i2", "b1"), (DType.i8, DType.f32)):
-            assert choose(target, code, dtype, 1, 4096).dot.runs_on(target)
+            (kernel,) = choose(target, code, dtype, 1, 4096)
+            assert kernel.dot.runs_on(target)
 
 
-def test_a_symbolic_number_of_rows_counts_at_its_bound():
+@pytest.mark.parametrize(
+    ("lo", "hi", "names"),
+    [
+        (0, 1, ["trit_gemv_1x4c4_vnni512"]),
+        (1, 8, ["trit_gemv_1x4c4_vnni512", "trit_gemm_4x4c4_vnni512", "trit_gemm_8x3c4_vnni512"]),
+        (8, 24, ["trit_gemm_8x3c4_vnni512"]),
+        (256, None, ["trit_panel_8x3c4_vnni512"]),
+    ],
+)
+def test_a_symbolic_number_of_rows(lo: int, hi: int | None, names: list[str]):
+    rows = Expr.of(Symbol("m", lo, hi))
+    found = choose(parse("x86-64-v4+vnni"), "i2", DType.i8, rows, 2560)
+    assert [kernel.name for kernel in found] == names
+
+
+@pytest.mark.parametrize("kernels", [KERNELS[:3], KERNELS[5:6]])
+def test_by_rows_takes_what_is_cheapest(kernels: Sequence[Kernel]):
+    found = by_rows(kernels, 0, 1000)
+    assert [first for first, _ in found] == sorted({first for first, _ in found})
+    for m in (1, 2, 3, 7, 8, 20, 63, 1000):
+        taken = [kernel for first, kernel in found if first <= m][-1]
+        least = min(kernel.rows_cost(m) for kernel in kernels)
+        assert taken.rows_cost(m) <= least / WORTH
+
+
+@ids
+def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
+    once = kernel.unpack_cost
+    assert kernel.rows_cost(1) == pytest.approx(kernel.row_cost + once)
+    if kernel.mr > 1:
+        assert kernel.rows_cost(kernel.mr) == pytest.approx(kernel.mr * kernel.cost + once)
+
+
+def test_grouped_dots_have_no_panels():
     target = parse("x86-64-v4+vnni")
-    for hi, mr in ((1, 1), (128, 12), (None, 12)):
-        rows = Expr.of(Symbol("m", 0, hi))
-        assert choose(target, "i2", DType.i8, rows, 64).mr == mr
+    (kernel,) = choose(target, "i2", DType.i8, 512, 2560, grouped=True)
+    assert not kernel.panel
 
 
 def test_long_sums_go_to_kernels_that_hold_them():
     target = parse("x86-64-v4+vnni")
-    assert choose(target, "i2", DType.i8, 1, 1 << 18).dot.name == "vnni512"
-    long = choose(target, "i2", DType.i8, 1, 1 << 20)
+    assert {k.dot.name for k in choose(target, "i2", DType.i8, 1, 1 << 18)} == {"vnni512"}
+    (long,) = choose(target, "i2", DType.i8, 1, 1 << 20)
     assert long.max_k >= 1 << 20
     with pytest.raises(Unsupported):
         choose(target, "i2", DType.i8, 1, 1 << 24)

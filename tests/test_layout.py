@@ -7,13 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_array
 
-from tbc.layout import FIELD_BITS, Layout
-from tbc.types import DType
+from tbc.layout import BOOK_HIGH, BOOK_LOW, CODES, Code, Layout
 
-CODES = sorted(FIELD_BITS)
 LAYOUTS = st.builds(
     Layout,
-    st.sampled_from(CODES),
+    st.sampled_from(sorted(CODES)),
     st.sampled_from([0, 1, 4, 16, 20, 32]),
     st.sampled_from([16, 1, 4]),
     st.sampled_from([4, 1, 16]),
@@ -31,7 +29,11 @@ def code_at(
     block, r = divmod(row, layout.rows)
     steps = layout.padded_k(k) // layout.unit_k
     byte = packed[(block * steps + step) * layout.unit_bytes + layout.lanes_k * r + j]
-    bits = FIELD_BITS[layout.code]
+    if layout.code == "x5":
+        low, high = BOOK_LOW[byte & 63], BOOK_HIGH[byte >> 2]
+        both = low ^ high
+        return [both & 3, both >> 2 & 3, low >> 4 & 3, low >> 6, high >> 6][f]
+    bits = {"i2": 2, "b1": 1, "u8": 8}[layout.code]
     return int(byte) >> (f * bits) & ((1 << bits) - 1)
 
 
@@ -47,7 +49,7 @@ def test_pack_puts_every_weight_where_the_layout_says(
     np.testing.assert_array_equal(layout.unpack(packed, n, k), w)
     for row, column in [(0, 0), (n - 1, k - 1), (n // 2, k // 3), (n // 3, k // 2)]:
         code = code_at(layout, packed, n, row, column, k)
-        assert (code - 1 if layout.code == "i2" else code * 2 - 1) == w[row, column]
+        assert (code * 2 - 1 if layout.code == "b1" else code - 1) == w[row, column]
 
 
 @given(LAYOUTS, st.integers(1, 35), st.integers(1, 70))
@@ -55,10 +57,8 @@ def test_padding_is_neutral(layout: Layout, n: int, k: int) -> None:
     k = -(-k // (layout.group or k)) * (layout.group or k)
     w = np.ones((n, k), np.int8)
     packed = layout.pack(w)
-    per_byte = range(0, 8, FIELD_BITS[layout.code])
-    mask = (1 << FIELD_BITS[layout.code]) - 1
-    codes = np.concatenate([packed >> shift & mask for shift in per_byte])
-    pads, weights = (1, 2) if layout.code == "i2" else (0, 1)
+    codes = layout.coding.words[packed]
+    pads, weights = (0, 1) if layout.code == "b1" else (1, 2)
     assert np.count_nonzero(codes == weights) == n * k
     assert np.count_nonzero(codes == pads) == codes.size - n * k
 
@@ -86,6 +86,8 @@ def test_bytes_of_the_16x4_layout() -> None:
         (Layout("i2"), 16, 16, 16, 64),
         (Layout("i2"), 17, 17, 32, 256),
         (Layout("b1"), 17, 33, 64, 256),
+        (Layout("x5"), 17, 33, 40, 256),
+        (Layout("x5", 20), 16, 40, 40, 128),
         (Layout("i2", 20), 16, 40, 64, 256),
         (Layout("i2", 128), 16, 256, 256, 1024),
         (Layout("i2", 0, 1, 16), 10, 64, 64, 160),
@@ -97,10 +99,19 @@ def test_sizes(layout: Layout, n: int, k: int, padded: int, size: int) -> None:
 
 
 def test_types() -> None:
-    assert [Layout(code).dtype for code in CODES] == [DType.sign, DType.trit]
+    found = {code: Layout(code).dtype.name for code in CODES}
+    assert found == {"i2": "trit", "x5": "trit", "u8": "trit", "b1": "sign"}
 
 
-@pytest.mark.parametrize("args", [("x5",), ("i2", -1), ("i2", 0, 0), ("i2", 0, 16, 0)])
+@pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)
+def test_every_word_of_weights_has_a_byte(code: Code) -> None:
+    digits = np.arange(code.levels**code.fields)[:, None] // code.levels ** np.arange(code.fields)
+    words = (digits % code.levels).astype(np.uint8)
+    np.testing.assert_array_equal(code.words[code.encode(words)], words)
+    np.testing.assert_array_equal(code.codes_of(code.weights_of(words)), words)
+
+
+@pytest.mark.parametrize("args", [("x4",), ("i2", -1), ("i2", 0, 0), ("i2", 0, 16, 0)])
 def test_layouts_that_do_not_exist(args: tuple[str, int]) -> None:
     with pytest.raises(ValueError, match="there is no layout"):
         Layout(*args)

@@ -251,12 +251,12 @@ def test_grouped_dots_and_their_packed_forms(
     args = [padded.reshape(m, layout.padded_k(k)), evaluate(ops.Pack(layout), [w]), scales]
     if dtype is DType.i8:
         args.append(x.reshape(m, groups, size).sum(2, np.int32))
-    assert_same(evaluate(ops.PackedGroupedDot("", layout, n, k), args), expected)
+    assert_same(evaluate(ops.PackedGroupedDot((), layout, n, k), args), expected)
     if dtype is DType.i8:
         xs = np.random.default_rng(12).uniform(0, 1, (m, groups)).astype(F32)
         expected = scaled(x, w, s, xs)
         assert_same(evaluate(ops.GroupedDot(), [x, w, s, xs]), expected)
-        assert_same(evaluate(ops.PackedGroupedDot("", layout, n, k), [*args, xs]), expected)
+        assert_same(evaluate(ops.PackedGroupedDot((), layout, n, k), [*args, xs]), expected)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -266,7 +266,7 @@ def test_packed_dots_sum_codes(weight: DType, k: int) -> None:
     w = random_array(weight, (18, k), 12)
     packed = evaluate(ops.Pack(layout), [w])
     assert_same(packed, layout.pack(w))
-    op = ops.PackedDot("", layout, 18, k)
+    op = ops.PackedDot((), layout, 18, k)
     width = [(0, 0), (0, layout.padded_k(k) - k)]
     x = random_array(DType.i8, (3, k), 13)
     codes = w.astype(int) + 1 if weight is DType.trit else (w.astype(int) + 1) // 2

@@ -191,11 +191,13 @@ def compilable(graph: Graph, target: Target) -> Graph:
             case ops.PackedDot() | ops.PackedGroupedDot() as op:
                 x, packed, *rest = args
                 rows = product(x.type.shape[:-1])
-                kernel = kernels.choose(target, op.layout.code, x.type.dtype, rows, op.k)
+                grouped = isinstance(op, ops.PackedGroupedDot)
+                code = op.layout.code
+                found = kernels.choose(target, code, x.type.dtype, rows, op.k, grouped)
                 flat, *sums = (
                     build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:])
                 )
-                op = replace(op, kernel=kernel.name)
+                op = replace(op, kernels=tuple(kernel.name for kernel in found))
                 y = build(op, flat, packed, *rest[:1], *sums)
                 return build(ops.Reshape((*x.type.shape[:-1], op.n)), y)
         return rebuilt(value, args)

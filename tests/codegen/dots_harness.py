@@ -19,7 +19,7 @@ from tbc import reference
 from tbc.codegen.dots import emit_dot, emit_grouped_dot
 from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.kernels import Kernel
-from tbc.layout import Layout
+from tbc.layout import CODES, Layout
 from tbc.ops import Dot, GroupedDot
 from tbc.target import Target
 from tbc.types import DType
@@ -71,6 +71,7 @@ class Spec:
             "packed": packed,
             "m_lo": m_lo,
             "m_hi": m_hi,
+            "rows": (0, 1 << 16),
             "block_lo": block_lo,
             "block_hi": block_hi,
             "epilogue": store,
@@ -117,7 +118,7 @@ def raw_sums(code: str, x: Array, w: Array) -> Array:
     """Sums over the stored codes for i8, over the weights for f32: what `emit_dot` yields."""
     if x.dtype == np.float32:
         return reference.evaluate(Dot(), [x, w])
-    codes = w + 1 if code == "i2" else w > 0
+    codes = CODES[code].codes_of(w)
     return (x.astype(np.int64) @ codes.astype(np.int64).T).astype(np.int32)
 
 
@@ -135,7 +136,7 @@ def make_call(
     (m, k), n, layout = x.shape, len(w), spec.layout
     group = layout.group or k
     blocks = layout.blocks(n)
-    filler = 0 if layout.code == "i2" else -1
+    filler = 0 if layout.dtype is DType.trit else -1
     w_full = np.full((blocks * 16, k), filler, np.int8)
     w_full[:n] = w
     padded = np.zeros((m, k // group, layout.padded_k(group)), x.dtype)
@@ -171,8 +172,7 @@ def fills(spec: Spec, rng: np.random.Generator, special: bool) -> Iterator[tuple
 
     `special` floats have infinities and NaNs among them.
     """
-    trits = spec.kernel.code == "i2"
-    values = [-1, 0, 1] if trits else [-1, 1]
+    values = [-1, 0, 1] if spec.layout.dtype is DType.trit else [-1, 1]
 
     def weights(shape: tuple[int, int]) -> Array:
         return rng.choice(values, shape).astype(np.int8)
@@ -218,7 +218,7 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
     Only one in `every` shapes is made.
     """
     kernel, rng = spec.kernel, np.random.default_rng(seed)
-    rows = sorted({0, 1, 2, kernel.mr - 1, kernel.mr, kernel.mr + 1, 2 * kernel.mr + 1})
+    rows = [*range(kernel.mr + 2), 2 * kernel.mr + 1]
     sizes = sorted({1, 15, 16, 17, 16 * kernel.nr, 16 * kernel.nr + 1, 32 * kernel.nr + 19})
     shapes = [*itertools.product(rows[1:3], sizes), *itertools.product(rows, sizes[-2:])]
     made = []

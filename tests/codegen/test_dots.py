@@ -35,6 +35,7 @@ HOME = {
     "avx512bw": "x86-64-v4",
     "avxvnni": "x86-64-v3+avxvnni",
     "vnni512": "x86-64-v4+vnni",
+    "vbmi512": "x86-64-v4+vnni+vbmi",
     "neon": "armv8",
     "neondot": "armv8.2+dotprod",
     "neon32": "armv7+neon",
@@ -165,7 +166,7 @@ PROBLEMS = st.tuples(st.integers(0, 20), st.integers(1, 100), st.integers(0, 2**
 @pytest.mark.parametrize("activations", [DType.i8, DType.f32])
 def test_what_native_chooses(weights: str, activations: DType, workers: Workers, run: NativeRunner):
     target = host_target()
-    kernels = {choose(target, weights, activations, m, 200) for m in (1, 2, 4, 64)}
+    kernels = {k for m in (1, 2, 4, 64) for k in choose(target, weights, activations, m, 200)}
     specs = [Spec(kernel, 200, group) for kernel in kernels for group in (0, 40)]
     code = loaded(workers, specs, target)
 
@@ -188,7 +189,7 @@ def test_every_target_compiles_what_it_chooses(workers: Workers):
     jobs = []
     for target in (parse(named.name) for named in TARGETS):
         for dtype in (DType.i8, DType.f32):
-            chosen = {choose(target, "i2", dtype, m, 64) for m in (1, 64)}
+            chosen = {k for m in (1, 64) for k in choose(target, "i2", dtype, m, 64)}
             specs = [Spec(kernel, 64) for kernel in KERNELS if kernel in chosen]
             jobs.append(replace(job(specs, target), closed=dtype is DType.i8))
     workers.compile_all(jobs)
@@ -198,7 +199,7 @@ def test_every_target_compiles_what_it_chooses(workers: Workers):
 
 
 def test_a_changed_weight_shows(workers: Workers, run: NativeRunner):
-    spec = Spec(choose(host_target(), "i2", DType.i8, 1, 64), 64)
+    spec = Spec(*choose(host_target(), "i2", DType.i8, 1, 64), 64)
     code = loaded(workers, [spec], host_target())
     address = code.address(spec.name)
     call = make_call(spec, np.full((1, 64), 3, np.int8), np.ones((16, 64), np.int8))
@@ -236,6 +237,7 @@ INSTRUCTIONS = {
     "avx512bw": r"vpmaddubsw\s.*%zmm",
     "avxvnni": r"\{vex\}\s+vpdpbusd\s.*%ymm",
     "vnni512": r"vpdpbusd\s.*%zmm",
+    "vbmi512": r"vpermb\s.*%zmm",
     "neon": r"smlal2\s.*8h",
     "neondot": r"sdot\s.*4b\[\d\]",
     "neon32": r"vml(al|a)\.",
@@ -248,17 +250,22 @@ INSTRUCTIONS = {
     "f32": r"addss\s",
 }
 
+ON_BYTES = {"vbmi512": "vnni512"}
+"""Whose instruction goes over a panel, where that is another one than unpacks it."""
+
 
 def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     """The assembly of one mr x nr tile."""
+    kernel = kernel.on_bytes if kernel.panel else kernel
     target, layout = parse(HOME[kernel.dot.name]), Layout(kernel.code)
     steps, index = 40, f"i{target.index_bits}"
-    x_stride, w_stride = (steps * layout.unit_k * kernel.activations.bytes, steps * 64)
-    tile = Tile(kernel, layout, target, mr, kernel.nr, steps, x_stride, w_stride, index)
+    x_stride = steps * layout.unit_k * kernel.activations.bytes
+    tile = Tile(kernel, layout, target, mr, kernel.nr, steps, x_stride, index)
     module = Module(target.triple)
     f = Function(module, "tile", [("ptr", "x"), ("ptr", "w"), ("ptr", "out")], linkage="")
     x, w, out = f.args
-    for number, acc in enumerate(itertools.chain(*EMITTERS[kernel.dot.name](f, tile, x, w))):
+    blocks = tuple(tile.at(f, w, n, steps * layout.unit_bytes) for n in range(kernel.nr))
+    for number, acc in enumerate(itertools.chain(*EMITTERS[kernel.dot.name](f, tile, x, blocks))):
         f.store(acc, tile.at(f, out, number, 64), 4)
     f.finish()
     job = Job(target, (Part(module.text(), False),), frozenset({"tile"}), frozenset({"asm"}))
@@ -286,12 +293,13 @@ def innermost(asm: str) -> int:
 
 @ids
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
-    layout = Layout(kernel.code)
-    scalar = kernel.dot.name in ("scalar", "f32")
+    layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
+    name = kernel.dot.name
+    scalar = name in ("scalar", "f32")
     k = layout.lanes_k if scalar or kernel.activations is DType.f32 else layout.unit_k
     for mr, cost, error in ((kernel.mr, kernel.cost, 0.1), (1, kernel.row_cost, 0.3)):
         asm = tile_asm(kernel, mr, workers)
-        assert re.search(INSTRUCTIONS[kernel.dot.name], asm)
+        assert re.search(INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name], asm)
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
         rows = GROUP if scalar else layout.rows * mr * kernel.nr

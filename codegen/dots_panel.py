@@ -1,0 +1,124 @@
+"""Integer dots of many activation rows: weights are unpacked once into a panel of bytes.
+
+A panel is a few blocks of rows by as much of k as the L1 cache holds. All activation rows pass
+over it in tiles before the next one is unpacked; their sums are kept in memory in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tbc.codegen.dots_rows import heights, row_tiles, shares
+from tbc.codegen.dots_tile import Isa, Parts, Tile, integer_tile
+from tbc.codegen.llvm_text import Function, Val, const
+from tbc.kernels import PANEL_ROWS
+from tbc.layout import Layout
+
+ALIGN = 64
+BYTES = Layout("u8")
+
+Take = Callable[[Val, Val, Val], None]
+"""(activation row, number of the block in the tile, its sums): emits what becomes of them."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels for tiles of one shape.
+
+    Attributes:
+        tile: the packed weights' largest tile: all of k, mr activation rows, nr blocks.
+        units: packed units along k of a panel; the last one may have fewer.
+        panel: where the bytes of a panel lie: block by block, k by k.
+        sums: where the sums of `PANEL_ROWS` rows by nr blocks lie.
+        heights: the heights that tiles can have.
+    """
+
+    isa: Isa
+    tile: Tile
+    units: int
+    panel: Val
+    sums: Val
+    heights: frozenset[int]
+
+    @staticmethod
+    def on_stack(f: Function, isa: Isa, tile: Tile, rows: tuple[int, int]) -> Panels:
+        """Panels in the frame of the function, for from rows[0] to rows[1] activation rows."""
+        most = tile.kernel.panel // tile.layout.unit_k
+        count = -(-tile.steps // most)
+        units = -(-tile.steps // count)
+        size = tile.nr * units * tile.layout.unit_k * tile.layout.rows
+        panel = f.alloca("i8", size, ALIGN)
+        sums = f.alloca("i8", 64 * PANEL_ROWS * tile.nr, ALIGN)
+        found = heights(rows, tile.kernel.mr, PANEL_ROWS)
+        return Panels(isa, tile, units, panel, sums, found)
+
+    def cover(self, f: Function, x: Val, w: Parts, m: tuple[Val, Val], take: Take) -> None:
+        """Compute the sums of activation rows m with the blocks at w, and take them."""
+        tile = replace(self.tile, nr=len(w))
+        number, lo = tile.number, m[0]
+        with shares(f, f.op("sub nsw", m[1], lo), PANEL_ROWS) as (first, count):
+            self._clear(f, tile, count)
+            row = f.op("add nsw", lo, first)
+            with f.loop(number(0), number(tile.steps), self.units) as panel:
+                left = f.op("sub nsw", number(tile.steps), panel.index)
+                whole = f.icmp("slt", number(self.units), left)
+                units = f.select(whole, number(self.units), left)
+                starts = [tile.at(f, at, panel.index, tile.layout.unit_bytes) for at in w]
+                self._unpack(f, tile, starts, units)
+                at = tile.at(f, tile.at(f, x, row, tile.x_stride), panel.index, tile.x_unit)
+                self._add(f, tile, at, units, count)
+            self._take(f, tile, row, count, take)
+
+    def _clear(self, f: Function, tile: Tile, count: Val) -> None:
+        """Set the sums to 0."""
+        with f.loop(tile.number(0), f.op("mul nsw", count, tile.number(tile.nr))) as loop:
+            f.store(const("<16 x i32>", 0), tile.at(f, self.sums, loop.index, 64), ALIGN)
+
+    def _unpack(self, f: Function, tile: Tile, starts: list[Val], units: Val) -> None:
+        """Write the codes of a panel, a byte each."""
+        isa, layout = self.isa, tile.layout
+        step = layout.unit_bytes
+        with f.loop(tile.number(0), units) as loop:
+            for n, start in enumerate(starts):
+                unit = tile.at(f, start, loop.index, step)
+                out = tile.at(f, self._block(f, tile, n), loop.index, step * layout.fields)
+                for v in range(0, step, isa.vector):
+                    numbers = isa.weights(f, layout.coding, tile.at(f, unit, v))
+                    for field, (number, bit) in enumerate(layout.coding.places):
+                        (part,) = numbers[number]
+                        codes = isa.field(f, part, bit, tile.mask)
+                        f.store(codes, tile.at(f, out, field * step + v), isa.vector)
+
+    def _block(self, f: Function, tile: Tile, n: int) -> Val:
+        """Where block n of the panel begins."""
+        return tile.at(f, self.panel, n * self.units * tile.layout.unit_k * tile.layout.rows)
+
+    def _add(self, f: Function, tile: Tile, x: Val, units: Val, count: Val) -> None:
+        """Add a panel's part of the sums, tile by tile."""
+        steps = f.op("mul nsw", units, tile.number(tile.layout.fields))
+        w = tuple(self._block(f, tile, n) for n in range(tile.nr))
+
+        def add(row: Val, height: int) -> None:
+            rows = tile.at(f, x, row, tile.x_stride)
+            sums = tile.at(f, self.sums, row, 64 * tile.nr)
+            self._add_tile(f, tile, height, rows, w, steps, sums)
+
+        with row_tiles(f, tile.number(0), count, tile.kernel.mr, self.heights, add):
+            pass
+
+    def _add_tile(
+        self, f: Function, tile: Tile, size: int, x: Val, w: Parts, steps: Val, sums: Val
+    ) -> None:
+        most = self.units * tile.layout.fields
+        small = replace(tile, kernel=tile.kernel.on_bytes, layout=BYTES, mr=size, steps=most)
+        found = integer_tile(self.isa, f, small, x, w, steps)
+        for place, acc in enumerate(acc for row in found for acc in row):
+            at = tile.at(f, sums, 64 * place)
+            f.store(f.op("add", f.load(acc.type, at, ALIGN), acc), at, ALIGN)
+
+    def _take(self, f: Function, tile: Tile, row: Val, count: Val, take: Take) -> None:
+        with f.loop(tile.number(0), count) as i, f.loop(tile.number(0), tile.number(tile.nr)) as j:
+            place = f.op("add nsw", f.op("mul nsw", i.index, tile.number(tile.nr)), j.index)
+            acc = f.load("<16 x i32>", tile.at(f, self.sums, place, 64), ALIGN)
+            take(f.op("add nsw", row, i.index), j.index, acc)
