@@ -157,7 +157,6 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("x86-64-v4", 1, "trit_gemv_1x2c4_avx512bw"),
         ("x86-64-v4+vnni", 1, "trit_gemv_1x4c4_vnni512"),
         ("x86-64-v4+vnni", 2, "trit_gemm_4x4c4_vnni512"),
-        ("x86-64-v4+vnni", 3, "trit_gemm_4x4c4_vnni512"),
         ("x86-64-v4+vnni", 8, "trit_gemm_8x3c4_vnni512"),
         ("x86-64-v4+vnni", 128, "trit_panel_8x3c4_vnni512"),
         ("armv8", 1, "trit_gemv_1x1c4_neon"),
