@@ -87,4 +87,5 @@ def signature(
     what = outline(step)
     orders = [out.order, *(buffers[v].order for v in step.reads)]
     scalars = [value_of(s).tobytes().hex() for s in what.scalars]
-    return "\n".join([what.text, str(orders), str(scalars), str([str(s) for s in symbols])])
+    bound = [(s.name, str(s.below)) for s in symbols]
+    return "\n".join([what.text, str(orders), str(scalars), str(bound)])

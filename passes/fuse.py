@@ -7,17 +7,18 @@ and again. Everything else is computed in place by the step that needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import networkx as nx
 
 from tbc import ops
 from tbc.ir import Graph, Value, topological
-from tbc.program import Step
+from tbc.program import Step, unreshaped
 from tbc.types import DType
 
 ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
-WHOLE = (*ops.SCATTERS, ops.ArgSort)
+WHOLE = (*ops.SCATTERS, ops.ArgSort, ops.Repeat)
 """Computed in memory as a whole, not element by element: the root of a step, without epilogue."""
 LEAVES = (ops.Input, ops.Const)
 FREE = (ops.Dims, ops.Iota, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
@@ -55,7 +56,18 @@ class _Fusion:
                 self.epilogues[root] = value
         self._keep_shared()
         roots = sorted((v for v in self.kept if not is_memory(v)), key=lambda v: v.number)
-        return (*(self._step(root) for root in roots), *self._copies())
+        return (*self._joined(map(self._step, roots)), *self._copies())
+
+    def _joined(self, steps: Iterable[Step]) -> Iterable[Step]:
+        """The steps, with all results of a loop stored by the first of them."""
+        made: dict[object, Step] = {}
+        for step in steps:
+            key: object = step.root
+            if isinstance(op := step.root.op, ops.Repeat):
+                key = (replace(op, which=0), step.root.args)
+            first = made.get(key)
+            made[key] = step if first is None else replace(first, also=(*first.also, step.root))
+        return made.values()
 
     def _copies(self) -> Iterator[Step]:
         """Steps for outputs that are inputs or constants, or another output's value."""
@@ -104,6 +116,9 @@ class _Fusion:
                     self.kept.update(a for a in value.args if not self._is_view(a))
                 case _ if isinstance(value.op, ops.SCATTERS):
                     self.kept.update(a for a in (value.args[1], value) if not self._is_view(a))
+                case ops.Repeat():
+                    self.kept.update(b for a in value.args if not is_memory(b := unreshaped(a)))
+                    self.kept.add(value)
                 case ops.ArgSort():
                     self.kept.update(a for a in (*value.args, value) if not is_leaf(a))
                 case ops.Pad(mode="constant") | ops.Concat():
@@ -247,13 +262,6 @@ class _Fusion:
             owners = {value} if value in self.kept else needed_by[value]
             for arg in value.args:
                 needed_by[arg] |= owners
-
-
-def unreshaped(value: Value) -> Value:
-    """The value behind reshapes: the same elements in the same order."""
-    while isinstance(value.op, ops.Reshape) and not is_leaf(value):
-        value = value.args[0]
-    return value
 
 
 def is_leaf(value: Value) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product
@@ -59,12 +59,46 @@ class Step:
         reads: the values read from memory, in the order in which the expression meets them.
         copy_to: the number of the output that the step copies its root to, where the root lies in
             memory already; else None.
+        also: the other results that a loop stores.
+        rounds: of a loop that is planned, how its rounds run; else None.
     """
 
     root: Value
     anchor: Value
     reads: tuple[Value, ...]
     copy_to: int | None = None
+    also: tuple[Value, ...] = ()
+    rounds: Rounds | None = None
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What the step stores."""
+        return (self.root, *self.also)
+
+    @property
+    def loop(self) -> ops.Repeat | None:
+        """The loop that the step runs, if it runs one."""
+        op = self.root.op
+        return op if isinstance(op, ops.Repeat) and self.copy_to is None else None
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The body of a loop as a program, and what it works on.
+
+    The program's inputs are the body's; its outputs are the next states, then the rows that are
+    stored. Two buffers a state follow its arena: rounds write one and read the other.
+
+    Attributes:
+        scratch: where the memory of the loop begins, in bytes from the start of the arena.
+        states: for each state where its buffers lie, in bytes from there.
+        weights: where the program's constants begin among those of the program around it.
+    """
+
+    program: Program
+    scratch: int
+    states: tuple[tuple[int, int], ...]
+    weights: int
 
 
 @dataclass(frozen=True)
@@ -84,9 +118,36 @@ class Program:
 
     @property
     def constants(self) -> tuple[Buffer, ...]:
-        """The buffers of the weights, by offset."""
-        found = (b for b in self.buffers.values() if b.place == "weights")
+        """The buffers of the weights, those of loops' bodies included, by offset."""
+        found = [b for b in self.buffers.values() if b.place == "weights"]
+        for step in self.steps:
+            if (inner := step.rounds) is not None:
+                moved = (
+                    replace(b, offset=b.offset + inner.weights) for b in inner.program.constants
+                )
+                found += moved
         return tuple(sorted(found, key=lambda b: b.offset))
+
+
+def out_buffer(program: Program, step: Step) -> Buffer:
+    """Where a step stores its root."""
+    if step.copy_to is None:
+        return program.buffers[step.root]
+    return Buffer(step.root, "output", step.copy_to, 0, tuple(range(step.root.type.rank)))
+
+
+def unreshaped(value: Value) -> Value:
+    """The value behind reshapes: the same elements in the same order."""
+    return reshapes(value)[-1]
+
+
+def reshapes(value: Value) -> list[Value]:
+    """The value and those with the same elements that it is a reshape of."""
+    found = [value]
+    while isinstance(value.op, ops.Reshape) and not value.is_constant:
+        value = value.args[0]
+        found.append(value)
+    return found
 
 
 def root_index(step: Step, index: Index) -> Index:
