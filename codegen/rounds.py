@@ -57,7 +57,8 @@ class _Loop:
                 turn, wrong = loop.carried[:2]
                 states, free, other = self._split(loop.carried[2:])
                 loop.go_on(f, self._goes_on(turn, states))
-                wrong = self._round(turn, wrong, states, free, inner)
+                with self.e.scope():
+                    wrong = self._round(turn, wrong, states, free, inner)
                 loop.yield_(f.op("add", turn, self._number(1)), wrong, *free, *other, *free)
             self._finish(loop.results[1], self._split(loop.results[2:])[0])
         f.finish()

@@ -185,6 +185,7 @@ class _Fusion:
         """For each value the first one through which all its uses pass."""
         flow = nx.DiGraph()
         end = object()
+        flow.add_node(end)
         for value in self.values:
             for user in self.users[value]:
                 flow.add_edge(user, value)

@@ -118,7 +118,10 @@ class Program:
 
     @property
     def constants(self) -> tuple[Buffer, ...]:
-        """The buffers of the weights, those of loops' bodies included, by offset."""
+        """The buffers of the weights, those of loops' bodies included, by offset.
+
+        Empty ones, which may share theirs, come first.
+        """
         found = [b for b in self.buffers.values() if b.place == "weights"]
         for step in self.steps:
             if (inner := step.rounds) is not None:
@@ -126,7 +129,7 @@ class Program:
                     replace(b, offset=b.offset + inner.weights) for b in inner.program.constants
                 )
                 found += moved
-        return tuple(sorted(found, key=lambda b: b.offset))
+        return tuple(sorted(found, key=lambda b: (b.offset, b.type.size != 0)))
 
 
 def out_buffer(program: Program, step: Step) -> Buffer:
