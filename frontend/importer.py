@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 import onnx
 
 from tbc.dims import bounds
 from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Array, Context
-from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
+from tbc.frontend.control import Absent, Entry, Mismatch, Nested, present
 from tbc.frontend.expansion import body_of_schema
+from tbc.frontend.loops import CONTROL
 from tbc.frontend.nodes import ONNX_DOMAINS, Node, decode, name_of, op_of, read_attributes
 from tbc.frontend.operators import ONNX, OTHERS
 from tbc.frontend.reader import Source, opsets, plain_domain
@@ -42,7 +46,7 @@ class Scope:
         prefix: what goes before the names of the nodes.
     """
 
-    env: dict[str, Entry]
+    env: MutableMapping[str, Entry]
     opsets: Mapping[str, int]
     attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
     prefix: str = ""
@@ -183,24 +187,50 @@ class Importer:
         self._walk(c, function.body.nodes, scope)
         return [env.get(o) for o in proto.output]
 
-    def _nested(self, c: Context, graph: onnx.GraphProto, scope: Scope, name: str) -> Run:
-        """A graph in an attribute, as a function of its inputs; it sees the names around it."""
+    def _nested(self, c: Context, graph: onnx.GraphProto, scope: Scope, name: str) -> Nested:
+        """A graph in an attribute; it sees the names around it."""
         body = graph_body(graph)
-        own = {proto.name: c(tensor(proto, c.folder)) for proto in graph.initializer}
-        env = {**scope.env, **own}
+        own = {proto.name: tensor(proto, c.folder) for proto in graph.initializer}
         inputs = [i.name for i in graph.input if i.name not in own]
-        refuse_free(body, {*env, *inputs})
+        refuse_free(body, {*scope.env, *own, *inputs})
 
-        def run(values: Sequence[Value]) -> list[Entry]:
+        def run(c: Context, around: Mapping[str, Entry], values: Sequence[Value]) -> list[Entry]:
             if len(values) != len(inputs):
                 raise InvalidModel(f"its graph has {len(inputs)} inputs instead of {len(values)}")
-            inner: dict[str, Entry] = {**env, **dict(zip(inputs, values, strict=True))}
+            here: dict[str, Entry] = {n: c(constant) for n, constant in own.items()}
+            here.update(zip(inputs, values, strict=True))
+            inner = ChainMap(here, cast(MutableMapping[str, Entry], around))
             self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
             if missing := [o.name for o in graph.output if o.name not in inner]:
                 raise InvalidModel(f"its graph does not define its output '{missing[0]}'")
             return [inner[o.name] for o in graph.output]
 
-        return run
+        return Nested(
+            graph,
+            partial(run, c, scope.env),
+            lambda rounds: partial(run, rounds.inside, _Outside(scope.env, rounds.take)),
+        )
+
+
+@dataclass(frozen=True)
+class _Outside(Mapping[str, Entry]):
+    """The names around a loop's body; a value that is looked up is taken into it."""
+
+    around: Mapping[str, Entry]
+    take: Callable[[Value], Value]
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self.around[name]
+        return self.take(entry) if isinstance(entry, Value) else entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.around
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.around)
+
+    def __len__(self) -> int:
+        return len(self.around)
 
 
 def _refusal(error: DimMismatch) -> TbcError:

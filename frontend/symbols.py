@@ -112,6 +112,8 @@ class Symbols:
         if common and len(terms) > 1:
             return self._solve(floor_div(difference, Expr((((common[0],), 1),))), 0)
         symbols = list(symbols_of(difference))
+        if any(s.name not in self._order for s in symbols):  # the number of a loop's round
+            return None
         for symbol in sorted(set(symbols), key=lambda s: -self._order.index(s.name)):
             coef = dict(terms).get((symbol,), 0)
             if abs(coef) == 1 and symbols.count(symbol) == 1:

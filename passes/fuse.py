@@ -145,7 +145,7 @@ class _Fusion:
 
     def _is_transposed(self, value: Value) -> bool:
         """Whether a view's last axis may not be the last one in memory."""
-        while not is_leaf(value) and value not in self.kept:
+        while not is_leaf(value) and value not in self.kept and value.args:
             if isinstance(value.op, ops.Transpose):
                 return True
             value = value.args[0]
