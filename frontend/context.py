@@ -54,8 +54,9 @@ class Context:
 
     def nested(self) -> Context:
         """Makes the values of a loop's body."""
+        builder, depth = Builder(self.builder.here), self.depth + 1
         return Context(
-            Builder(), self.folder, unrolled=self.unrolled, depth=self.depth + 1, rounds=self.rounds
+            builder, self.folder, unrolled=self.unrolled, depth=depth, rounds=self.rounds
         )
 
     def round_of(self, trip: Dim) -> Symbol:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tbc.dims import Dim, Expr, Symbol, bounds, dim_max, symbols_of
+from tbc.dims import Dim, Expr, Symbol, dim_max, sole_symbol, symbols_of
 from tbc.errors import Unsupported
 from tbc.frontend.context import Context, valid
 from tbc.ir import Graph, Value, topological
@@ -113,10 +113,15 @@ def _require_kept(before: TensorType, after: TensorType) -> None:
     if before.rank != after.rank:
         raise changes
     for a, b in zip(before.shape, after.shape, strict=True):
-        low, high = bounds(a - b)
-        if low > 0 or high < 0 or (a != b and (isinstance(a, int) or isinstance(b, int))):
+        if a != b and not (_is_other(a, b) or _is_other(b, a)):
             raise changes
         require_equal(a, b, "the sizes of a state before and after a round")
+
+
+def _is_other(a: Dim, b: Dim) -> bool:
+    """Whether a size is a symbol that another symbolic size does not depend on."""
+    symbol = sole_symbol(a)
+    return symbol is not None and not isinstance(b, int) and symbol not in symbols_of(b)
 
 
 def flipped(c: Context, x: Value) -> Value:

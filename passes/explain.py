@@ -49,7 +49,7 @@ def explain(graph: Graph) -> list[DotReport]:
     """
     lifter, ranges = Lifter(), Ranges()
     reports = []
-    for value in graph.values():
+    for value in (v for part in graph.graphs() for v in part.values()):
         if value.is_constant:
             continue
         if isinstance(value.op, Dot | GroupedDot):

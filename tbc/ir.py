@@ -45,11 +45,15 @@ class Value:
 
 
 class Builder:
-    """Makes values, each combination of operation and arguments once."""
+    """Makes values, each combination of operation and arguments once.
 
-    def __init__(self) -> None:
+    Attributes:
+        here: the node that new values say they come from.
+    """
+
+    def __init__(self, here: str = "") -> None:
         self._interned: dict[tuple[Any, ...], Value] = {}
-        self._origin = ""
+        self.here = here
 
     def __call__(self, op: Op, *args: Value) -> Value:
         """The value `op(*args)`; raises ValueError where it is ill-typed."""
@@ -66,7 +70,7 @@ class Builder:
                 number=len(self._interned),
                 builder=self,
                 is_constant=fixed,
-                origin=self._origin,
+                origin=self.here,
             )
             self._interned[key] = value
         return value
@@ -74,11 +78,11 @@ class Builder:
     @contextmanager
     def origin(self, name: str) -> Iterator[None]:
         """Within it, new values say that they come from the node `name`."""
-        before, self._origin = self._origin, name
+        before, self.here = self.here, name
         try:
             yield
         finally:
-            self._origin = before
+            self.here = before
 
 
 def _has_symbols(item: Any) -> bool:

@@ -117,6 +117,16 @@ class Program:
     alignment: int
 
     @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps, each loop followed by those of its body."""
+        found: list[Step] = []
+        for step in self.steps:
+            found.append(step)
+            if step.rounds is not None:
+                found += step.rounds.program.all_steps
+        return tuple(found)
+
+    @property
     def constants(self) -> tuple[Buffer, ...]:
         """The buffers of the weights, those of loops' bodies included, by offset.
 
