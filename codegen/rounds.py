@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tbc import ops
 from tbc.codegen.expressions import Emitter
 from tbc.codegen.llvm_text import Function, Val, const
-from tbc.codegen.steps import ATTRIBUTES
+from tbc.codegen.steps import ATTRIBUTES, chosen
 from tbc.dims import Dim
 from tbc.ir import Value
 from tbc.program import Buffer, Rounds, Step, reshapes
@@ -46,7 +46,8 @@ class _Loop:
 
     def emit(self) -> None:
         f = self.f
-        with f.when(f.icmp("eq", self.part, self._number(0))):
+        first_part = f.icmp("eq", self.part, self._number(0))
+        with f.when(first_part), chosen(f, self.step, list(self.reads.values())):
             inner = self._symbols()
             given = [self._given(a) for a in self.step.root.args]
             self.captured = given[self.op.states :]

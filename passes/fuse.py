@@ -14,6 +14,7 @@ import networkx as nx
 
 from tbc import ops
 from tbc.ir import Graph, Value, topological
+from tbc.passes.branches import guarded, heavy, is_choice, needs
 from tbc.program import Step, unreshaped
 from tbc.types import DType
 
@@ -41,12 +42,14 @@ class _Fusion:
                 for arg in dict.fromkeys(value.args):
                     self.users[arg].append(value)
         self.kept = set(graph.results)
+        self.needs = needs(self.values, graph.results, is_leaf)
         self.epilogues: dict[Value, Value] = {}
         """From the root of a step to its anchor."""
         self.absorbed: set[Value] = set()
         """What epilogues compute."""
 
     def steps(self) -> tuple[Step, ...]:
+        self._keep_arms()
         self._keep_operands()
         after = self._post_dominators()
         for value in self.values:
@@ -56,7 +59,11 @@ class _Fusion:
                 self.epilogues[root] = value
         self._keep_shared()
         roots = sorted((v for v in self.kept if not is_memory(v)), key=lambda v: v.number)
-        return (*self._joined(map(self._step, roots)), *self._copies())
+        steps = self._joined(map(self._step, roots))
+        return (*guarded(steps, self.needs, self._is_stored), *self._copies())
+
+    def _is_stored(self, value: Value) -> bool:
+        return is_memory(value) or value in self.kept
 
     def _joined(self, steps: Iterable[Step]) -> Iterable[Step]:
         """The steps, with all results of a loop stored by the first of them."""
@@ -94,6 +101,15 @@ class _Fusion:
                 inside.append(value)
                 todo.extend(reversed(value.args))
         return Step(root, anchor, tuple(reads))
+
+    def _keep_arms(self) -> None:
+        """Keep both sides of a choice that spares work, and its condition, and all conditions."""
+        work = heavy(self.values, self.needs, lambda v: isinstance(v.op, (*ANCHORS, *WHOLE)))
+        for value in self.values:
+            if is_choice(value) and any(a in work for a in value.args[1:]):
+                self.kept.update(a for a in value.args[1:] if not is_leaf(a))
+        conditions = {c for value in self.kept for c, _ in self.needs[value]}
+        self.kept.update(c for c in conditions if not is_memory(c))
 
     def _keep_operands(self) -> None:
         """Keep what kernels read as arrays, and what index maps would compute over and over."""

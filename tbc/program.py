@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product
@@ -48,6 +49,10 @@ def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
+Guard: TypeAlias = tuple[Value, bool]
+"""A bool of one element, and what it must be."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel call: it computes `root` from buffers.
@@ -60,6 +65,8 @@ class Step:
         copy_to: the number of the output that the step copies its root to, where the root lies in
             memory already; else None.
         also: the other results that a loop stores.
+        guards: conditions among the reads, and what each must be; the step is skipped where one is
+            not, and then no later one is defined.
         rounds: of a loop that is planned, how its rounds run; else None.
     """
 
@@ -68,6 +75,7 @@ class Step:
     reads: tuple[Value, ...]
     copy_to: int | None = None
     also: tuple[Value, ...] = ()
+    guards: tuple[Guard, ...] = ()
     rounds: Rounds | None = None
 
     @property
