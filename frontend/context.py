@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,6 +38,7 @@ class Context:
         unrolled: how many nodes the rounds of loops became so far.
         depth: in how many bodies of loops the values are.
         rounds: the numbers of the rounds of loops, by depth and by how many there are.
+        warnings: what is unusual, a sentence each.
     """
 
     builder: Builder
@@ -47,6 +48,7 @@ class Context:
     unrolled: int = 0
     depth: int = 0
     rounds: dict[tuple[int, Dim], Symbol] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __call__(self, op: Op, *args: Value) -> Value:
         """The value `op(*args)`."""
@@ -54,9 +56,8 @@ class Context:
 
     def nested(self) -> Context:
         """Makes the values of a loop's body."""
-        builder, depth = Builder(self.builder.here), self.depth + 1
-        return Context(
-            builder, self.folder, unrolled=self.unrolled, depth=depth, rounds=self.rounds
+        return replace(
+            self, builder=Builder(self.builder.here), known=Known(), checks=[], depth=self.depth + 1
         )
 
     def round_of(self, trip: Dim) -> Symbol:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import onnx
 
 from tbc.dims import Dim
-from tbc.errors import TbcError, Unsupported
+from tbc.errors import InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Context, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.rounds import Rounds
@@ -84,18 +84,45 @@ def branch(
         return open_graph(node["then_branch" if known.any() else "else_branch"]).run([])
     valid(condition.type.dtype is DType.bool, f"the condition is of type {condition.type}")
     condition = c.reshape(condition, ())
-    yes = _guarded(c, condition, open_graph(node["then_branch"]).run)
-    no = _guarded(c, c.unary("not", condition), open_graph(node["else_branch"]).run)
+    taken, other = condition, c.unary("not", condition)
+    yes = _guarded(c, taken, open_graph(node["then_branch"]).run)
+    no = _guarded(c, other, open_graph(node["else_branch"]).run)
+    if isinstance(yes, InvalidModel):
+        if isinstance(no, InvalidModel):
+            raise yes
+        return _impossible(c, taken, yes, no)
+    if isinstance(no, InvalidModel):
+        return _impossible(c, other, no, yes)
     valid(len(yes) == len(no), "its branches differ in the number of outputs")
     return [_selected(c, condition, a, b) for a, b in zip(yes, no, strict=True)]
 
 
-def _guarded(c: Context, condition: Value, run: Run) -> list[Entry]:
-    """The outputs of a branch, whose checks count only where it is taken."""
+def _impossible(
+    c: Context, condition: Value, error: InvalidModel, entries: list[Entry]
+) -> list[Entry]:
+    """What the other branch gives; that the wrong one is to be taken is an error of the call.
+
+    Models hold branches for other sizes of an input than those that they are compiled for.
+    """
+    c.checks.append(condition)
+    c.warnings.append(
+        f"a branch cannot run with these inputs, and a call must not take it: {error}"
+    )
+    return entries
+
+
+def _guarded(c: Context, condition: Value, run: Run) -> list[Entry] | InvalidModel:
+    """The outputs of a branch, whose checks count only where it is taken; or why it cannot run."""
     before = len(c.checks)
     try:
         entries = run([])
+    except InvalidModel as error:
+        del c.checks[before:]
+        return error
     except Mismatch as mismatch:
+        if isinstance(mismatch.error, InvalidModel):
+            del c.checks[before:]
+            return mismatch.error
         raise Unsupported(
             f"in a branch that data decides on, {mismatch.error.reason}",
             hint="fix the symbolic sizes",

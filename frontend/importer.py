@@ -66,8 +66,10 @@ class Importer:
     body: Body
     constants: Mapping[str, Const | Absent]
 
-    def graph(self, inputs: Mapping[str, TensorType], values: Mapping[str, Array]) -> Graph:
-        """The graph for inputs of these types, those with values taken as constants.
+    def graph(
+        self, inputs: Mapping[str, TensorType], values: Mapping[str, Array]
+    ) -> tuple[Graph, Sequence[str]]:
+        """The graph for inputs of these types, those with values taken as constants; and warnings.
 
         Raises:
             Mismatch: sizes must be equal that are not known to be.
@@ -86,7 +88,8 @@ class Importer:
         self._walk(c, self.body.nodes, scope)
         names = [o.name for o in self.source.model.graph.output]
         outputs = tuple((n, present(e)) for n in names if (e := scope.env[n]) is not None)
-        return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
+        checks = tuple(dict.fromkeys(c.checks))
+        return Graph(self.source.name, tuple(leaves), outputs, checks), c.warnings
 
     # -- nodes ------------------------------------------------------------------------------------
 

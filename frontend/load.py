@@ -91,12 +91,12 @@ def _import(
             for i in protos
         }
         try:
-            result = importer.graph(types, values)
+            result, unusual = importer.graph(types, values)
         except Mismatch as mismatch:
             if not symbols.equate(mismatch.a, mismatch.b):
                 raise mismatch.error from None
         else:
-            warnings = (*source.warnings, *_default_inputs(graph, constants))
+            warnings = (*source.warnings, *_default_inputs(graph, constants), *unusual)
             return Imported(result, warnings, MappingProxyType(symbols.equalities))
 
 

@@ -14,6 +14,7 @@ from strategies import assert_same
 
 from tbc import frontend, ops, reference
 from tbc.codegen.machine import Workers
+from tbc.errors import InvalidModel
 from tbc.program import Program
 
 F = np.float32
@@ -105,3 +106,19 @@ def test_a_branch_is_skipped_in_each_round_of_a_loop(workers: Workers) -> None:
     )  # fmt: skip
     feeds = [{"x": normal(3, 1, 16), "flags": i64(*flags)} for flags in ((0,), (1, 0, 1, 1, 0))]
     assert dot_guards(agree(proto, workers, *feeds)) == [[True]]
+
+
+def test_a_branch_for_other_sizes_is_an_error_of_the_call_that_takes_it(workers: Workers) -> None:
+    node = choice("c", "y", branch("a = MatMul(x, w)"), branch("b = MatMul(x, short)"))
+    constants = {**CONSTANTS, "short": normal(4, 8, 16)}
+    proto = model([node], {"x": (F, [2, 16]), "c": (np.bool_, [])}, ["y"], constants)
+    imported = frontend.load(proto)
+    (warning,) = imported.warnings
+    assert "a call must not take it: node 'y/b': MatMul: " in warning
+    compiled = Native(imported.graph, workers)
+    feeds = {"x": normal(3, 2, 16), "c": np.array(True)}
+    assert_close(compiled.run(feeds).outputs["y"], feeds["x"] @ CONSTANTS["w"], 4)
+    assert compiled.run({**feeds, "c": np.array(False)}).status == 7  # TBC_ERROR_VALUE
+    proto.graph.node[0].attribute[1].g.node[0].input[1] = "short"
+    with pytest.raises(InvalidModel, match="node 'y/a': MatMul"):
+        frontend.load(proto)
