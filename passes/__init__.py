@@ -7,12 +7,15 @@ from tbc.passes.canonicalize import canonicalize
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
+from tbc.passes.hoist import hoist
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
 
-FRONT: tuple[Pass, ...] = tuple(map(everywhere, (fold, lift, quantize, depthwise, canonicalize)))
+FRONT: tuple[Pass, ...] = tuple(
+    map(everywhere, (fold, hoist, lift, quantize, depthwise, canonicalize))
+)
 """What makes of an imported graph one of low-bit dots, on any target."""
 
 PIPELINE: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, select, fold)))

@@ -62,7 +62,7 @@ class Builder:
         if value is None:
             fixed = getattr(op, "is_constant", False)
             if args:
-                fixed = body_of(op) is None and all_constant(args) and not _has_symbols(op)
+                fixed = body_of(op) is None and all_constant(args) and not symbols_in(op)
             value = Value(
                 op=op,
                 args=args,
@@ -85,13 +85,19 @@ class Builder:
             self.here = before
 
 
-def _has_symbols(item: Any) -> bool:
-    """Whether an operation, or a field of one, holds a symbol."""
+def symbols_in(item: Any) -> set[Symbol]:
+    """The symbols in an operation, or in a field of one; a body's own number of a round counts."""
+    if isinstance(item, Expr):
+        return set(symbols_of(item))
+    if isinstance(item, Graph):
+        return set[Symbol]().union(*(symbols_in(v.op) for v in item.values()))
     if isinstance(item, tuple):
-        return any(map(_has_symbols, item))
-    if is_dataclass(item) and not isinstance(item, Expr):
-        return any(_has_symbols(getattr(item, f.name)) for f in fields(item))
-    return isinstance(item, Expr)
+        return set[Symbol]().union(*map(symbols_in, item))
+    if isinstance(item, Symbol):
+        return {item} | symbols_in(item.below)
+    if is_dataclass(item):
+        return set[Symbol]().union(*(symbols_in(getattr(item, f.name)) for f in fields(item)))
+    return set()
 
 
 def body_of(op: Op) -> Graph | None:

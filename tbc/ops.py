@@ -758,7 +758,11 @@ class Repeat:
         outputs = [v.type for _, v in self.body.outputs]
         fits = 0 <= self.states <= min(len(inputs), len(outputs))
         require(fits and len(inputs) == len(args), f"a loop of {len(args)} arguments")
-        for formal, given in (*zip(inputs, args), *zip(inputs[: self.states], outputs)):  # noqa: B905
+        pairs = [
+            *zip(inputs, args, strict=True),
+            *zip(inputs[: self.states], outputs, strict=False),
+        ]
+        for formal, given in pairs:
             require_same(formal, given, "an argument or a state of a loop")
         if self.index is None:
             require(self.conditional, "a loop that nothing ends")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from compiled import Native
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import (
     Array,
     assert_close,
@@ -115,6 +115,18 @@ def test_ternary_weights_are_packed_inside_the_loop(op: str, workers: Workers) -
     assert ops.PackedDot in anchors
     assert ops.MatMul not in anchors
     assert any(isinstance(s.anchor.op, ops.PackedDot) for s in program.steps)
+
+
+def test_weights_that_are_inputs_are_transposed_before_the_loop(workers: Workers) -> None:
+    proto = layer("GRU", "forward")
+    feeds = [{"x": normal(1, 7, 1, SIZE)}]
+    for name in ("w", "r"):
+        tensor = next(t for t in proto.graph.initializer if t.name == name)
+        feeds[0][name] = numpy_helper.to_array(tensor)
+        proto.graph.initializer.remove(tensor)
+        proto.graph.input.append(value_info(name, F, feeds[0][name].shape))
+    (body,) = loops_of(agree(proto, workers, *feeds, **DIMS))
+    assert not any(isinstance(s.root.op, ops.Transpose) for s in body.steps)
 
 
 def test_equal_layers_share_their_code(workers: Workers) -> None:
