@@ -14,12 +14,13 @@ import onnx
 from tbc.dims import bounds
 from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Array, Context
-from tbc.frontend.control import Absent, Entry, Mismatch, Nested, present
+from tbc.frontend.control import Absent, Control, Entry, Mismatch, Nested, branch, present
 from tbc.frontend.expansion import body_of_schema
-from tbc.frontend.loops import CONTROL
+from tbc.frontend.loops import loop
 from tbc.frontend.nodes import ONNX_DOMAINS, Node, decode, name_of, op_of, read_attributes
 from tbc.frontend.operators import ONNX, OTHERS
 from tbc.frontend.reader import Source, opsets, plain_domain
+from tbc.frontend.scans import scan
 from tbc.frontend.structure import (
     Body,
     Function,
@@ -35,6 +36,9 @@ from tbc.ops import Const, DimMismatch, Dims, Input
 from tbc.types import DType, TensorType
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+
+CONTROL: Mapping[str, Control] = {"If": branch, "Loop": loop, "Scan": scan}
+"""How operators with nested graphs become values."""
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,28 @@
-"""Loop and Scan: a loop of the IR, or rounds written out where that tells more."""
+"""Loop: a loop of the IR, or its rounds written out where that tells more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tbc.dims import Dim, dim_min
 from tbc.errors import Unsupported
-from tbc.frontend.context import Context, axis_of, fixed, numpy_scalar, supported, valid
-from tbc.frontend.control import Control, Mismatch, Nested, Open, Run, branch, present
+from tbc.frontend.context import Context, numpy_scalar, supported, valid
+from tbc.frontend.control import Mismatch, Nested, Open, present
 from tbc.frontend.nodes import Node
-from tbc.frontend.ops_index import part
-from tbc.frontend.rounds import LONGEST, SHORT, Rounds, flipped, is_true
+from tbc.frontend.rounds import LONGEST, SHORT, Rounds, stacked
 from tbc.ir import Value
-from tbc.ops import Concat, require_equal
 from tbc.types import DType
 
 
-def stacked(c: Context, items: Sequence[Value], axis: int = 0) -> Value:
-    """The items along a new axis."""
-    first = items[0].type.shape
-    at = axis_of(axis, len(first) + 1)
-    single = [*first[:at], 1, *first[at:]]
-    return c(Concat(at), *(c.reshape(x, single) for x in items))
-
-
-def item(c: Context, x: Value, index: Dim, axis: int = 0) -> Value:
-    """x at an index of an axis, without that axis."""
-    shape = list(x.type.shape)
-    rest = shape[:axis] + shape[axis + 1 :]
-    shape[axis] = 1
-    starts = [index if a == axis else 0 for a in range(x.type.rank)]
-    return c.reshape(part(c, x, starts, shape, [1] * x.type.rank), rest)
+def is_true(c: Context, value: Value) -> bool | None:
+    """A condition, where it is known before the model runs."""
+    known = c.known.array(value)
+    valid(value.type.dtype is DType.bool, f"a condition is of type {value.type}")
+    if known is None or known.dtype == object:
+        return None
+    valid(known.size == 1, f"a condition is of type {value.type}")
+    return bool(known.all())
 
 
 class Undecided(Unsupported):
@@ -62,9 +53,6 @@ def either(
         except (Unsupported, Mismatch) as other:
             del c.checks[checks:]
             raise (other if isinstance(error, Undecided) else error) from None
-
-
-# -- Loop -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -105,9 +93,9 @@ class _Loop:
             return [*carried, *_no_rounds(c, lambda: run([number, yes, *carried]), len(carried))]
         return [*carried, *(stacked(c, row) for row in rows)]
 
-    def counted(self, c: Context, trip: Dim) -> list[Value]:
+    def counted(self, c: Context, trip: Dim, by_need: bool = False) -> list[Value]:
         """The results of a loop whose greatest number of rounds is a size."""
-        rounds = Rounds(c, self.initial, trip)
+        rounds = Rounds(c, self.initial, trip, by_need)
         number = rounds.inside.sizes(rounds.turn)
         again, states, rows = self._round(rounds, number, rounds.states)
         decided = is_true(rounds.inside, again)
@@ -181,9 +169,13 @@ def loop(
     if not isinstance(trip, int):
         return it.counted(c, 0 if start is False else trip)
     known = all(v.is_constant or c.known.array(v) is not None for v in it.initial)
-    if trip <= SHORT or start is False or (known and start):
+
+    def short() -> list[Value]:
         return either(c, lambda: it.written_out(c), lambda: it.counted(c, trip))
-    return either(c, lambda: it.counted(c, trip), lambda: it.written_out(c))
+
+    if trip <= SHORT or start is False or (known and start):
+        return short()
+    return either(c, lambda: it.counted(c, trip, by_need=True), short)
 
 
 def _size(c: Context, most: Value) -> Dim | None:
@@ -215,113 +207,3 @@ def _no_rounds(c: Context, run: Callable[[], Sequence[object]], count: int) -> l
     values = [present(e) for e in run()[count + 1 :]]  # type: ignore[arg-type]
     del c.checks[before:]
     return [c.broadcast(c.constant(0, v.type.dtype), [0, *v.type.shape]) for v in values]
-
-
-# -- Scan -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """How a Scan goes through its inputs, and where it puts its outputs."""
-
-    nested: Nested
-    axes: Sequence[int]
-    backward: Sequence[int]
-    out_axes: Sequence[int]
-    out_backward: Sequence[int]
-
-    def scan(self, c: Context, states: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-        """The last states, and the outputs of all rounds."""
-        axes = [axis_of(a, x.type.rank) for a, x in zip(self.axes, inputs, strict=True)]
-        sizes = [x.type.shape[a] for a, x in zip(axes, inputs, strict=True)]
-        for size in sizes:
-            require_equal(size, sizes[0], "the lengths of its inputs")
-        length = sizes[0]
-        along = list(zip(inputs, axes, self.backward, strict=True))
-        if not isinstance(length, int) or length == 0:
-            return self._counted(c, states, along, length)
-        ways = (
-            lambda: self._counted(c, states, along, length),
-            lambda: self._written_out(c, states, along, length),
-        )
-        # written out, parts of constants are constants: weights by layer, for example
-        short = length <= SHORT or all(x.is_constant for x in inputs)
-        return either(c, *(ways[::-1] if short else ways))
-
-    def _written_out(
-        self, c: Context, states: Sequence[Value], along: Sequence[tuple[Value, int, int]],
-        length: int,
-    ) -> list[Value]:  # fmt: skip
-        rows: list[list[Value]] = []
-        for turn in range(length):
-            c.spend(len(self.nested.proto.node) + 1, "its rounds")
-            states, row = self._round(c, self.nested.run, states, along, turn, length)
-            rows.append(row)
-        columns = zip(*rows, strict=True)
-        placed = zip(columns, self.out_axes, self.out_backward, strict=True)
-        return [*states, *(stacked(c, col[::-1] if back else col, a) for col, a, back in placed)]
-
-    def _counted(
-        self, c: Context, states: Sequence[Value], along: Sequence[tuple[Value, int, int]],
-        length: Dim,
-    ) -> list[Value]:  # fmt: skip
-        rounds = Rounds(c, states, length)
-        taken = [(rounds.take(x), axis, back) for x, axis, back in along]
-        run, turn = self.nested.inside(rounds), rounds.turn
-        step = self._round(rounds.inside, run, rounds.states, taken, turn, length)
-        last, rows = rounds.finish(*step)
-        placed = []
-        for row, axis, back in zip(rows, self.out_axes, self.out_backward, strict=True):
-            to = axis_of(axis, row.type.rank)
-            ordered = flipped(c, row) if back else row
-            behind = range(to + 1, row.type.rank)
-            placed.append(c.transpose(ordered, [*range(1, to + 1), 0, *behind]))
-        return [*last, *placed]
-
-    def _round(
-        self, c: Context, run: Run, states: Sequence[Value],
-        along: Sequence[tuple[Value, int, int]], turn: Dim, length: Dim,
-    ) -> tuple[list[Value], list[Value]]:  # fmt: skip
-        """The next states, and what is stacked."""
-        items = [item(c, x, length - 1 - turn if back else turn, a) for x, a, back in along]
-        results = [present(e) for e in run([*states, *items])]
-        return results[: len(states)], results[len(states) :]
-
-
-def scan(
-    c: Context, node: Node, inputs: Sequence[Value | None], open_graph: Open
-) -> Sequence[Value]:
-    """The last states, and what each round gave; up to opset 8 by element of a batch."""
-    body, nested = node["body"], open_graph(node["body"])
-    if node.opset < 9:
-        supported(inputs[0] is None, "sequence_lens of a Scan is not supported")
-        inputs = inputs[1:]
-    given, count = [present(v) for v in inputs], node["num_scan_inputs"]
-    valid(0 < count <= len(given), f"num_scan_inputs is {count}")
-    states, sequences = given[: len(given) - count], given[len(given) - count :]
-    valid(len(body.input) == len(given), f"its body has {len(body.input)} inputs")
-    valid(len(body.output) >= len(states), f"its body has {len(body.output)} outputs")
-    outputs = len(body.output) - len(states)
-    backward = node["scan_input_directions"] or node["directions"] or [0] * count
-    how = Sequences(
-        nested,
-        node["scan_input_axes"] or [0] * count,
-        backward,
-        node["scan_output_axes"] or [0] * outputs,
-        node["scan_output_directions"] or [0] * outputs,
-    )
-    valid(len(how.axes) == len(how.backward) == count, "an axis and direction for each input")
-    valid(len(how.out_axes) == len(how.out_backward) == outputs, "one for each output")
-    if node.opset >= 9:
-        return how.scan(c, states, sequences)
-    batch = fixed(given[0].type.shape[0], "the batch of a Scan")
-    supported(batch > 0, "an empty batch of a Scan is not supported")
-    valid(all(v.type.rank > 0 and v.type.shape[0] == batch for v in given), "its batches differ")
-    single = [
-        how.scan(c, [item(c, v, b) for v in states], [item(c, v, b) for v in sequences])
-        for b in range(batch)
-    ]
-    return [stacked(c, column) for column in zip(*single, strict=True)]
-
-
-CONTROL: Mapping[str, Control] = {"If": branch, "Loop": loop, "Scan": scan}

@@ -8,11 +8,10 @@ from typing import TypeAlias
 
 from tbc.dims import Dim
 from tbc.frontend.context import Context, Lowering, fixed, supported, valid
-from tbc.frontend.loops import item, stacked
 from tbc.frontend.nodes import Node
 from tbc.frontend.ops_index import part
 from tbc.frontend.ops_nn import hard, negative_part, softplus_of
-from tbc.frontend.rounds import SHORT, Rounds, flipped
+from tbc.frontend.rounds import SHORT, Rounds, flipped, item, stacked
 from tbc.ir import Value
 from tbc.ops import Concat, MatMul, require_equal
 
@@ -159,7 +158,9 @@ def _one_way(
     A row that is at its end keeps its state and gives zeros.
     """
     steps = x.type.shape[0]
-    if isinstance(steps, int) and 0 < steps <= SHORT:
+    if steps == 0:
+        return c.broadcast(c.constant(0, x.type.dtype), [0, *state[0].type.shape]), state
+    if isinstance(steps, int) and steps <= SHORT:
         rows: list[Value] = []
         for turn in range(steps):
             t = steps - 1 - turn if backward else turn

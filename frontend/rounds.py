@@ -7,10 +7,22 @@ from dataclasses import dataclass, field, replace
 
 from tbc.dims import Dim, Expr, Symbol, dim_max, sole_symbol, symbols_of
 from tbc.errors import Unsupported
-from tbc.frontend.context import Context, valid
+from tbc.frontend.context import Context, axis_of, valid
+from tbc.frontend.ops_index import part
 from tbc.ir import Graph, Value, topological
-from tbc.ops import Dims, Input, Iota, Repeat, Slice, require_equal
-from tbc.types import DType, TensorType
+from tbc.ops import (
+    Concat,
+    Dims,
+    Input,
+    Iota,
+    MatMul,
+    Repeat,
+    Reshape,
+    Slice,
+    Transpose,
+    require_equal,
+)
+from tbc.types import TensorType
 
 SHORT = 4
 """Loops of at most this many rounds are written out."""
@@ -27,12 +39,14 @@ class Rounds:
         inside: makes those of the body.
         initial: what the states begin with.
         trip: how many rounds there are; None where only a condition ends them.
+        by_need: whether a loop is refused whose weights are constants if it is written out.
         states: the states at the beginning of a round, inside.
     """
 
     around: Context
     initial: Sequence[Value]
     trip: Dim | None
+    by_need: bool = False
     inside: Context = field(init=False)
     states: list[Value] = field(init=False)
     _index: Symbol | None = field(init=False, default=None)
@@ -87,7 +101,8 @@ class Rounds:
         """The last states and the stacked rows, given the next states and a round's rows.
 
         Raises:
-            Unsupported: the type of a state or of a row changes from round to round.
+            Unsupported: the type of a state or of a row changes from round to round, or `by_need`
+                refuses the loop.
         """
         for before, after in zip(self.states, states, strict=True):
             _require_kept(before.type, after.type)
@@ -96,7 +111,9 @@ class Rounds:
         results = [(f"state{i}", v) for i, v in enumerate(states)]
         results += [(f"row{i}", v) for i, v in enumerate(rows)]
         checks = tuple(dict.fromkeys(self.inside.checks))
-        used = set(topological([*(v for _, v in results), *checks]))
+        used = dict.fromkeys(topological([*(v for _, v in results), *checks]))
+        if self.by_need and any(map(self._picks_weights, used)):
+            raise Unsupported("every round of a loop has weights of its own")
         taken = {o: i for o, i in self._taken.items() if isinstance(i.op, Input) and i in used}
         body = Graph("body", (*self.states, *taken.values()), tuple(results), checks)
         loop, args = Repeat(body, len(states), self._index, conditional), (*self.initial, *taken)
@@ -104,6 +121,17 @@ class Rounds:
         if checks:
             self.around.checks.append(values[-1])
         return values[: len(states)], values[len(states) : len(results)]
+
+    def _picks_weights(self, value: Value) -> bool:
+        """Whether a product is by a part of a constant that the number of the round tells."""
+        for operand in value.args if isinstance(value.op, MatMul) else ():
+            picked, x = False, operand
+            while isinstance(x.op, Reshape | Transpose | Slice):
+                picked |= isinstance(x.op, Slice) and any(map(self.depends, x.op.starts))
+                x = x.args[0]
+            if picked and x.is_constant:
+                return True
+        return False
 
 
 def _require_kept(before: TensorType, after: TensorType) -> None:
@@ -131,11 +159,18 @@ def flipped(c: Context, x: Value) -> Value:
     return c(Slice((size - 1, *[0] * len(rest)), steps, x.type.shape), x)
 
 
-def is_true(c: Context, value: Value) -> bool | None:
-    """A condition, where it is known before the model runs."""
-    known = c.known.array(value)
-    valid(value.type.dtype is DType.bool, f"a condition is of type {value.type}")
-    if known is None or known.dtype == object:
-        return None
-    valid(known.size == 1, f"a condition is of type {value.type}")
-    return bool(known.all())
+def stacked(c: Context, items: Sequence[Value], axis: int = 0) -> Value:
+    """The items along a new axis."""
+    first = items[0].type.shape
+    at = axis_of(axis, len(first) + 1)
+    single = [*first[:at], 1, *first[at:]]
+    return c(Concat(at), *(c.reshape(x, single) for x in items))
+
+
+def item(c: Context, x: Value, index: Dim, axis: int = 0) -> Value:
+    """x at an index of an axis, without that axis."""
+    shape = list(x.type.shape)
+    rest = shape[:axis] + shape[axis + 1 :]
+    shape[axis] = 1
+    starts = [index if a == axis else 0 for a in range(x.type.rank)]
+    return c.reshape(part(c, x, starts, shape, [1] * x.type.rank), rest)

@@ -98,8 +98,10 @@ def test_a_layer_of_any_length_is_one_loop_a_direction(
     assert len(loops_of(program)) == (2 if direction == "bidirectional" else 1)
 
 
-def test_a_layer_of_no_steps_keeps_its_state(workers: Workers) -> None:
-    compiled = Native(frontend.load(layer("GRU", "reverse"), dims=DIMS).graph, workers)
+@pytest.mark.parametrize("steps", [(0, 9), 0])
+def test_a_layer_of_no_steps_keeps_its_state(steps: Any, workers: Workers) -> None:
+    dims = {**DIMS, "t": steps}
+    compiled = Native(frontend.load(layer("GRU", "reverse"), dims=dims).graph, workers)
     run = compiled.run({"x": normal(1, 0, 2, SIZE)})
     assert run.status == 0
     assert run.outputs["y"].shape == (0, 1, 2, HIDDEN)
@@ -350,3 +352,24 @@ def test_activations_quantised_in_a_round_are_multiplied_in_integers(workers: Wo
     (inside,) = loops_of(agree(proto, workers, *feeds, t=(0, 20)))
     dots = [s.anchor for s in inside.steps if isinstance(s.anchor.op, ops.PackedDot)]
     assert [d.args[0].type.dtype.name for d in dots] == ["i8"]
+
+
+@pytest.mark.parametrize("op", ["Scan", "Loop"])
+def test_weights_of_a_round_are_constants_where_it_is_written_out(
+    op: str, workers: Workers
+) -> None:
+    stack, state = weights(True, 5, 6, 16, 16), typed("s", F, 1, 16)
+    if op == "Scan":
+        inner = body(nodes("m = MatMul(s, u)", "s1 = Tanh(m)"), [state, typed("u", F, 16, 16)],
+                     [typed("s1", F, 1, 16)])  # fmt: skip
+        node = helper.make_node("Scan", ["x", "stack"], ["y"], body=inner, num_scan_inputs=1)
+    else:
+        made = nodes("u = Gather(stack, i)", "m = MatMul(s, u)", "s1 = Tanh(m)", "b = Identity(go)")
+        ends = [typed("b", np.bool_), typed("s1", F, 1, 16)]
+        node = helper.make_node(
+            "Loop", ["six", "", "x"], ["y"], body=body(made, [*COUNTER, state], ends)
+        )
+    proto = model([node], {"x": (F, [1, 16])}, ["y"], {"stack": stack, "six": i64(6)[0]})
+    program = agree(proto, workers, {"x": normal(1, 1, 16)})
+    assert not loops_of(program)
+    assert sum(isinstance(s.anchor.op, ops.PackedDot) for s in program.steps) == 6
