@@ -306,6 +306,8 @@ class Emitter:
                 a, b = self._same_lanes(self._arg(value, 0, index), self._arg(value, 1, index))
                 return emit_binary(self.f, fn, value.args[0].type.dtype, a, b)
             case ops.Where():
+                if (one := self._chosen(value, index)) is not None:
+                    return one
                 args = (self._arg(value, i, index) for i in range(3))
                 return self.f.select(*self._same_lanes(*args))
             case _ if isinstance(value.op, ops.GATHERS):
@@ -328,6 +330,25 @@ class Emitter:
     def _arg(self, value: Value, number: int, index: Index) -> Val:
         arg = value.args[number]
         return self.element(arg, broadcast_index(arg, index))
+
+    def _chosen(self, value: Value, index: Index) -> Val | None:
+        """The element of the side that one condition chooses, the only one that is read.
+
+        None where the condition is an array, or a side does not lie in memory in such an order.
+        """
+        condition, *sides = value.args
+        places = [self.memory.get(s) for s in sides]
+        if condition.type.size != 1 or places[0] is None or places[1] is None:
+            return None
+        at = [broadcast_index(s, index) for s in sides]
+        positions = [p.address(s, i) for p, s, i in zip(places, sides, at, strict=True) if p]
+        steps = {self.lane_step(p) for p in positions}
+        if steps not in ({0}, {1}):
+            return None
+        lanes = self.lanes if steps == {1} else 1
+        yes, no = (self.address(p, s, i) for p, s, i in zip(places, sides, at, strict=True) if p)
+        holds = self.element(condition, (0,) * condition.type.rank)
+        return load_element(self.f, value.type.dtype, self.f.select(holds, yes, no), lanes)
 
     def _same_lanes(self, *elements: Val) -> tuple[Val, ...]:
         lanes = max(lanes_of(e.type) for e in elements)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tbc import ops
+from tbc.codegen.calls import Calls
 from tbc.codegen.expressions import Emitter
 from tbc.codegen.llvm_text import Function, Module, Val, const
-from tbc.codegen.steps import ATTRIBUTES, emit_step, is_hand_shaped, signature
+from tbc.codegen.steps import ATTRIBUTES
 from tbc.constants import value_of
 from tbc.dims import Expr, upper
-from tbc.program import Buffer, Program, Step
+from tbc.program import Buffer, Program
 from tbc.target import Target
 
 NULL, ALIGN, DIM, WEIGHTS, VALUE = 3, 4, 5, 6, 7
@@ -71,53 +71,25 @@ class _Emission:
         self.pointer_bytes = target.index_bits // 8
 
     def emit(self) -> ModelCode:
-        names = self._steps()
+        calls = Calls(self.hand, self.glue, self.target, self.symbol)
+        calls.expect(self.program)
+        names = [calls.function(self.program, step) for step in self.program.steps]
         tests = self._checks_before()
         phases = len(names) + (len(names) in tests)
-        self._phase_function(names, tests)
+        self._phase_function(calls, names, tests)
         self._check()
         self._run(phases)
         self._run_phase(phases)
         self._output_shape()
         return ModelCode(self.hand, self.glue, phases, tuple(names))
 
-    def _steps(self) -> list[str]:
-        """Emit each distinct step once; returns the function of every step."""
-        known: dict[str, str] = {}
-        names = []
-        buffers, symbols = self.program.buffers, self.program.symbols
-        steps = [(step, self._out(step)) for step in self.program.steps]
-        keys = [signature(step, buffers, out, symbols) for step, out in steps]
-        uses = Counter(keys)
-        for key, (step, out) in zip(keys, steps, strict=True):
-            if key not in known:
-                known[key] = f"{self.symbol}_step{len(known)}_{_title(step)}"
-                module = self.hand if is_hand_shaped(step) else self.glue
-                shared = uses[key] > 1
-                emit_step(
-                    module, known[key], step, buffers, out, symbols, self.target, shared=shared
-                )
-                self._declare(known[key], len(step.reads))
-            names.append(known[key])
-        return names
-
-    def _declare(self, name: str, reads: int) -> None:
-        args = ", ".join(["ptr"] * (reads + 2) + [self.index] * 2)
-        self.glue.declarations[name] = f"declare void @{name}({args})"
-
-    def _out(self, step: Step) -> Buffer:
-        buffer = self.program.buffers[step.root]
-        if step.copy_to is None:
-            return buffer
-        rank = step.root.type.rank
-        return Buffer(step.root, "output", step.copy_to, 0, tuple(range(rank)))
-
     def _checks_before(self) -> dict[int, list[Buffer]]:
         """By phase, the checks to look at before it: those that the phase before computed."""
         tests: dict[int, list[Buffer]] = {}
         for number, step in enumerate(self.program.steps):
-            if step.root in self.program.checks and step.copy_to is None:
-                tests.setdefault(number + 1, []).append(self.program.buffers[step.root])
+            for value in step.results if step.copy_to is None else ():
+                if value in self.program.checks:
+                    tests.setdefault(number + 1, []).append(self.program.buffers[value])
         return tests
 
     # -- pointers -------------------------------------------------------------------------------
@@ -146,7 +118,9 @@ class _Emission:
 
     # -- functions ------------------------------------------------------------------------------
 
-    def _phase_function(self, names: list[str], tests: dict[int, list[Buffer]]) -> None:
+    def _phase_function(
+        self, calls: Calls, names: list[str], tests: dict[int, list[Buffer]]
+    ) -> None:
         """`i32 <symbol>_phase(call, phase, part, parts)`: one step, no checks of the call."""
         args = [("ptr", "call"), ("i32", "phase"), (self.index, "part"), (self.index, "parts")]
         f = self._function("phase", args, "internal")
@@ -161,9 +135,9 @@ class _Emission:
                 _return_if(f, f.icmp("ne", flag, const("i8", 0)), VALUE)
             if number < len(names):
                 step = self.program.steps[number]
-                buffers = [self._out(step), *(self.program.buffers[v] for v in step.reads)]
-                pointers = [self._pointer(f, call, b) for b in buffers]
-                f.call("void", names[number], *pointers, self._field(f, call, DIMS), part, parts)
+                place = partial(self._pointer, f, call)
+                rest = self._field(f, call, DIMS), part, parts
+                calls.call(f, names[number], self.program, step, place, *rest)
             f.do("br label %done")
         f.label("done")
         f.do("ret i32 0")
@@ -295,16 +269,6 @@ class _Returning:
 def _return_if(f: Function, cond: Val, status: int) -> None:
     with _Returning(f, cond):
         f.do(f"ret i32 {status}")
-
-
-def _title(step: Step) -> str:
-    """A word for what a step does, for its symbol."""
-    op = step.anchor.op
-    if step.copy_to is not None:
-        return "copy"
-    if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
-        return op.kernels[-1]
-    return type(op).__name__.lower()
 
 
 # -- weights --------------------------------------------------------------------------------------

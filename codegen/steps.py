@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from tbc import ops
 from tbc.codegen.dot_steps import emit_dot_step
 from tbc.codegen.expressions import Emitter, Memory
-from tbc.codegen.llvm_text import Function, Module, const
+from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.codegen.loops import Share, emit_loops
 from tbc.codegen.matmul import emit_matmul
 from tbc.codegen.reductions import emit_reduction
@@ -61,6 +62,25 @@ def emit_step(
     destination = Memory(pointer, out.order)
     lanes = max(target.vector_bytes // 4, 1)
     share = Share(part, parts)
+    with chosen(f, step, read_pointers):
+        _emit(e, step, destination, share, lanes, target)
+    f.finish()
+
+
+@contextmanager
+def chosen(f: Function, step: Step, reads: Sequence[Val]) -> Iterator[None]:
+    """A region that runs only where a step's guards hold; `reads` are where its reads lie."""
+    with ExitStack() as stack:
+        for condition, holds in step.guards:
+            flag = f.load("i8", reads[step.reads.index(condition)], 1)
+            test = f.icmp("ne" if holds else "eq", flag, const("i8", 0))
+            stack.enter_context(f.when(test))
+        yield
+
+
+def _emit(
+    e: Emitter, step: Step, destination: Memory, share: Share, lanes: int, target: Target
+) -> None:
     match step.anchor.op:
         case _ if step.root.type.size == 0:
             pass
@@ -81,7 +101,6 @@ def emit_step(
         case _:
             wide = lanes * side_by_side(inside(step), target)
             emit_loops(e, step, destination, share, wide)
-    f.finish()
 
 
 def signature(
@@ -91,4 +110,6 @@ def signature(
     what = outline(step)
     orders = [out.order, *((buffers[v].order, buffers[v].panels) for v in step.reads)]
     scalars = [value_of(s).tobytes().hex() for s in what.scalars]
-    return "\n".join([what.text, str(orders), str(scalars), str([str(s) for s in symbols])])
+    bound = [(s.name, str(s.below)) for s in symbols]
+    guards = [(step.reads.index(c), holds) for c, holds in step.guards]
+    return "\n".join([what.text, str(orders), str(scalars), str(bound), str(guards)])

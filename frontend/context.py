@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.constants import constant
-from tbc.dims import Dim, Expr
+from tbc.dims import Dim, Expr, Symbol
 from tbc.errors import InvalidModel, Unfixed, Unsupported
 from tbc.frontend.known import Known
 from tbc.frontend.small_floats import narrowed, widened
@@ -38,6 +38,9 @@ class Context:
         known: the elements that shape arithmetic knows.
         checks: bool scalars that are True where an input holds what the model cannot accept.
         unrolled: how many nodes the rounds of loops became so far.
+        depth: in how many bodies of loops the values are.
+        rounds: the numbers of the rounds of loops, by depth and by how many there are.
+        warnings: what is unusual, a sentence each.
     """
 
     builder: Builder
@@ -45,10 +48,24 @@ class Context:
     known: Known = field(default_factory=Known)
     checks: list[Value] = field(default_factory=list)
     unrolled: int = 0
+    depth: int = 0
+    rounds: dict[tuple[int, Dim], Symbol] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __call__(self, op: Op, *args: Value) -> Value:
         """The value `op(*args)`."""
         return self.builder(op, *args)
+
+    def nested(self) -> Context:
+        """Makes the values of a loop's body."""
+        return replace(
+            self, builder=Builder(self.builder.here), known=Known(), checks=[], depth=self.depth + 1
+        )
+
+    def round_of(self, trip: Dim) -> Symbol:
+        """The number of the round of a loop of `trip` rounds; its name is none of the model's."""
+        symbol = Symbol(f"t.{len(self.rounds)}", 0, None, trip)
+        return self.rounds.setdefault((self.depth, trip), symbol)
 
     def spend(self, nodes: int, what: str) -> None:
         """Count nodes that a loop becomes; raises Unsupported where there are too many in all."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 import onnx
 
 from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
 from tbc.frontend.context import Array, Context
-from tbc.frontend.control import CONTROL, Absent, Entry, Mismatch, Run, present
+from tbc.frontend.control import Absent, Control, Entry, Mismatch, Nested, branch, present
 from tbc.frontend.expansion import body_of_schema
+from tbc.frontend.loops import loop
 from tbc.frontend.nodes import (
     ONNX_DOMAINS,
     Node,
@@ -23,6 +27,7 @@ from tbc.frontend.nodes import (
 )
 from tbc.frontend.operators import ONNX, OTHERS, REFUSED, REFUSED_DOMAINS
 from tbc.frontend.reader import Source, opsets, plain_domain
+from tbc.frontend.scans import scan
 from tbc.frontend.small_floats import as_stored, elements_of, from_stored, stored_type
 from tbc.frontend.structure import (
     Body,
@@ -44,6 +49,9 @@ DECIDING: Mapping[str, int] = MappingProxyType({"If": 1, "Loop": 2})
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
+CONTROL: Mapping[str, Control] = {"If": branch, "Loop": loop, "Scan": scan}
+"""How operators with nested graphs become values."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -54,7 +62,7 @@ class Scope:
         prefix: what goes before the names of the nodes.
     """
 
-    env: dict[str, Entry]
+    env: MutableMapping[str, Entry]
     opsets: Mapping[str, int]
     attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
     prefix: str = ""
@@ -73,8 +81,10 @@ class Importer:
     body: Body
     constants: Mapping[str, Const | Absent]
 
-    def graph(self, inputs: Mapping[str, TensorType], values: Mapping[str, Array]) -> Graph:
-        """The graph for inputs of these types, those with values taken as constants.
+    def graph(
+        self, inputs: Mapping[str, TensorType], values: Mapping[str, Array]
+    ) -> tuple[Graph, Sequence[str]]:
+        """The graph for inputs of these types, those with values taken as constants; and warnings.
 
         Raises:
             Mismatch: sizes must be equal that are not known to be.
@@ -94,7 +104,8 @@ class Importer:
         names = [o.name for o in self.source.model.graph.output]
         found = ((n, present(e)) for n in names if (e := scope.env[n]) is not None)
         outputs = tuple((n, as_stored(c, v)) for n, v in found)
-        return Graph(self.source.name, tuple(leaves), outputs, tuple(dict.fromkeys(c.checks)))
+        checks = tuple(dict.fromkeys(c.checks))
+        return Graph(self.source.name, tuple(leaves), outputs, checks), c.warnings
 
     # -- nodes ------------------------------------------------------------------------------------
 
@@ -209,7 +220,7 @@ class Importer:
         """
         errors: list[Exception] = []
 
-        def open_graph(graph: onnx.GraphProto) -> Run:
+        def open_graph(graph: onnx.GraphProto) -> Nested:
             return self._nested(c, graph, scope, name, errors)
 
         deciding = [x for x in inputs[: DECIDING.get(node.op_type, 0)] if x is not None]
@@ -233,21 +244,22 @@ class Importer:
         scope: Scope,
         name: str,
         errors: list[Exception],
-    ) -> Run:
-        """A graph in an attribute, as a function of its inputs; it sees the names around it.
+    ) -> Nested:
+        """A graph in an attribute; it sees the names around it.
 
         The errors of its nodes are added to `errors`.
         """
         body = graph_body(graph)
-        own = {proto.name: c(tensor(proto, c.folder)) for proto in graph.initializer}
-        env = {**scope.env, **own}
+        own = {proto.name: tensor(proto, c.folder) for proto in graph.initializer}
         inputs = [i.name for i in graph.input if i.name not in own]
-        refuse_free(body, {*env, *inputs})
+        refuse_free(body, {*scope.env, *own, *inputs})
 
-        def run(values: Sequence[Value]) -> list[Entry]:
+        def run(c: Context, around: Mapping[str, Entry], values: Sequence[Value]) -> list[Entry]:
             if len(values) != len(inputs):
                 raise InvalidModel(f"its graph has {len(inputs)} inputs instead of {len(values)}")
-            inner: dict[str, Entry] = {**env, **dict(zip(inputs, values, strict=True))}
+            here: dict[str, Entry] = {n: c(constant) for n, constant in own.items()}
+            here.update(zip(inputs, values, strict=True))
+            inner = ChainMap(here, cast(MutableMapping[str, Entry], around))
             try:
                 self._walk(c, body.nodes, Scope(inner, scope.opsets, scope.attributes, f"{name}/"))
             except (Mismatch, TbcError) as error:
@@ -257,7 +269,32 @@ class Importer:
                 raise InvalidModel(f"its graph does not define its output '{missing[0]}'")
             return [inner[o.name] for o in graph.output]
 
-        return run
+        return Nested(
+            graph,
+            partial(run, c, scope.env),
+            lambda rounds: partial(run, rounds.inside, _Outside(scope.env, rounds.take)),
+        )
+
+
+@dataclass(frozen=True)
+class _Outside(Mapping[str, Entry]):
+    """The names around a loop's body; a value that is looked up is taken into it."""
+
+    around: Mapping[str, Entry]
+    take: Callable[[Value], Value]
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self.around[name]
+        return self.take(entry) if isinstance(entry, Value) else entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.around
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.around)
+
+    def __len__(self) -> int:
+        return len(self.around)
 
 
 def _check_type(x: Value | None, signature: Signature) -> None:

@@ -134,12 +134,17 @@ def _import(
     importer = Importer(source, functions, body, constants)
     while True:
         try:
-            result = importer.graph(face.types(), face.values)
+            result, unusual = importer.graph(face.types(), face.values)
         except Mismatch as mismatch:
             if not face.symbols.equate(mismatch.a, mismatch.b):
                 raise mismatch.error from None
         else:
-            warnings = (*source.warnings, *face.warnings, *_default_inputs(graph, constants))
+            warnings = (
+                *source.warnings,
+                *face.warnings,
+                *_default_inputs(graph, constants),
+                *unusual,
+            )
             return Imported(result, warnings, MappingProxyType(face.symbols.equalities))
 
 

@@ -11,6 +11,7 @@ from tbc.frontend.ops_scatter import check_points
 from tbc.frontend.ops_shape import axes_of
 from tbc.frontend.ranges import outside
 from tbc.frontend.tensors import check_sizes
+from tbc.indices import surely_below
 from tbc.ir import Value
 from tbc.ops import Concat, Gather, GatherND, Iota, Pad, Slice, require_equal
 from tbc.types import DType
@@ -189,8 +190,24 @@ def gather(c: Context, node: Node, x: Value, indices: Value) -> Value:
     """Slices of x along an axis."""
     axis = axis_of(node["axis"], x.type.rank)
     valid(indices.type.dtype in (DType.i32, DType.i64), f"indices of {indices.type.dtype.name}")
+    place = _place(c, indices, x.type.shape[axis])
+    if place is not None:
+        starts = [place if a == axis else 0 for a in range(x.type.rank)]
+        sizes = [1 if a == axis else d for a, d in enumerate(x.type.shape)]
+        rest = x.type.shape[axis + 1 :]
+        shape = [*x.type.shape[:axis], *indices.type.shape, *rest]
+        return c.reshape(part(c, x, starts, sizes, [1] * x.type.rank), shape)
     c.checks.extend(outside(c, indices, x.type.shape[axis]))
     return c(Gather(axis), x, indices)
+
+
+def _place(c: Context, indices: Value, size: Dim) -> Dim | None:
+    """A sole index that is a symbolic size, such as a loop's number; None if it may be outside."""
+    known = c.known.array(indices)
+    if known is None or known.dtype != object or known.size != 1:
+        return None
+    index: Dim = known.reshape(-1).tolist()[0]
+    return index if bounds(index)[0] >= 0 and surely_below(index, size) else None
 
 
 def gather_nd(c: Context, node: Node, x: Value, indices: Value) -> Value:

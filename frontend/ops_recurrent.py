@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, written out step by step over a length known at import."""
+"""RNN, GRU and LSTM, as loops over the sequence."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from tbc.dims import Dim
 from tbc.frontend.context import Context, Lowering, fixed, supported, valid
-from tbc.frontend.control import item, stacked
 from tbc.frontend.nodes import Node
 from tbc.frontend.ops_index import part
 from tbc.frontend.ops_nn import hard, negative_part, softplus_of
+from tbc.frontend.rounds import SHORT, Rounds, flipped, item, stacked
 from tbc.ir import Value
 from tbc.ops import Concat, MatMul, require_equal
 
@@ -156,20 +157,39 @@ def _one_way(
 
     A row that is at its end keeps its state and gives zeros.
     """
-    steps = fixed(x.type.shape[0], "the length of a sequence")
-    rows: list[Value] = []
-    for turn in range(steps):
-        t = steps - 1 - turn if backward else turn
-        c.spend(40, "its steps")
-        new = step(c, cell, item(c, x, t), state)
-        if lengths is None:
-            state = new
-            rows.append(new[0])
-            continue
-        active = c.reshape(c.binary("gt", lengths, t), [x.type.shape[1], 1])
-        state = tuple(c.where(active, a, b) for a, b in zip(new, state, strict=True))
-        rows.append(c.where(active, new[0], 0))
-    return stacked(c, rows[::-1] if backward else rows), state
+    steps = x.type.shape[0]
+    if steps == 0:
+        return c.broadcast(c.constant(0, x.type.dtype), [0, *state[0].type.shape]), state
+    if isinstance(steps, int) and steps <= SHORT:
+        rows: list[Value] = []
+        for turn in range(steps):
+            t = steps - 1 - turn if backward else turn
+            state, row = _masked(c, cell, step, item(c, x, t), state, lengths, t)
+            rows.append(row)
+        return stacked(c, rows[::-1] if backward else rows), state
+    rounds = Rounds(c, state, steps)
+    inside, position = rounds.inside, steps - 1 - rounds.turn if backward else rounds.turn
+    r, rb, p = (v if v is None else rounds.take(v) for v in (cell.r, cell.rb, cell.p))
+    assert r is not None
+    cell = replace(cell, r=r, rb=rb, p=p)
+    lengths = lengths and rounds.take(lengths)
+    here = item(inside, rounds.take(x), position)
+    state, row = _masked(inside, cell, step, here, tuple(rounds.states), lengths, position)
+    last, (y,) = rounds.finish(state, [row])
+    return flipped(c, y) if backward else y, tuple(last)
+
+
+def _masked(
+    c: Context, cell: Cell, step: Step, x: Value, state: State, lengths: Value | None, t: Dim
+) -> tuple[State, Value]:
+    """The next state and the hidden state at position t, of rows that are not at their end."""
+    new = step(c, cell, x, state)
+    if lengths is None:
+        return new, new[0]
+    here = c.cast(c.sizes(t), lengths.type.dtype)
+    active = c.reshape(c.binary("gt", lengths, here), [lengths.type.shape[0], 1])
+    kept = tuple(c.where(active, a, b) for a, b in zip(new, state, strict=True))
+    return kept, c.where(active, new[0], 0)
 
 
 # -- operators ------------------------------------------------------------------------------------
@@ -225,12 +245,6 @@ class Kind:
     def _check(self, x: Value, w: Value, r: Value, count: int) -> int:
         """The hidden size; raises where the weights do not fit."""
         valid(x.type.rank == w.type.rank == r.type.rank == 3, f"{x.type}, {w.type}, {r.type}")
-        steps = x.type.shape[0]
-        supported(
-            isinstance(steps, int) and steps > 0,
-            f"the length of the sequence is {steps}; it must be a number of at least 1",
-            "fix its symbol: a recurrent layer is written out step by step",
-        )
         hidden = fixed(r.type.shape[2], "the hidden size")
         rows = self.gates * hidden
         for weight in (w, r):

@@ -9,6 +9,7 @@ from tbc.dims import Dim, bounds, dim_max, dim_min
 from tbc.errors import InvalidModel
 from tbc.frontend.context import Context
 from tbc.frontend.known import Known
+from tbc.indices import surely_below
 from tbc.ir import Value, topological
 from tbc.ops import (
     ArgSort,
@@ -41,7 +42,7 @@ def outside(c: Context, indices: Value, size: Dim) -> list[Value]:
     span = exact or _span(c.known, indices)
     if span is not None:
         low, high = span
-        if bounds(low + size)[0] >= 0 and bounds(size - 1 - high)[0] >= 0:
+        if bounds(low + size)[0] >= 0 and surely_below(high, size):
             return []
     if exact and (bounds(low + size)[1] < 0 or bounds(size - 1 - high)[1] < 0):
         raise InvalidModel(f"an index in {low}..{high} is outside an axis of {size}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from tbc.dims import Dim, Expr, Symbol, bounds, floor_div, substitute, symbols_of
+from tbc.dims import Dim, Expr, Symbol, bounds, floor_div, sole_symbol, substitute, symbols_of
 
 Range: TypeAlias = int | tuple[int, int | None]
 """What the caller says of a symbol: its value, or its least and its greatest value."""
@@ -88,7 +88,7 @@ class Symbols:
             return False
         symbol, size = found
         changes = {symbol.name: size}
-        if (kept := _sole_symbol(size)) is not None:
+        if (kept := sole_symbol(size)) is not None:
             his = [s.hi for s in (kept, symbol) if s.hi is not None]
             both = Symbol(kept.name, max(kept.lo, symbol.lo), min(his) if his else None)
             changes = {symbol.name: Expr.of(both), kept.name: Expr.of(both)}
@@ -112,6 +112,8 @@ class Symbols:
         if common and len(terms) > 1:
             return self._solve(floor_div(difference, Expr((((common[0],), 1),))), 0)
         symbols = list(symbols_of(difference))
+        if any(s.name not in self._order for s in symbols):  # the number of a loop's round
+            return None
         for symbol in sorted(set(symbols), key=lambda s: -self._order.index(s.name)):
             coef = dict(terms).get((symbol,), 0)
             if abs(coef) == 1 and symbols.count(symbol) == 1:
@@ -123,14 +125,6 @@ class Symbols:
 
 def _is_name(text: str) -> bool:
     return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
-
-
-def _sole_symbol(size: Dim) -> Symbol | None:
-    """The symbol that the size is, and nothing more."""
-    if isinstance(size, Expr):
-        symbol = next(symbols_of(size))
-        return symbol if size == Expr.of(symbol) else None
-    return None
 
 
 def _fits(size: Dim, symbol: Symbol) -> bool:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
-
-from tbc.ir import Graph
+from tbc.passes.bodies import Pass, everywhere
 from tbc.passes.canonicalize import canonicalize
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
+from tbc.passes.hoist import hoist
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
 
-if TYPE_CHECKING:
-    from tbc.target import Target
-
-Pass: TypeAlias = "Callable[[Graph, Target], Graph]"
-
-FRONT: tuple[Pass, ...] = (fold, lift, quantize, depthwise, canonicalize)
+FRONT: tuple[Pass, ...] = tuple(
+    map(everywhere, (fold, hoist, lift, quantize, depthwise, canonicalize))
+)
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-PIPELINE: tuple[Pass, ...] = (*FRONT, guard, pad, select, fold)
+PIPELINE: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, select, fold)))
 """All graph passes; `fuse` and `plan` make a program of what they leave."""

@@ -60,7 +60,7 @@ def explain(graph: Graph) -> list[DotReport]:
     """
     lifter, ranges, tables = Lifter(), Ranges(), _tables(graph)
     found: dict[DotReport, list[tuple[int, DotReport]]] = {}
-    for value in graph.values():
+    for value in (v for part in graph.graphs() for v in part.values()):
         if value.is_constant:
             continue
         plane = 0

@@ -7,17 +7,19 @@ and again. Everything else is computed in place by the step that needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import networkx as nx
 
 from tbc import ops
 from tbc.ir import Graph, Value, topological
-from tbc.program import Step
+from tbc.passes.branches import guarded, heavy, is_choice, needs
+from tbc.program import Step, unreshaped
 from tbc.types import DType
 
 ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
-WHOLE = (*ops.SCATTERS, ops.ArgSort)
+WHOLE = (*ops.SCATTERS, ops.ArgSort, ops.Repeat)
 """Computed in memory as a whole, not element by element: the root of a step, without epilogue."""
 LEAVES = (ops.Input, ops.Const)
 FREE = (ops.Dims, ops.Iota, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
@@ -40,12 +42,14 @@ class _Fusion:
                 for arg in dict.fromkeys(value.args):
                     self.users[arg].append(value)
         self.kept = set(graph.results)
+        self.needs = needs(self.values, graph.results, is_leaf)
         self.epilogues: dict[Value, Value] = {}
         """From the root of a step to its anchor."""
         self.absorbed: set[Value] = set()
         """What epilogues compute."""
 
     def steps(self) -> tuple[Step, ...]:
+        self._keep_arms()
         self._keep_operands()
         after = self._post_dominators()
         for value in self.values:
@@ -55,7 +59,22 @@ class _Fusion:
                 self.epilogues[root] = value
         self._keep_shared()
         roots = sorted((v for v in self.kept if not is_memory(v)), key=lambda v: v.number)
-        return (*(self._step(root) for root in roots), *self._copies())
+        steps = self._joined(map(self._step, roots))
+        return (*guarded(steps, self.needs, self._is_stored), *self._copies())
+
+    def _is_stored(self, value: Value) -> bool:
+        return is_memory(value) or value in self.kept
+
+    def _joined(self, steps: Iterable[Step]) -> Iterable[Step]:
+        """The steps, with all results of a loop stored by the first of them."""
+        made: dict[object, Step] = {}
+        for step in steps:
+            key: object = step.root
+            if isinstance(op := step.root.op, ops.Repeat):
+                key = (replace(op, which=0), step.root.args)
+            first = made.get(key)
+            made[key] = step if first is None else replace(first, also=(*first.also, step.root))
+        return made.values()
 
     def _copies(self) -> Iterator[Step]:
         """Steps for outputs that are inputs or constants, or another output's value."""
@@ -83,6 +102,15 @@ class _Fusion:
                 todo.extend(reversed(value.args))
         return Step(root, anchor, tuple(reads))
 
+    def _keep_arms(self) -> None:
+        """Keep both sides of a choice that spares work, and its condition, and all conditions."""
+        work = heavy(self.values, self.needs, lambda v: isinstance(v.op, (*ANCHORS, *WHOLE)))
+        for value in self.values:
+            if is_choice(value) and any(a in work for a in value.args[1:]):
+                self.kept.update(a for a in value.args[1:] if not is_leaf(a))
+        conditions = {c for value in self.kept for c, _ in self.needs[value]}
+        self.kept.update(c for c in conditions if not is_memory(c))
+
     def _keep_operands(self) -> None:
         """Keep what kernels read as arrays, and what index maps would compute over and over."""
         for value in self.values:
@@ -104,6 +132,9 @@ class _Fusion:
                     self.kept.update(a for a in value.args if not self._is_view(a))
                 case _ if isinstance(value.op, ops.SCATTERS):
                     self.kept.update(a for a in (value.args[1], value) if not self._is_view(a))
+                case ops.Repeat():
+                    self.kept.update(b for a in value.args if not is_memory(b := unreshaped(a)))
+                    self.kept.add(value)
                 case ops.ArgSort():
                     self.kept.update(a for a in (*value.args, value) if not is_leaf(a))
                 case ops.Pad(mode="constant") | ops.Concat():
@@ -130,7 +161,7 @@ class _Fusion:
 
     def _is_transposed(self, value: Value) -> bool:
         """Whether a view's last axis may not be the last one in memory."""
-        while not is_leaf(value) and value not in self.kept:
+        while not is_leaf(value) and value not in self.kept and value.args:
             if isinstance(value.op, ops.Transpose):
                 return True
             value = value.args[0]
@@ -170,6 +201,7 @@ class _Fusion:
         """For each value the first one through which all its uses pass."""
         flow = nx.DiGraph()
         end = object()
+        flow.add_node(end)
         for value in self.values:
             for user in self.users[value]:
                 flow.add_edge(user, value)
@@ -247,13 +279,6 @@ class _Fusion:
             owners = {value} if value in self.kept else needed_by[value]
             for arg in value.args:
                 needed_by[arg] |= owners
-
-
-def unreshaped(value: Value) -> Value:
-    """The value behind reshapes: the same elements in the same order."""
-    while isinstance(value.op, ops.Reshape) and not is_leaf(value):
-        value = value.args[0]
-    return value
 
 
 def is_leaf(value: Value) -> bool:

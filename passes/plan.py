@@ -2,53 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, is_polynomial, symbols_of, upper
 from tbc.indices import operands, reduced_index
 from tbc.ir import Graph, Value
-from tbc.passes.fuse import unreshaped
+from tbc.passes.fuse import fuse
+from tbc.passes.share import share
 from tbc.program import (
     Buffer,
     Program,
+    Rounds,
     Step,
     by_stride,
     inside,
     loop_index,
     loop_order,
+    reshapes,
     root_index,
     strides,
+    unreshaped,
 )
 from tbc.tiles import Panels, dense_tile
 
 if TYPE_CHECKING:
     from tbc.target import Target
 
+T = TypeVar("T")
+
 ALIGNMENT = 64
 """Bytes to which buffers are aligned: a cache line, and the widest vector."""
 
 
-def plan(graph: Graph, steps: tuple[Step, ...], target: Target) -> Program:
+@dataclass(frozen=True)
+class _Block:
+    """Bytes of the arena that hold something from one step to another; `number` breaks ties."""
+
+    size: int
+    born: int
+    dies: int
+    number: int
+
+
+def plan(
+    graph: Graph,
+    steps: tuple[Step, ...],
+    target: Target,
+    symbols: tuple[Symbol, ...] | None = None,
+) -> Program:
     """The program of a graph's steps.
 
-    Arena offsets are first fit, largest buffer first, among buffers that live at the same time.
+    `symbols` are those that have values when it runs; by default those of the inputs. Arena offsets
+    are first fit, largest buffer first, among buffers that live at the same time.
     """
+    symbols = graph.symbols() if symbols is None else symbols
+    bodies = {s: _body(s, s.loop, target, symbols) for s in steps if s.loop is not None}
     buffers: dict[Value, Buffer] = {}
     for number, value in enumerate(graph.inputs):
         buffers[value] = _buffer(value, "input", number)
-    computed = {s.root: None for s in steps if s.copy_to is None}
+    computed = {r: None for s in steps if s.copy_to is None for r in s.results}
     for number, (_, value) in enumerate(graph.outputs):
         if value in computed and value not in buffers:
             buffers[value] = _buffer(value, "output", number)
     orders = _orders(steps, buffers)
-    offsets, arena_size = _arena(steps, [r for r in computed if r not in buffers], graph)
-    for value, offset in offsets.items():
-        buffers[value] = Buffer(value, "arena", 0, offset, orders[value])
+    blocks = _blocks(steps, [r for r in computed if r not in buffers], graph)
+    for number, step in enumerate(steps):
+        if step in bodies:
+            size = bodies[step].arena_size + 2 * sum(_state_sizes(step))
+            blocks[step] = _Block(size, number, number, step.root.number)
+    offsets, arena_size = _arena(blocks)
+    for found, offset in offsets.items():
+        if isinstance(found, Value):
+            buffers[found] = Buffer(found, "arena", 0, offset, orders[found])
     filters = _filter_orders(steps, orders)
     panels = _panels(steps, target)
     weights_size = 0
+    planned = []
     for step in steps:
         for value in step.reads:
             if value not in buffers:
@@ -59,18 +91,58 @@ def plan(graph: Graph, steps: tuple[Step, ...], target: Target) -> Program:
                 buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
                 elements = layout.elements(value.type.shape) if layout else upper(value.type.size)
                 weights_size += aligned(elements * value.type.dtype.bytes)
+        if (body := bodies.get(step)) is not None:
+            rounds = Rounds(body, offsets[step], _states(step, body.arena_size), weights_size)
+            weights_size += body.weights_size
+            step = replace(step, rounds=rounds)
+        planned.append(step)
     return Program(
         name=graph.name,
         inputs=graph.inputs,
         outputs=graph.outputs,
         checks=graph.checks,
-        symbols=graph.symbols(),
-        steps=steps,
+        symbols=symbols,
+        steps=tuple(planned),
         buffers=buffers,
         arena_size=arena_size,
         weights_size=weights_size,
         alignment=ALIGNMENT,
     )
+
+
+# -- loops ----------------------------------------------------------------------------------------
+
+
+def _body(step: Step, op: ops.Repeat, target: Target, symbols: tuple[Symbol, ...]) -> Program:
+    """The program of a loop's body: the next states, and the rows and checks that are stored."""
+    wanted = {r.op.which for r in step.results if isinstance(r.op, ops.Repeat)}
+    outputs = tuple(o for i, o in enumerate(op.body.outputs) if i < op.states or i in wanted)
+    checks = op.body.checks if len(op.body.outputs) in wanted else ()
+    body = replace(op.body, outputs=outputs, checks=checks)
+    inner = symbols if op.index is None else (*symbols, op.index)
+    return plan(body, share(fuse(body)), target, inner)
+
+
+def _state_sizes(step: Step) -> list[int]:
+    assert step.loop is not None
+    return [_size(a) for a in step.root.args[: step.loop.states]]
+
+
+def _states(step: Step, start: int) -> tuple[tuple[int, int], ...]:
+    """Where two buffers for each state lie, one behind the other."""
+    places = []
+    for size in _state_sizes(step):
+        places.append((start, start + size))
+        start += 2 * size
+    return tuple(places)
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def _size(value: Value) -> int:
+    """The bytes to set aside for a value."""
+    return aligned(upper(value.type.size) * value.type.dtype.bytes)
 
 
 def aligned(size: int) -> int:
@@ -84,11 +156,14 @@ def _buffer(value: Value, place: str, index: int, offset: int = 0) -> Buffer:
 
 def _orders(steps: tuple[Step, ...], fixed: dict[Value, Buffer]) -> dict[Value, tuple[int, ...]]:
     """For each root in the arena, the order of axes that its step writes most evenly."""
-    rows = {unreshaped(s.anchor.args[0]) for s in steps if _is_packed(s.anchor)}
+    rows = _row_major(steps)
     orders: dict[Value, tuple[int, ...]] = {}
     for step in steps:
         root = step.root
         order = tuple(range(root.type.rank))
+        if step.loop is not None:
+            orders |= {r: tuple(range(r.type.rank)) for r in step.results}
+            continue
         if root not in fixed and root not in rows and step.copy_to is None:
             if isinstance(step.anchor.op, ops.MatMul) or _is_packed(step.anchor):
                 order = _columns_last(step)
@@ -119,6 +194,13 @@ def _like_reads(step: Step, orders: dict[Value, tuple[int, ...]]) -> Iterator[tu
                 yield by_stride(loops, position)
 
 
+def _row_major(steps: tuple[Step, ...]) -> set[Value]:
+    """What kernels and the bodies of loops read as it is written in ONNX."""
+    packed = (s.anchor.args[0] for s in steps if _is_packed(s.anchor))
+    given = (a for s in steps if s.loop is not None for a in s.root.args)
+    return {*map(unreshaped, packed), *(v for a in given for v in reshapes(a))}
+
+
 def _filter_orders(
     steps: tuple[Step, ...], orders: dict[Value, tuple[int, ...]]
 ) -> dict[Value, tuple[int, ...]]:
@@ -126,6 +208,7 @@ def _filter_orders(
 
     So the filters of a depthwise convolution lie channel by channel where its results do.
     """
+    rows = _row_major(steps)
     found: dict[Value, tuple[int, ...]] = {}
     for step in steps:
         anchor = step.anchor
@@ -142,7 +225,7 @@ def _filter_orders(
             value, at = todo.pop()
             if value not in step.reads:
                 todo += operands(value, at)
-            elif value.is_constant and value not in found and Expr.of(lane) in at:
+            elif value.is_constant and value not in (found.keys() | rows) and Expr.of(lane) in at:
                 axes = list(range(value.type.rank))
                 axes.append(axes.pop(at.index(Expr.of(lane))))
                 found[value] = tuple(axes)
@@ -202,27 +285,31 @@ def _columns_last(step: Step) -> tuple[int, ...]:
     return tuple(axes)
 
 
-def _arena(
+def _blocks(
     steps: tuple[Step, ...], values: list[Value], graph: Graph
-) -> tuple[dict[Value, int], int]:
-    """Offsets of values in the arena, and its size."""
-    born = {s.root: i for i, s in enumerate(steps)}
+) -> dict[Value | Step, _Block]:
+    """What the arena holds of the values."""
+    born = {r: i for i, s in enumerate(steps) for r in s.results}
     dies = dict(born)
     for i, step in enumerate(steps):
         for value in step.reads:
             dies[value] = i
     for check in graph.checks:
         dies[check] = len(steps)
-    sizes = {v: aligned(upper(v.type.size) * v.type.dtype.bytes) for v in values}
-    placed: list[Value] = []
-    offsets: dict[Value, int] = {}
-    for value in sorted(values, key=lambda v: (-sizes[v], v.number)):
+    return {v: _Block(_size(v), born[v], dies[v], v.number) for v in values}
+
+
+def _arena(blocks: Mapping[T, _Block]) -> tuple[dict[T, int], int]:
+    """Offsets in the arena, and its size."""
+    placed: list[tuple[int, _Block]] = []
+    offsets: dict[T, int] = {}
+    for key, block in sorted(blocks.items(), key=lambda b: (-b[1].size, b[1].number)):
         offset = 0
-        alive = [p for p in placed if born[p] <= dies[value] and born[value] <= dies[p]]
-        for other in sorted(alive, key=lambda p: offsets[p]):
-            if offset + sizes[value] <= offsets[other]:
+        alive = [p for p in placed if p[1].born <= block.dies and block.born <= p[1].dies]
+        for start, other in sorted(alive, key=lambda p: p[0]):
+            if offset + block.size <= start:
                 break
-            offset = max(offset, offsets[other] + sizes[other])
-        offsets[value] = offset
-        placed.append(value)
-    return offsets, max((offsets[v] + sizes[v] for v in values), default=0)
+            offset = max(offset, start + other.size)
+        offsets[key] = offset
+        placed.append((offset, block))
+    return offsets, max((start + block.size for start, block in placed), default=0)

@@ -18,8 +18,8 @@ def share(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """
     alike: defaultdict[str, list[tuple[int, tuple[Value, ...]]]] = defaultdict(list)
     for number, step in enumerate(steps):
-        if step.root.is_constant:  # an output, stored by its step
-            continue
+        if step.root.is_constant or step.loop is not None:
+            continue  # an output that its step stores; a loop, whose code is that of its body
         what = outline(step)
         alike[what.text].append((number, what.scalars))
     result = list(steps)

@@ -425,6 +425,14 @@ def symbols_of(dim: Dim) -> Iterator[Symbol]:
                     yield from symbols_of(b)
 
 
+def sole_symbol(dim: Dim) -> Symbol | None:
+    """The symbol that a dim is, and nothing more."""
+    match dim:
+        case Expr((((Symbol() as symbol,), 1),)):
+            return symbol
+    return None
+
+
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """The dim with symbols replaced by name; symbols not named stay."""
     if isinstance(dim, int):

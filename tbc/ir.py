@@ -45,11 +45,15 @@ class Value:
 
 
 class Builder:
-    """Makes values, each combination of operation and arguments once."""
+    """Makes values, each combination of operation and arguments once.
 
-    def __init__(self) -> None:
+    Attributes:
+        here: the node that new values say they come from.
+    """
+
+    def __init__(self, here: str = "") -> None:
         self._interned: dict[tuple[Any, ...], Value] = {}
-        self._origin = ""
+        self.here = here
 
     def __call__(self, op: Op, *args: Value) -> Value:
         """The value `op(*args)`; raises ValueError where it is ill-typed."""
@@ -58,7 +62,7 @@ class Builder:
         if value is None:
             fixed = getattr(op, "is_constant", False)
             if args:
-                fixed = all_constant(args) and not _has_symbols(op)
+                fixed = body_of(op) is None and all_constant(args) and not symbols_in(op)
             value = Value(
                 op=op,
                 args=args,
@@ -66,7 +70,7 @@ class Builder:
                 number=len(self._interned),
                 builder=self,
                 is_constant=fixed,
-                origin=self._origin,
+                origin=self.here,
             )
             self._interned[key] = value
         return value
@@ -74,20 +78,31 @@ class Builder:
     @contextmanager
     def origin(self, name: str) -> Iterator[None]:
         """Within it, new values say that they come from the node `name`."""
-        before, self._origin = self._origin, name
+        before, self.here = self.here, name
         try:
             yield
         finally:
-            self._origin = before
+            self.here = before
 
 
-def _has_symbols(item: Any) -> bool:
-    """Whether an operation, or a field of one, holds a symbol."""
+def symbols_in(item: Any) -> set[Symbol]:
+    """The symbols in an operation, or in a field of one; a body's own number of a round counts."""
+    if isinstance(item, Expr):
+        return set(symbols_of(item))
+    if isinstance(item, Graph):
+        return set[Symbol]().union(*(symbols_in(v.op) for v in item.values()))
     if isinstance(item, tuple):
-        return any(map(_has_symbols, item))
-    if is_dataclass(item) and not isinstance(item, Expr):
-        return any(_has_symbols(getattr(item, f.name)) for f in fields(item))
-    return isinstance(item, Expr)
+        return set[Symbol]().union(*map(symbols_in, item))
+    if isinstance(item, Symbol):
+        return {item} | symbols_in(item.below)
+    if is_dataclass(item):
+        return set[Symbol]().union(*(symbols_in(getattr(item, f.name)) for f in fields(item)))
+    return set()
+
+
+def body_of(op: Op) -> Graph | None:
+    """The graph that an operation runs on its arguments; None for one that runs none."""
+    return getattr(op, "body", None)
 
 
 def all_constant(values: Iterable[Value]) -> bool:
@@ -140,6 +155,17 @@ class Graph:
     def values(self) -> list[Value]:
         """Every value the outputs need, constants' recipes included, arguments before users."""
         return topological(self.results)
+
+    def graphs(self) -> Iterator[Graph]:
+        """The graph, and each body within it, once."""
+        found: dict[Graph, None] = {}
+        todo = [self]
+        while todo:
+            graph = todo.pop()
+            if graph not in found:
+                found[graph] = None
+                todo += [body for v in graph.values() if (body := body_of(v.op)) is not None]
+        yield from found
 
     def uses(self) -> Counter[Value]:
         """How often each value is an argument or an output."""
@@ -212,11 +238,21 @@ def _count_new(value: Value, uses: Counter[Value]) -> None:
 
 def bind(graph: Graph, dims: Mapping[str, Dim]) -> Graph:
     """The graph with symbols replaced: by numbers, or by symbols of another range."""
+    return _bind(graph, dims, {})
+
+
+def _bind(graph: Graph, dims: Mapping[str, Dim], done: dict[Graph, Graph]) -> Graph:
     builder = Builder()
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
+        op = substitute_op(value.op, dims)
+        if (body := body_of(op)) is not None:
+            if body not in done:
+                own = {s.name: Expr.of(s) for s in vars(op).values() if isinstance(s, Symbol)}
+                done[body] = _bind(body, {**dims, **own}, done)
+            op = replace(op, body=done[body])  # type: ignore[type-var]
         with builder.origin(value.origin):
-            return builder(substitute_op(value.op, dims), *args)
+            return builder(op, *args)
 
     return graph.rebuild(change)
 
@@ -234,6 +270,8 @@ def substitute_op(op: Op, dims: Mapping[str, Dim]) -> Op:
 def _substitute_field(item: Any, dims: Mapping[str, Dim]) -> Any:
     if isinstance(item, TensorType):
         return TensorType(item.dtype, _substitute_field(item.shape, dims))
+    if isinstance(item, Symbol) and item.below is not None:
+        return replace(item, below=substitute(item.below, dims))
     if isinstance(item, tuple):
         new = tuple(_substitute_field(i, dims) for i in item)
         return item if new == item else new

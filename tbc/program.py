@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product
@@ -52,6 +53,10 @@ def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
+Guard: TypeAlias = tuple[Value, bool]
+"""A bool of one element, and what it must be."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel call: it computes `root` from buffers.
@@ -63,12 +68,49 @@ class Step:
         reads: the values read from memory, in the order in which the expression meets them.
         copy_to: the number of the output that the step copies its root to, where the root lies in
             memory already; else None.
+        also: the other results that a loop stores.
+        guards: conditions among the reads, and what each must be; the step is skipped where one is
+            not, and then no later one is defined.
+        rounds: of a loop that is planned, how its rounds run; else None.
     """
 
     root: Value
     anchor: Value
     reads: tuple[Value, ...]
     copy_to: int | None = None
+    also: tuple[Value, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    rounds: Rounds | None = None
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What the step stores."""
+        return (self.root, *self.also)
+
+    @property
+    def loop(self) -> ops.Repeat | None:
+        """The loop that the step runs, if it runs one."""
+        op = self.root.op
+        return op if isinstance(op, ops.Repeat) and self.copy_to is None else None
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The body of a loop as a program, and what it works on.
+
+    The program's inputs are the body's; its outputs are the next states, then the rows that are
+    stored. Two buffers a state follow its arena: rounds write one and read the other.
+
+    Attributes:
+        scratch: where the memory of the loop begins, in bytes from the start of the arena.
+        states: for each state where its buffers lie, in bytes from there.
+        weights: where the program's constants begin among those of the program around it.
+    """
+
+    program: Program
+    scratch: int
+    states: tuple[tuple[int, int], ...]
+    weights: int
 
 
 @dataclass(frozen=True)
@@ -87,10 +129,50 @@ class Program:
     alignment: int
 
     @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps, each loop followed by those of its body."""
+        found: list[Step] = []
+        for step in self.steps:
+            found.append(step)
+            if step.rounds is not None:
+                found += step.rounds.program.all_steps
+        return tuple(found)
+
+    @property
     def constants(self) -> tuple[Buffer, ...]:
-        """The buffers of the weights, by offset."""
-        found = (b for b in self.buffers.values() if b.place == "weights")
-        return tuple(sorted(found, key=lambda b: b.offset))
+        """The buffers of the weights, those of loops' bodies included, by offset.
+
+        Empty ones, which may share theirs, come first.
+        """
+        found = [b for b in self.buffers.values() if b.place == "weights"]
+        for step in self.steps:
+            if (inner := step.rounds) is not None:
+                moved = (
+                    replace(b, offset=b.offset + inner.weights) for b in inner.program.constants
+                )
+                found += moved
+        return tuple(sorted(found, key=lambda b: (b.offset, b.type.size != 0)))
+
+
+def out_buffer(program: Program, step: Step) -> Buffer:
+    """Where a step stores its root."""
+    if step.copy_to is None:
+        return program.buffers[step.root]
+    return Buffer(step.root, "output", step.copy_to, 0, tuple(range(step.root.type.rank)))
+
+
+def unreshaped(value: Value) -> Value:
+    """The value behind reshapes: the same elements in the same order."""
+    return reshapes(value)[-1]
+
+
+def reshapes(value: Value) -> list[Value]:
+    """The value and those with the same elements that it is a reshape of."""
+    found = [value]
+    while isinstance(value.op, ops.Reshape) and not value.is_constant:
+        value = value.args[0]
+        found.append(value)
+    return found
 
 
 def root_index(step: Step, index: Index) -> Index:

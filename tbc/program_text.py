@@ -6,16 +6,20 @@ from tbc.program import Buffer, Program
 
 
 def program_text(program: Program) -> str:
-    """The steps of a program in order, each with where it reads and writes."""
+    """The steps of a program in order, each with where it reads and writes, a body's set in."""
     lines = [f"arena {program.arena_size} bytes, weights {program.weights_size} bytes", ""]
     for number, step in enumerate(program.steps):
         title = getattr(step.anchor.op, "kernel", "") or type(step.anchor.op).__name__
         if step.copy_to is None:
-            out = _place(program.buffers[step.root])
+            out = ", ".join(_place(program.buffers[v]) for v in step.results)
         else:
             out = f"output{step.copy_to}"
         reads = ", ".join(_place(program.buffers[v]) for v in step.reads)
         lines.append(f"{number:4} {title} {step.root.type} {out} <- {reads}  # {step.root.origin}")
+        if (rounds := step.rounds) is not None:
+            inner = program_text(rounds.program).splitlines()
+            where = f"scratch +{rounds.scratch}, weights +{rounds.weights}: "
+            lines += [f"     {where}{inner[0]}", *(f"     {line}" for line in inner[2:])]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -26,6 +28,8 @@ from tbc.ir import Graph, Op, Value, substitute_op, topological
 
 Array: TypeAlias = npt.NDArray[Any]
 Watch: TypeAlias = Callable[[Value, Array], None]
+Loops: TypeAlias = dict[tuple[Any, ...], list[Array]]
+"""All results of the loops that have run, by the loop and its arguments."""
 
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 
@@ -61,11 +65,14 @@ MEANING: Mapping[type, Callable[..., Array]] = {
     ops.PackedDot: sums.packed_dot,
     ops.PackedGroupedDot: sums.packed_grouped_dot,
 }
-"""What each operation but `Input` computes from its arguments, once its sizes are numbers."""
+"""What each operation computes from its arguments, once its sizes are numbers.
+
+But for `Input`, which is given, and `Repeat`, which runs a graph.
+"""
 
 
 def evaluate(op: Op, args: Sequence[Array], dims: Mapping[str, int] = _NONE) -> Array:
-    """The result of one operation; `dims` are the symbols' values.
+    """The result of one operation but `Repeat`; `dims` are the symbols' values.
 
     Raises:
         ValueError: a symbol has no value, or a size or index does not fit at these values.
@@ -192,8 +199,9 @@ def _run(
         if value not in given:
             left.update(value.args)
     env: dict[Value, Array] = {}
+    loops: Loops = {}
     for value in order:
-        env[value] = given[value] if value in given else _computed(value, env, dims)
+        env[value] = given[value] if value in given else _computed(value, env, dims, loops)
         if watch:
             watch(value, env[value])
         for arg in () if value in given else value.args:
@@ -203,12 +211,60 @@ def _run(
     return [env[v] for v in values]
 
 
-def _computed(value: Value, env: Mapping[Value, Array], dims: Mapping[str, int]) -> Array:
+def _computed(
+    value: Value, env: Mapping[Value, Array], dims: Mapping[str, int], loops: Loops
+) -> Array:
+    args = [env[a] for a in value.args]
     try:
         shape = tuple(evaluate_dim(d, dims) for d in value.type.shape)
-        result = evaluate(value.op, [env[a] for a in value.args], dims)
+        if isinstance(value.op, ops.Repeat):
+            result = _of_loop(value.op, value.args, args, dims, loops)
+        else:
+            result = evaluate(value.op, args, dims)
     except (ValueError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"{value}: {error.args[0]}") from error
     if result.shape != shape or result.dtype != value.type.dtype.numpy:
         raise ValueError(f"{value}: the result is {result.dtype}{list(result.shape)}")
     return result
+
+
+# -- loops ----------------------------------------------------------------------------------------
+
+
+def _of_loop(
+    op: ops.Repeat,
+    args: tuple[Value, ...],
+    arrays: Sequence[Array],
+    dims: Mapping[str, int],
+    loops: Loops,
+) -> Array:
+    """One result of a loop, whose rounds are computed once for all of its results."""
+    key = (replace(op, which=0), *args)
+    if key not in loops:
+        loops[key] = repeat(op, arrays, dims)
+    return loops[key][op.which]
+
+
+def repeat(op: ops.Repeat, args: Sequence[Array], dims: Mapping[str, int]) -> list[Array]:
+    """All results of a loop."""
+    body = op.body
+    rounds = count() if op.trip is None else range(evaluate_dim(op.trip, dims))
+    order = topological(body.results)
+    states, captured = list(args[: op.states]), args[op.states :]
+    rows: list[list[Array]] = [[] for _ in range(op.rows)]
+    wrong = False
+    for turn in rounds:
+        if op.conditional and not states[0]:
+            break
+        inner = dims if op.index is None else {**dims, op.index.name: turn}
+        given = dict(zip(body.inputs, (*states, *captured), strict=True))
+        results = _run(body.results, order, given, inner, None)
+        wrong |= any(results[len(body.outputs) :])
+        states = results[: op.states]
+        for row, result in zip(rows, results[op.states : len(body.outputs)], strict=True):
+            row.append(result)
+    stacked = []
+    for row, (_, value) in zip(rows, body.outputs[op.states :], strict=True):
+        shape = (len(row), *(evaluate_dim(d, dims) for d in value.type.shape))
+        stacked.append(np.array(row, value.type.dtype.numpy).reshape(shape))
+    return [*states, *stacked, np.array(wrong)]

@@ -108,7 +108,7 @@ def compile_report(
     if flash is not None and not compiled.embedded:
         flash += info.weights_size
     kernels: dict[str, int] = {}
-    for step in program.steps:
+    for step in program.all_steps:
         if isinstance(step.anchor.op, _Packed):
             for name in step.anchor.op.kernels:
                 kernels[name] = kernels.get(name, 0) + 1
@@ -244,7 +244,7 @@ _Key: TypeAlias = tuple[str, Dim, Dim]
 def _packed(graph: Graph) -> dict[_Key, list[_Packed]]:
     """The packed dots of each node and size, in order."""
     found: dict[_Key, list[_Packed]] = {}
-    for value in graph.values():
+    for value in (v for part in graph.graphs() for v in part.values()):
         if isinstance(value.op, _Packed):
             found.setdefault((value.origin, value.op.n, value.op.k), []).append(value.op)
     return found
@@ -292,7 +292,8 @@ def _layout_text(layout: Layout) -> str:
 
 def _parameters(graph: Graph) -> int:
     """The elements of the constants that a graph's steps read, scalars aside."""
-    read = {a for v in graph.values() if not v.is_constant for a in v.args if a.is_constant}
+    values = [v for part in graph.graphs() for v in part.values() if not v.is_constant]
+    read = {a for v in values for a in v.args if a.is_constant}
     return sum(upper(v.type.size) for v in read if v.type.rank)
 
 

@@ -16,6 +16,8 @@
   checks.
 - An operation is called by its class in snake case, a `Unary` or `Binary` by its `fn`; `PRINTED`
   has the exceptions.
+- `dim(0, below=…)` is the number of a loop's round. A function within the function is the body of
+  the loops that name it.
 - Constants of up to 16 elements are written out; of the others stands the digest, and
   `dump_constants` writes their elements to a file beside the text.
 - Values are numbered in the order in which the outputs, then the checks, need them: the text

@@ -6,6 +6,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.constants import Array, constant
-from tbc.dims import Dim, Expr, Symbol, dim_max, dim_min
+from tbc.dims import Dim, Expr, Symbol, dim_max, dim_min, sole_symbol
 from tbc.ir import Builder, Graph, Value
 from tbc.layout import Layout
 from tbc.ops import BINARY, OPS, UNARY, Binary, Const, Input, Unary
@@ -75,6 +76,7 @@ class _Parser:
         self.builder = Builder()
         self.dims: dict[str, Expr] = {}
         self.values: dict[str, Value] = {}
+        self.bodies: dict[str, Graph] = {}
 
     def graph(self, module: ast.Module) -> Graph:
         match module.body:
@@ -85,17 +87,19 @@ class _Parser:
         raise ValueError("line 1: the text must end in one function")
 
     def declare(self, node: ast.stmt) -> None:
-        """name = dim(lo, hi)"""
+        """name = dim(lo, hi), or dim(lo, below=dim)"""
         match node:
             case ast.Assign([ast.Name(name)], ast.Call(ast.Name("dim"), args, keywords)):
                 fields = self.keywords(keywords)
                 symbol = Symbol(fields.pop("name", name), *map(self.attribute, args))
+                below = fields.pop("below", None)
                 lo, hi = symbol.lo, symbol.hi
                 fits = type(lo) is int and (hi is None or (type(hi) is int and lo <= hi))
                 fits &= type(symbol.name) is str and symbol.below is None
+                fits &= below is None or (_fits(below, Dim) and hi is None)
                 if not fits or fields or name in self.dims:
                     raise ValueError(f"{name} needs its own dim(lo, hi)")
-                self.dims[name] = Expr.of(symbol)
+                self.dims[name] = Expr.of(replace(symbol, below=below))
             case _:
                 raise ValueError("expected name = dim(lo, hi)")
 
@@ -109,6 +113,8 @@ class _Parser:
         checks = []
         for statement in body:
             match statement:
+                case ast.FunctionDef(called):
+                    _at(statement, self.nest, called, statement)
                 case ast.AnnAssign(ast.Name(target), annotation, ast.Call() as call):
                     value = _at(statement, self.value, annotation, call)
                     _at(statement, self.name, target, value)
@@ -121,6 +127,14 @@ class _Parser:
                 case _:
                     raise ValueError(f"line {statement.lineno}: expected v: type = op(…)")
         raise ValueError(f"line {node.lineno}: the function does not end in return {{…}}")
+
+    def nest(self, name: str, node: ast.FunctionDef) -> None:
+        """A body: a graph of its own, in which symbols and the bodies before it are known."""
+        if name in self.bodies:
+            raise ValueError(f"{name} is defined twice")
+        inner = _Parser(self.constants)
+        inner.dims, inner.bodies = self.dims, self.bodies
+        self.bodies[name] = inner.function(node)
 
     def parameters(self, node: ast.FunctionDef) -> list[Value]:
         args = node.args
@@ -179,7 +193,10 @@ class _Parser:
         """The operation or layout with fields as given."""
         if name not in _MAKERS:
             raise ValueError(f"no operation is called {name}")
-        made = _MAKERS[name](**self.keywords(keywords))
+        fields = self.keywords(keywords)
+        if isinstance(index := fields.get("index"), Expr) and name == "repeat":
+            fields["index"] = sole_symbol(index)
+        made = _MAKERS[name](**fields)
         for field, hint in _hints(made.__class__).items():
             if not _fits(getattr(made, field), hint):
                 raise ValueError(f"{name}: {field} cannot be {getattr(made, field)}")
@@ -208,6 +225,8 @@ class _Parser:
                 return self.dims[name]
             case ast.Name(name) if name in DType.__members__:
                 return DType[name]
+            case ast.Name(name) if name in self.bodies:
+                return self.bodies[name]
             case ast.Tuple(items):
                 return tuple(map(self.attribute, items))
             case ast.UnaryOp(ast.USub(), operand):

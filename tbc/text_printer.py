@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from tbc.constants import digest_of
 from tbc.dims import Dim, Expr, Symbol, substitute, symbols_of
-from tbc.ir import Graph, Op, Value
+from tbc.ir import Graph, Op, Value, body_of
 from tbc.ops import Binary, Const, Input, Unary
 from tbc.types import DType, TensorType
 
@@ -40,12 +40,15 @@ def print_graph(graph: Graph) -> str:
         ValueError: two of its symbols have the same name, or a value is an input that the graph
             does not list.
     """
-    return _Printer(graph).text()
+    symbols = _symbols_by_name(graph)
+    printer = _Printer(graph, _identifiers(symbols, "|".join(DType.__members__)), symbols, {})
+    return "\n".join([*map(printer.declaration, symbols.values()), *printer.lines(), ""])
 
 
 def dump_constants(graph: Graph, path: Path) -> None:
     """Write the constants that the graph's text names by digest to an .npz, one at a time."""
-    named = {v.op.digest: v.op for v in graph.values() if isinstance(v.op, Const)}
+    values = [v for part in graph.graphs() for v in part.values()]
+    named = {v.op.digest: v.op for v in values if isinstance(v.op, Const)}
     with zipfile.ZipFile(path, "w") as archive:
         for digest, const in named.items():
             if _elements(const) is None:
@@ -57,40 +60,58 @@ def dump_constants(graph: Graph, path: Path) -> None:
 
 
 class _Printer:
-    """A graph's text, and the names in it."""
+    """The text of a graph, or of a body in it, and the names in it.
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    `dims` and `bodies` are what symbols and bodies are called, `symbols` those by their names.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        dims: Mapping[str, str],
+        symbols: Mapping[str, Symbol],
+        bodies: dict[Graph, str],
+    ):
+        self.graph, self.dims, self.bodies, self.symbols = graph, dims, bodies, symbols
         self.body = [v for v in _in_order(graph.results) if not isinstance(v.op, Input)]
         inputs = [(i, i.op.name) for i in graph.inputs if isinstance(i.op, Input)]
-        names = _identifiers([name for _, name in inputs], r"v\d+")
+        names = _identifiers([name for _, name in inputs], r"v\d+|body\d+")
         self.names = {value: names[name] for value, name in inputs}
         self.names |= {v: f"v{n}" for n, v in enumerate(self.body, len(inputs))}
-        self.symbols = _symbols_by_name((*graph.inputs, *self.body))
-        self.dims = _identifiers(self.symbols, "|".join(DType.__members__))
         self.renamed = {
-            name: Expr.of(Symbol(new, self.symbols[name].lo, self.symbols[name].hi))
-            for name, new in self.dims.items()
+            name: Expr.of(replace(symbols[name], name=new))
+            for name, new in dims.items()
             if new != name
         }
 
-    def text(self) -> str:
-        name = _identifiers([self.graph.name])[self.graph.name]
-        lines = [self.declaration(symbol) for symbol in self.symbols.values()]
-        lines += _wrapped(f"def {name}(", self.parameters(), "):", "")
+    def lines(self, called: str = "") -> list[str]:
+        """The function, which is `called` so, or like the graph."""
+        name = called or _identifiers([self.graph.name])[self.graph.name]
+        lines = _wrapped(f"def {name}(", self.parameters(), "):", "")
         if name != self.graph.name:
             lines.append(f"    {_quoted(self.graph.name)}")
-        lines += [f"    {self.names[v]}: {self.type(v.type)} = {self.call(v)}" for v in self.body]
+        for value in self.body:
+            lines += [f"    {line}" for line in self.body_of(value)]
+            lines.append(f"    {self.names[value]}: {self.type(value.type)} = {self.call(value)}")
         lines += [f"    check({self.value(check)})" for check in self.graph.checks]
         results = [f"{_quoted(name)}: {self.value(v)}" for name, v in self.graph.outputs]
-        lines += _wrapped("    return {", results, "}", "    ")
-        return "\n".join(lines) + "\n"
+        return lines + _wrapped("    return {", results, "}", "    ")
+
+    def body_of(self, value: Value) -> list[str]:
+        """The function that a value is the first to run; none where there is none."""
+        body = body_of(value.op)
+        if body is None or body in self.bodies:
+            return []
+        self.bodies[body] = f"body{len(self.bodies)}"
+        inner = _Printer(body, self.dims, self.symbols, self.bodies)
+        return inner.lines(self.bodies[body])
 
     def declaration(self, symbol: Symbol) -> str:
         bounds = [str(symbol.lo)] + ([] if symbol.hi is None else [str(symbol.hi)])
         name = self.dims[symbol.name]
+        below = [] if symbol.below is None else [f"below={self.dim(symbol.below)}"]
         alias = [] if name == symbol.name else [f"name={_quoted(symbol.name)}"]
-        return f"{name} = dim({', '.join(bounds + alias)})"
+        return f"{name} = dim({', '.join(bounds + below + alias)})"
 
     def parameters(self) -> Iterator[str]:
         aliased = False
@@ -127,6 +148,10 @@ class _Printer:
                 return repr(item)
             case str():
                 return _quoted(item)
+            case Symbol():
+                return self.dims[item.name]
+            case Graph():
+                return self.bodies[item]
             case Expr():
                 return self.dim(item)
             case DType():
@@ -193,23 +218,40 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _symbols_by_name(values: Iterable[Value]) -> dict[str, Symbol]:
-    """The symbols of the values' types and operations, in the order of appearance."""
+def _symbols_by_name(graph: Graph) -> dict[str, Symbol]:
+    """The symbols of a graph and of its bodies, in the order of appearance.
+
+    A symbol comes behind those of its bound.
+    """
     found: dict[str, Symbol] = {}
-    for value in values:
-        for symbol in (*_symbols(value.type), *_symbols(value.op)):
-            if found.setdefault(symbol.name, symbol) != symbol:
-                raise ValueError(f"two symbols are called {symbol.name}")
+    for symbol in _of_graph(graph, set()):
+        if found.setdefault(symbol.name, symbol) != symbol:
+            raise ValueError(f"two symbols are called {symbol.name}")
     return found
+
+
+def _of_graph(graph: Graph, seen: set[Graph]) -> Iterator[Symbol]:
+    if graph in seen:
+        return
+    seen.add(graph)
+    for value in (*graph.inputs, *_in_order(graph.results)):
+        yield from _symbols(value.type)
+        yield from _symbols(value.op)
+        if (body := body_of(value.op)) is not None:
+            yield from _of_graph(body, seen)
 
 
 def _symbols(item: Any) -> Iterator[Symbol]:
     if isinstance(item, Expr):
-        yield from symbols_of(item)
+        for symbol in symbols_of(item):
+            yield from _symbols(symbol)
+    elif isinstance(item, Symbol):
+        yield from _symbols(item.below)
+        yield item
     elif isinstance(item, tuple):
         for part in item:
             yield from _symbols(part)
-    elif is_dataclass(item) and not isinstance(item, Const):
+    elif is_dataclass(item) and not isinstance(item, Const | Graph):
         for field in fields(item):
             yield from _symbols(getattr(item, field.name))
 

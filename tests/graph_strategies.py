@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from strategies import Array, random_array
 
 from tbc import ops
 from tbc.constants import constant
-from tbc.dims import Dim, Expr, Symbol, bounds, evaluate, upper
+from tbc.dims import Dim, Expr, Symbol, bounds, evaluate, symbols_of, upper
 from tbc.ir import Builder, Graph, Op, Value
 from tbc.layout import Layout
 from tbc.ops import Input
@@ -57,6 +57,7 @@ class Pool:
     draw: Draw
     builder: Builder = field(default_factory=Builder)
     values: list[Value] = field(default_factory=list)
+    depth: int = 0
 
     def pick(self, wanted: Callable[[TensorType], bool] = lambda _: True) -> Value:
         """One of the values whose type is wanted; raises LookupError where there is none."""
@@ -376,6 +377,50 @@ def _iota(p: Pool) -> Value:
     return p.builder(ops.Iota(p.draw(st.sampled_from(sizes))))
 
 
+_TRIPS: tuple[Dim, ...] = (0, 1, 3, Expr.of(N), Expr.of(BATCH))
+
+
+def _repeat(p: Pool) -> Value:
+    """A loop with a body of its own, whose other results join the pool."""
+    trip: Dim = p.draw(st.sampled_from(_TRIPS))
+    index = Symbol(f"t{p.depth}.{trip}", 0, None, trip)
+    conditional = p.draw(st.booleans())
+    states = [p.pick() for _ in range(p.integer(0, 2))]
+    if conditional:
+        states.insert(0, p.draw(st.sampled_from([p.constant(DType.bool), *_flags(p)])))
+    given = [*states, *(p.pick() for _ in range(p.integer(1, 2)))]
+    inner = Pool(p.draw, depth=p.depth + 1)
+    inputs = [inner.builder(Input(f"a{i}", v.type)) for i, v in enumerate(given)]
+    inner.values += [*inputs, inner.builder(ops.Dims((Expr.of(index),), ()))]
+    for x in inputs:
+        if x.type.rank and x.type.shape[0] == trip and trip != 0:
+            starts, ones = [Expr.of(index), *[0] * (x.type.rank - 1)], (1,) * x.type.rank
+            inner.values.append(
+                inner.builder(ops.Slice(tuple(starts), ones, (1, *x.type.shape[1:])), x)
+            )
+    makers = [m for op, m in MAKERS.items() if op is not ops.Repeat or p.depth == 0]
+    for maker in p.draw(st.lists(st.sampled_from(makers), max_size=4)):
+        _extended(inner, maker)
+    results = [inner.pick(lambda t, s=s: t == s.type) for s in states]
+    for _ in range(0 if conditional else p.integer(not states, 2)):
+        results.append(inner.pick(lambda t: not _depends(t, index)))
+    outputs = tuple((f"r{i}", v) for i, v in enumerate(results))
+    body = Graph("body", tuple(inputs), outputs, tuple(_flags(inner)[1:]))
+    loop = ops.Repeat(body, len(states), index, conditional)
+    found = [p.builder(replace(loop, which=i), *given) for i in range(len(results) + 1)]
+    p.values += [v for v in found if upper(v.type.size) <= _SIZE_LIMIT]
+    chosen: Value = p.draw(st.sampled_from(found))
+    return chosen
+
+
+def _flags(p: Pool) -> list[Value]:
+    return [v for v in p.values if v.type == TensorType(DType.bool)]
+
+
+def _depends(type: TensorType, symbol: Symbol) -> bool:
+    return any(symbol in symbols_of(d) for d in type.shape)
+
+
 MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Dims: _dims,
     ops.Iota: _iota,
@@ -406,6 +451,7 @@ MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Pack: _pack,
     ops.PackedDot: _packed_dot,
     ops.PackedGroupedDot: _packed_grouped_dot,
+    ops.Repeat: _repeat,
 }
 """How to draw each operation but `Input` and `Const`; raises LookupError where nothing fits."""
 

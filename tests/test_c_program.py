@@ -34,6 +34,7 @@ from tbc.dims import Expr, Symbol
 from tbc.driver import lower, write
 from tbc.ir import Builder, Graph, bind
 from tbc.ops import Gather, Input
+from tbc.text import parse_graph
 from tbc.types import DType, TensorType
 
 C = ROOT / "tests/c"
@@ -127,6 +128,39 @@ def test_valgrind(name: str, tmp_path: Path, workers: Workers) -> None:
     program = _classify(name, tmp_path, "-g")
     done = run("valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program)
     assert done.stdout == expected_text(name)
+    assert done.stderr == ""
+
+
+CHOOSE = """
+def choose(x: f32[3, 16], c: bool):
+    w: f32[16, 3] = transpose(x, perm=(1, 0))
+    v3: f32[16, 16] = matmul(w, x)
+    v4: f32[16, 16] = exp(v3)
+    yes: f32[3, 16] = matmul(x, v4)
+    v6: f32[16, 16] = tanh(v3)
+    v7: f32[3, 16] = matmul(x, v6)
+    no: f32[3, 16] = max(v7, x)
+    v9: f32[3, 16] = where(c, yes, no)
+    y: f32[3, 16] = neg(v9)
+    return {"y": y}
+"""
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="this is no x86-64")
+def test_nothing_depends_on_the_branch_that_is_not_taken(tmp_path: Path, workers: Workers) -> None:
+    target, graph = resolve_target("x86-64"), parse_graph(CHOOSE)
+    compiled, _ = write(graph, target, "choose", tmp_path, ("static", "header"), workers)
+    assert sum(bool(s.guards) for s in compiled.program.steps) >= 3
+    program = tmp_path / "run"
+    _compile(program, tmp_path, "-g", C / "choose.c", tmp_path / "libchoose.a")
+    x = (np.arange(48, dtype=np.float32).reshape(3, 16) - 24) / 8
+    expected = [
+        int((reference.run_graph(graph, {"x": x, "c": np.array(c)})["y"] > 0).sum())
+        for c in (False, True)
+    ]
+    done = run("valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program)
+    assert [int(line) for line in done.stdout.split()] == expected
     assert done.stderr == ""
 
 

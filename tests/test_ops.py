@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbc import ops
-from tbc.dims import Dim, Expr
-from tbc.ir import Graph, Op
+from tbc.dims import Dim, Expr, Symbol
+from tbc.ir import Builder, Graph, Op
 from tbc.layout import Layout
 from tbc.types import DType, TensorType
 
@@ -31,6 +31,18 @@ def test_every_operation_is_a_frozen_dataclass_and_can_be_drawn() -> None:
         assert op.__hash__ is not None
 
 
+def body(inputs: list[TensorType], results: list[int], to: DType | None = None) -> Graph:
+    """A graph that hands on some of its inputs, perhaps in another type."""
+    build = Builder()
+    given = [build(ops.Input(f"x{i}", type)) for i, type in enumerate(inputs)]
+    taken = (given[i] if to is None else build(ops.Cast(to), given[i]) for i in results)
+    return Graph("body", tuple(given), tuple((f"y{i}", v) for i, v in enumerate(taken)))
+
+
+T = Symbol("t", 0, None, n)
+MATRIX = [t(BOOL), t(F32, B, 4)]
+STACK = ops.Repeat(body([t(F32, 4)], [0, 0]), 1, T)
+WHILE = ops.Repeat(body(MATRIX, [0, 1]), 2, None, True)
 I2, B1 = Layout("i2"), Layout("b1")
 GROUPED = Layout("i2", 8)
 ACCEPTED: list[tuple[Op, list[TensorType], TensorType]] = [
@@ -97,6 +109,10 @@ ACCEPTED: list[tuple[Op, list[TensorType], TensorType]] = [
         [t(F32, B, 32), t(U8, 128), t(F32, 1, 2, 16)],
         t(F32, B, 5),
     ),
+    (STACK, [t(F32, 4)], t(F32, 4)),
+    (dataclasses.replace(STACK, which=1), [t(F32, 4)], t(F32, n, 4)),
+    (dataclasses.replace(STACK, which=2), [t(F32, 4)], t(BOOL)),
+    (dataclasses.replace(WHILE, which=1), MATRIX, t(F32, B, 4)),
 ]
 
 
@@ -236,6 +252,17 @@ REJECTED: list[tuple[Op, list[TensorType]]] = [
         [t(I8, 32), t(U8, 128), t(F32, 1, 2, 16), t(I32, 2), t(F16, 2)],
     ),
     (ops.PackedGroupedDot((), GROUPED, 5, 0), [t(F32, 0), t(U8, 0), t(F32, 1, 0, 16)]),
+    (STACK, []),
+    (STACK, [t(F32, 5)]),
+    (STACK, [t(F16, 4)]),
+    (dataclasses.replace(STACK, states=2), [t(F32, 4)]),
+    (dataclasses.replace(STACK, which=3), [t(F32, 4)]),
+    (dataclasses.replace(STACK, index=None), [t(F32, 4)]),
+    (dataclasses.replace(STACK, index=Symbol("t")), [t(F32, 4)]),
+    (dataclasses.replace(STACK, conditional=True), [t(F32, 4)]),
+    (dataclasses.replace(WHILE, states=1, index=T), MATRIX),
+    (ops.Repeat(body([t(F32, 4)], [0], F16), 1, T), [t(F32, 4)]),
+    (ops.Repeat(body([t(F32, Expr.of(T))], [0]), 0, T), [t(F32, Expr.of(T))]),
 ]
 
 

@@ -30,7 +30,7 @@ def zeros(*shape: int) -> Array:
 
 
 def test_every_operation_has_a_meaning() -> None:
-    assert {*MEANING, ops.Input} == set(ops.OPS)
+    assert {*MEANING, ops.Input, ops.Repeat} == set(ops.OPS)
 
 
 @given(graphs(steps=14), bindings(), st.integers(0, 99))

@@ -23,6 +23,7 @@ from tbc.dims import Dim, Expr, Symbol, product, static, upper
 from tbc.driver import assemble, lower
 from tbc.emulate import Emulated, can_run
 from tbc.ir import Builder, Graph, Value, rebuilt, topological
+from tbc.passes.bodies import with_bodies
 from tbc.target import Target
 from tbc.types import DType, TensorType
 
@@ -181,6 +182,7 @@ def _codes(dtype: DType) -> DType:
 
 def compilable(graph: Graph, target: Target) -> Graph:
     """The graph with inputs and outputs that a caller can hold, and kernels for a target."""
+    graph = _with_kernels(graph, target)
     build = graph.builder
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
@@ -188,24 +190,32 @@ def compilable(graph: Graph, target: Target) -> Graph:
             case ops.Input(name, type) if _stored(type.dtype) is not type.dtype:
                 whole = ops.Input(name, TensorType(_stored(type.dtype), type.shape))
                 return _inside(build(whole), type.dtype)
-            case ops.PackedDot() | ops.PackedGroupedDot() as op:
-                x, packed, *rest = args
-                rows = product(x.type.shape[:-1])
-                grouped = isinstance(op, ops.PackedGroupedDot)
-                code = op.layout.code
-                found = kernels.choose(target, code, x.type.dtype, rows, op.k, grouped)
-                flat, *sums = (
-                    build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:])
-                )
-                op = replace(op, kernels=tuple(kernel.name for kernel in found))
-                y = build(op, flat, packed, *rest[:1], *sums)
-                return build(ops.Reshape((*x.type.shape[:-1], op.n)), y)
         return rebuilt(value, args)
 
     made = graph.rebuild(change)
     inputs = (topological([i])[0] for i in made.inputs)
     outputs = ((name, _outside(v)) for name, v in made.outputs)
-    return Graph(graph.name, tuple(inputs), tuple(outputs))
+    return Graph(graph.name, tuple(inputs), tuple(outputs), made.checks)
+
+
+def _with_kernels(graph: Graph, target: Target) -> Graph:
+    """The graph with a kernel for each packed dot, also in the bodies of loops."""
+    graph = with_bodies(graph, lambda body: _with_kernels(body, target))
+    build = graph.builder
+
+    def change(value: Value, args: tuple[Value, ...]) -> Value:
+        if not isinstance(op := value.op, ops.PackedDot | ops.PackedGroupedDot):
+            return rebuilt(value, args)
+        x, packed, *rest = args
+        rows = product(x.type.shape[:-1])
+        grouped = isinstance(op, ops.PackedGroupedDot)
+        found = kernels.choose(target, op.layout.code, x.type.dtype, rows, op.k, grouped)
+        names = tuple(kernel.name for kernel in found)
+        flat, *sums = (build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:]))
+        y = build(replace(op, kernels=names), flat, packed, *rest[:1], *sums)
+        return build(ops.Reshape((*x.type.shape[:-1], op.n)), y)
+
+    return graph.rebuild(change)
 
 
 # -- tests ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from strategies import SYMBOLS, Formula, assert_same, formulas, symbol_values
 from tbc import ops
 from tbc.constants import constant, file_constant
 from tbc.dims import Expr, Symbol
-from tbc.ir import Builder, Graph, Value
+from tbc.ir import Builder, Graph, Op, Value
 from tbc.layout import Layout
 from tbc.reference import run_graph
 from tbc.text import PRINTED, dump_constants, parse_graph, print_graph
@@ -34,13 +34,21 @@ def structure(graph: Graph) -> tuple[Any, ...]:
         if not missing:
             numbers.setdefault(todo.pop(), len(numbers))
     assert len(numbers) == len(values)
-    lines = [(v.op, v.type, [numbers[a] for a in v.args]) for v in numbers]
+    lines = [(_plain(v.op), v.type, [numbers[a] for a in v.args]) for v in numbers]
     outputs = [(name, numbers[v]) for name, v in graph.outputs]
     return graph.name, len(graph.inputs), lines, outputs, [numbers[c] for c in graph.checks]
 
 
+def _plain(op: Op) -> Any:
+    """The operation, or what a loop holds, its body by its structure."""
+    if not isinstance(op, ops.Repeat):
+        return op
+    return op.states, op.index, op.conditional, op.which, structure(op.body)
+
+
 def all_constants(graph: Graph) -> dict[str, np.ndarray[Any, Any]]:
-    return {v.op.digest: v.op.data.read() for v in graph.values() if isinstance(v.op, ops.Const)}
+    values = [v for part in graph.graphs() for v in part.values()]
+    return {v.op.digest: v.op.data.read() for v in values if isinstance(v.op, ops.Const)}
 
 
 @given(graphs())

@@ -151,6 +151,25 @@ def low_bit() -> Graph:
     return made.graph()
 
 
+def loops() -> Graph:
+    """A loop over a size whose rows are kept, and in each round one that data ends."""
+    m, t = Expr.of(M), Symbol("t", 0, None, Expr.of(M))
+    flag, vector = TensorType(DType.bool), TensorType(DType.f32, (LENGTH,))
+    inner = Made(flag, vector)
+    inner.add(ops.Reduce("max", (0,)), inner.build(ops.Binary("lt"), *inner.inputs[1:] * 2))
+    inner.add(ops.Binary("add"), *inner.inputs[1:] * 2)
+    outer = Made(vector, TensorType(DType.f32, (m, LENGTH)), flag)
+    h, x, going = outer.inputs
+    row = outer.build(ops.Slice((Expr.of(t), 0), (1, 1), (1, LENGTH)), x)
+    again = outer.build(ops.Repeat(inner.graph(), 2, None, True, 1), going, h)
+    outer.add(ops.Binary("add"), again, outer.build(ops.Reshape((LENGTH,)), row))
+    outer.results.append(h)
+    made = Made(*(i.type for i in outer.inputs))
+    for which in range(3):
+        made.add(ops.Repeat(outer.graph(), 1, t, False, which), *made.inputs)
+    return made.graph()
+
+
 def assert_closed(graph: Graph, name: str, workers: Workers, folder: Path) -> None:
     target = resolve_target(name)
     code = assemble(lower(graph, target), target, "closed", workers).files["obj"]
@@ -169,6 +188,7 @@ def graphs(dtypes: Sequence[DType]) -> Iterator[Graph]:
         yield elementwise(dtype)
         yield structural(dtype)
     yield low_bit()
+    yield loops()
 
 
 @pytest.mark.parametrize("dtype", COMMON, ids=lambda d: d.name)
@@ -184,8 +204,9 @@ def test_arithmetic(target: str, workers: Workers, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [*TARGETS, *MORE])
-def test_low_bit(target: str, workers: Workers, tmp_path: Path) -> None:
+def test_low_bit_and_loops(target: str, workers: Workers, tmp_path: Path) -> None:
     assert_closed(low_bit(), target, workers, tmp_path)
+    assert_closed(loops(), target, workers, tmp_path)
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ import pytest
 
 from tbc.dims import evaluate, symbols_of
 from tbc.ir import Graph
+from tbc.passes.bodies import everywhere
 from tbc.passes.canonicalize import RANGE_RULES, RULES, canonicalize
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold, small_constant
 from tbc.passes.guard import guard
+from tbc.passes.hoist import hoist
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
@@ -29,6 +31,7 @@ from tbc.types import DType, TensorType
 GOLDEN = Path(__file__).parent.parent / "golden"
 PASSES = {
     "fold": fold,
+    "hoist": everywhere(hoist),
     "lift": lift,
     "quantize": quantize,
     "depthwise": depthwise,
@@ -43,7 +46,7 @@ CASES = [
     for path in sorted((GOLDEN / name).glob("*.ir"))
     if not path.name.endswith(".out.ir")
 ]
-EXACT = {"fold", "canonicalize", "guard", "pad", "select"}
+EXACT = {"fold", "hoist", "canonicalize", "guard", "pad", "select"}
 
 SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
 INDICES = (DType.i32, DType.i64)

@@ -1,0 +1,209 @@
+"""Loop: a loop of the IR, or its rounds written out where that tells more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tbc.dims import Dim, dim_min
+from tbc.errors import Unsupported
+from tbc.frontend.context import Context, numpy_scalar, supported, valid
+from tbc.frontend.control import Mismatch, Nested, Open, present
+from tbc.frontend.nodes import Node
+from tbc.frontend.rounds import LONGEST, SHORT, Rounds, stacked
+from tbc.ir import Value
+from tbc.types import DType
+
+
+def is_true(c: Context, value: Value) -> bool | None:
+    """A condition, where it is known before the model runs."""
+    known = c.known.array(value)
+    valid(value.type.dtype is DType.bool, f"a condition is of type {value.type}")
+    if known is None or known.dtype == object:
+        return None
+    valid(known.size == 1, f"a condition is of type {value.type}")
+    return bool(known.all())
+
+
+class Undecided(Unsupported):
+    """How often a loop runs is not known before the model runs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "how often a loop runs depends on the data or on a symbolic size of an input",
+            hint="fix the symbolic sizes, or the inputs' values",
+        )
+
+
+def either(
+    c: Context, first: Callable[[], list[Value]], second: Callable[[], list[Value]]
+) -> list[Value]:
+    """What the first way gives, or, where it is not supported, the second.
+
+    The error is that of the first way, unless that cannot say how often a loop runs.
+    """
+    checks, unrolled = len(c.checks), c.unrolled
+    try:
+        return first()
+    except (Unsupported, Mismatch) as error:
+        del c.checks[checks:]
+        c.unrolled = unrolled
+        try:
+            return second()
+        except (Unsupported, Mismatch) as other:
+            del c.checks[checks:]
+            raise (other if isinstance(error, Undecided) else error) from None
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """A Loop.
+
+    Attributes:
+        most: how many rounds there are at most, a value; None where only a condition ends it.
+        trip: the same where shape arithmetic knows it.
+        going: whether a round is to begin, a value; None for yes.
+        initial: the carried values.
+        rows: how many outputs are stacked.
+    """
+
+    nested: Nested
+    most: Value | None
+    trip: Dim | None
+    going: Value | None
+    initial: Sequence[Value]
+    rows: int
+
+    def written_out(self, c: Context) -> list[Value]:
+        """The results, a round behind the other."""
+        run, carried = self.nested.run, list(self.initial)
+        trips = None if self.most is None else int(numpy_scalar(c.numbers(self.most, "its rounds")))
+        going = True if self.going is None else _decided(c, self.going)
+        rows: list[list[Value]] = [[] for _ in range(self.rows)]
+        turn, yes = 0, c.constant(True, DType.bool)
+        while going and (trips is None or turn < trips):
+            c.spend(len(self.nested.proto.node) + 1, "its rounds")
+            again, *results = map(present, run([c.constant(turn, DType.i64), yes, *carried]))
+            carried, turn = results[: len(carried)], turn + 1
+            for row, value in zip(rows, results[len(carried) :], strict=True):
+                row.append(value)
+            going = turn == trips or _decided(c, again)
+        if turn == 0 and rows:
+            number = c.constant(0, DType.i64)
+            return [*carried, *_no_rounds(c, lambda: run([number, yes, *carried]), len(carried))]
+        return [*carried, *(stacked(c, row) for row in rows)]
+
+    def counted(self, c: Context, trip: Dim, by_need: bool = False) -> list[Value]:
+        """The results of a loop whose greatest number of rounds is a size."""
+        rounds = Rounds(c, self.initial, trip, by_need)
+        number = rounds.inside.sizes(rounds.turn)
+        again, states, rows = self._round(rounds, number, rounds.states)
+        decided = is_true(rounds.inside, again)
+        going = None if self.going is None else is_true(c, self.going)
+        if decided is False and trip != 1:
+            return self.counted(c, dim_min(trip, 1))
+        if (decided is not None or trip == 1) and (self.going is None or going):
+            last, outputs = rounds.finish(states, rows)
+            return [*last, *outputs]
+        self._refuse_rows()
+        rounds = Rounds(c, [self._flag(c, self.going), *self.initial], trip)
+        number = rounds.inside.sizes(rounds.turn)
+        again, states, _ = self._round(rounds, number, rounds.states[1:])
+        results, _ = rounds.finish([_scalar(rounds.inside, again), *states], (), conditional=True)
+        return results[1:]
+
+    def conditional(self, c: Context) -> list[Value]:
+        """The results of a loop that only data ends: by its condition, or by its number."""
+        self._refuse_rows()
+        flag, zero = self._flag(c, self.going), c.constant(0, DType.i64)
+        if self.most is not None:
+            flag = c.binary("and", flag, c.binary("lt", zero, _scalar(c, self.most)))
+        rounds = Rounds(c, [flag, zero, *self.initial], None)
+        inside, number = rounds.inside, rounds.states[1]
+        again, states, _ = self._round(rounds, number, rounds.states[2:])
+        following, again = inside.add(number, 1), _scalar(inside, again)
+        if self.most is not None:
+            most = rounds.take(_scalar(c, self.most))
+            again = inside.binary("and", again, inside.binary("lt", following, most))
+        supported(is_true(inside, again) is not True, "a loop never ends")
+        results, _ = rounds.finish([again, following, *states], (), conditional=True)
+        return results[2:]
+
+    def _round(
+        self, rounds: Rounds, number: Value, states: Sequence[Value]
+    ) -> tuple[Value, list[Value], list[Value]]:
+        """Whether to go on, the next carried values, and what is stacked."""
+        yes = rounds.inside.constant(True, DType.bool)
+        run = self.nested.inside(rounds)
+        again, *results = map(present, run([number, yes, *states]))
+        return again, results[: len(states)], results[len(states) :]
+
+    def _flag(self, c: Context, going: Value | None) -> Value:
+        return c.constant(True, DType.bool) if going is None else _scalar(c, going)
+
+    def _refuse_rows(self) -> None:
+        supported(
+            not self.rows,
+            "how often a loop runs depends on the data, and so does the number of its scan outputs",
+            "give the loop a constant condition and a number of rounds that is a size",
+        )
+
+
+def loop(
+    c: Context, node: Node, inputs: Sequence[Value | None], open_graph: Open
+) -> Sequence[Value]:
+    """The last carried values, and what each round gave, stacked."""
+    body, nested = node["body"], open_graph(node["body"])
+    most, going, *initial = inputs
+    count = len(initial)
+    valid(len(body.input) == count + 2, f"its body has {len(body.input)} inputs")
+    valid(len(body.output) >= count + 1, f"its body has {len(body.output)} outputs")
+    trip = None if most is None else _size(c, most)
+    rows = len(body.output) - count - 1
+    it = _Loop(nested, most, trip, going, [present(v) for v in initial], rows)
+    start = True if going is None else is_true(c, going)
+    if trip is None or (isinstance(trip, int) and trip > LONGEST):
+        if most is not None and trip is None:
+            return it.conditional(c)
+        return either(c, lambda: it.written_out(c), lambda: it.conditional(c))
+    if not isinstance(trip, int):
+        return it.counted(c, 0 if start is False else trip)
+    known = all(v.is_constant or c.known.array(v) is not None for v in it.initial)
+
+    def short() -> list[Value]:
+        return either(c, lambda: it.written_out(c), lambda: it.counted(c, trip))
+
+    if trip <= SHORT or start is False or (known and start):
+        return short()
+    return either(c, lambda: it.counted(c, trip, by_need=True), short)
+
+
+def _size(c: Context, most: Value) -> Dim | None:
+    """The greatest number of rounds, where shape arithmetic knows it."""
+    known = c.known.array(most)
+    valid(most.type.dtype.is_int, f"the number of rounds is of type {most.type}")
+    if known is None:
+        return None
+    valid(known.size == 1, f"the number of rounds is of type {most.type}")
+    size: Dim = known.reshape(-1).tolist()[0]
+    return max(size, 0) if isinstance(size, int) else size
+
+
+def _scalar(c: Context, value: Value) -> Value:
+    valid(value.type.size == 1, f"a loop's condition or number of rounds is of type {value.type}")
+    return c.reshape(value, ())
+
+
+def _decided(c: Context, value: Value) -> bool:
+    known = is_true(c, value)
+    if known is None:
+        raise Undecided
+    return known
+
+
+def _no_rounds(c: Context, run: Callable[[], Sequence[object]], count: int) -> list[Value]:
+    """Empty stacks of what a round would give."""
+    before = len(c.checks)
+    values = [present(e) for e in run()[count + 1 :]]  # type: ignore[arg-type]
+    del c.checks[before:]
+    return [c.broadcast(c.constant(0, v.type.dtype), [0, *v.type.shape]) for v in values]
