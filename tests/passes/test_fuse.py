@@ -35,8 +35,8 @@ def test_programs_hold_together(graph: Graph) -> None:
     program = program_of(bind(graph, {s.name: 3 for s in graph.symbols()}))
     there = {v for v, b in program.buffers.items() if b.place in ("input", "weights")}
     for step in program.steps:
-        assert set(step.reads) <= there | {step.root}, step
-        there.add(step.root)
+        assert set(step.reads) <= there | set(step.results), step
+        there.update(step.results)
     assert set(program.checks) | {v for _, v in program.outputs} <= there
     live_buffers_are_disjoint(program)
 
@@ -44,23 +44,24 @@ def test_programs_hold_together(graph: Graph) -> None:
 def live_buffers_are_disjoint(program: Program) -> None:
     last: dict[Value, int] = {}
     for number, step in enumerate(program.steps):
-        for value in (*step.reads, step.root):
+        for value in (*step.reads, *step.results):
             last[value] = number
     for check in program.checks:
         last[check] = len(program.steps)
     live: list[tuple[int, int, Value]] = []
     for number, step in enumerate(program.steps):
         live = [entry for entry in live if last[entry[2]] >= number]
-        buffer = program.buffers[step.root]
-        if buffer.place != "arena":
-            continue
-        start = buffer.offset
-        end = start + upper(step.root.type.size) * step.root.type.dtype.bytes
-        assert start % ALIGNMENT == 0
-        assert end <= program.arena_size
-        for other_start, other_end, other in live:
-            assert end <= other_start or other_end <= start, (step.root, other)
-        live.append((start, end, step.root))
+        for result in step.results:
+            buffer = program.buffers[result]
+            if buffer.place != "arena":
+                continue
+            start = buffer.offset
+            end = start + upper(result.type.size) * result.type.dtype.bytes
+            assert start % ALIGNMENT == 0
+            assert end <= program.arena_size
+            for other_start, other_end, other in live:
+                assert end <= other_start or other_end <= start, (result, other)
+            live.append((start, end, result))
 
 
 @given(graph=graphs())
