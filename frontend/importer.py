@@ -25,7 +25,7 @@ from tbc.frontend.structure import (
     graph_body,
     refuse_free,
 )
-from tbc.frontend.tensors import check_sizes, tensor
+from tbc.frontend.tensors import tensor
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
 from tbc.types import DType, TensorType
@@ -213,7 +213,6 @@ def _refusal(error: DimMismatch) -> TbcError:
 
 def _settled(c: Context, value: Value) -> Value:
     """The value, as sizes or numbers where shape arithmetic knows all of its elements."""
-    check_sizes([d for d in value.type.shape if isinstance(d, int)], "its result")
     dtype = value.type.dtype
     if value.is_constant or dtype not in (DType.i64, DType.i32, DType.bool):
         return value

@@ -12,14 +12,11 @@ import numpy.typing as npt
 import onnx
 
 from tbc.constants import constant, decode, file_constant, raw_size
+from tbc.dims import Dim
 from tbc.errors import InvalidModel, Unsupported
 from tbc.ir import Builder
 from tbc.ops import Const
-from tbc.types import BY_ONNX_CODE, DType, TensorType
-
-MOST_ELEMENTS = (1 << 63) - 1
-MOST_AXES = 64
-"""NumPy's limit of an array's rank."""
+from tbc.types import BY_ONNX_CODE, DType, TensorType, require_sizes
 
 _INT32_DATA = ("i32", "i16", "i8", "i4", "i2", "u16", "u8", "u4", "u2", "bool", "f16", "bf16")
 _FIELDS = {
@@ -47,14 +44,12 @@ def dtype_of(code: int, what: str) -> DType:
     raise Unsupported(f"{what} has elements of type {names[code]}, which tbc does not have")
 
 
-def check_sizes(sizes: Sequence[int], what: str) -> None:
-    """Raise InvalidModel unless the numbers can be a shape."""
-    if len(sizes) > MOST_AXES:
-        raise InvalidModel(f"{what} has {len(sizes)} axes")
-    if any(d < 0 for d in sizes):
-        raise InvalidModel(f"{what} has a negative size: {list(sizes)}")
-    if math.prod(d for d in sizes if d) > MOST_ELEMENTS:
-        raise InvalidModel(f"{what} has more elements than can be counted: {list(sizes)}")
+def check_sizes(sizes: Sequence[Dim], what: str) -> None:
+    """Raise InvalidModel unless the sizes, as far as they are numbers, can be a shape."""
+    try:
+        require_sizes(sizes, what)
+    except ValueError as error:
+        raise InvalidModel(str(error)) from None
 
 
 def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:

@@ -16,11 +16,15 @@ import numpy.typing as npt
 
 from tbc import reference
 from tbc.dims import static
-from tbc.ir import Builder, Value
+from tbc.errors import Unsupported
+from tbc.ir import Builder, Value, topological
 from tbc.ops import Const
 from tbc.types import DType, TensorType
 
 _BLOCK = 1 << 20
+_LARGEST = 1 << 27
+_GROWTH = 64
+"""A constant that is computed takes at most `_LARGEST` bytes, or so many times those given."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,34 @@ def value_of(value: Value) -> npt.NDArray[Any]:
 
     Raises:
         ValueError: the value depends on an input.
+        Unsupported: it, or a step of its recipe, is far larger than what the model holds.
     """
     if not value.is_constant:
         raise ValueError(f"{value} is not a constant")
     if isinstance(value.op, Const):
         elements: npt.NDArray[Any] = value.op.data.read()
         return elements
+    if value.type.size == 0:
+        shape = [static(d, "a constant's size") for d in value.type.shape]
+        return np.empty(shape, value.type.dtype.numpy)
+    _refuse_absurd(value)
     return reference.run([value], {})[0]
+
+
+def _refuse_absurd(value: Value) -> None:
+    """Raise Unsupported where a recipe makes a large constant out of little."""
+    recipe = topological([value])
+    held = sum(_bytes(v) for v in recipe if isinstance(v.op, Const))
+    limit = max(_LARGEST, _GROWTH * held)
+    for v in recipe:
+        if _bytes(v) > limit:
+            raise Unsupported(
+                f"a constant {v.type} of {_bytes(v)} bytes, made of {held}, is too large to be "
+                "computed when the model is compiled",
+                node=v.origin,
+                hint="make it an initializer of the model",
+            )
+
+
+def _bytes(value: Value) -> int:
+    return static(value.type.size, "a constant's size") * value.type.dtype.bytes

@@ -205,6 +205,8 @@ def _run(
 def _computed(value: Value, env: Mapping[Value, Array], dims: Mapping[str, int]) -> Array:
     try:
         shape = tuple(evaluate_dim(d, dims) for d in value.type.shape)
+        if 0 in shape:
+            return np.empty(shape, value.type.dtype.numpy)
         result = evaluate(value.op, [env[a] for a in value.args], dims)
     except (ValueError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"{value}: {error.args[0]}") from error
