@@ -14,7 +14,9 @@ from tbc.frontend.nodes import name_of, op_of
 from tbc.frontend.reader import plain_domain
 
 _MOST_NESTING = 100
-_MOST_NODES = 1 << 20
+_MOST_GROWTH = 100
+_FEW_NODES = 1 << 13
+"""Functions may grow a model so many times by being inlined, and up to so many nodes anyway."""
 
 FunctionKey: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of one of the model's functions."""
@@ -141,8 +143,12 @@ def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, Function]:
             raise InvalidModel(f"the function '{function.name}' is defined twice")
         found[key] = function
     sizes: dict[FunctionKey, int] = {}
-    if found and _inlined_size(model.graph.node, found, sizes, ()) > _MOST_NODES:
-        raise Unsupported(f"with its functions inlined, the model has over {_MOST_NODES} nodes")
+    if found:
+        bodies = (model.graph.node, *(f.node for f in found.values()))
+        written = sum(_inlined_size(nodes, {}, {}, ()) for nodes in bodies)
+        inlined = _inlined_size(model.graph.node, found, sizes, ())
+        if inlined > max(_MOST_GROWTH * written, _FEW_NODES):
+            raise Unsupported(f"with its functions inlined, its {written} nodes become {inlined}")
     for function in found.values():
         defined = {*function.input, *(name for node in function.node for name in node.output)}
         if missing := [name for name in function.output if name not in defined]:
