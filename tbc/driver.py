@@ -74,14 +74,33 @@ def ignore(stage: str, result: Graph | Program) -> None:
 
 
 def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
-    """The program of a graph whose symbols all have bounds."""
+    """The program of a graph whose symbols all have bounds.
+
+    Raises:
+        Unsupported: it does not fit the memory of the target, or of the compiler.
+    """
     observe("import", graph)
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
     program = plan(graph, share(fuse(graph)))
+    _refuse_too_large(program, target)
     observe("plan", program)
     return program
+
+
+def _refuse_too_large(program: Program, target: Target) -> None:
+    """Raise Unsupported for a program whose buffers do not fit the target's address space."""
+    tensors = (*program.inputs, *(v for _, v in program.outputs))
+    largest = max((upper(v.type.size) * v.type.dtype.bytes for v in tensors), default=0)
+    needed = max(largest, program.arena_size, program.weights_size)
+    if needed >> (target.index_bits - 1):
+        raise Unsupported(
+            f"at its largest sizes the model needs {needed} bytes in one piece, more than a "
+            f"program of {target.index_bits} bits can address",
+            file=program.name,
+            hint="a smaller upper bound for its symbolic sizes",
+        )
 
 
 def assemble(
