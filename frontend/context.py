@@ -24,7 +24,7 @@ Lowering: TypeAlias = Callable[..., "Value | tuple[Value | None, ...]"]
 """lower(context, node, *inputs): a value an output; None for an output that tbc does not have."""
 Operand: TypeAlias = Value | float
 """A value, or a number that becomes a scalar constant of the other operand's type."""
-_MOST_UNROLLED = 1 << 15
+_MOST_UNROLLED = 1 << 13
 
 
 @dataclass

@@ -18,7 +18,8 @@ from tbc import reference
 from tbc.dims import static
 from tbc.errors import Unsupported
 from tbc.ir import Builder, Value, topological
-from tbc.ops import Const
+from tbc.ops import Cast, Const
+from tbc.reference_elementwise import cast
 from tbc.types import DType, TensorType
 
 _BLOCK = 1 << 20
@@ -92,9 +93,11 @@ def digest_of(type: TensorType, elements: npt.NDArray[Any]) -> str:
 
 
 def constant(builder: Builder, array: npt.ArrayLike, dtype: DType) -> Value:
-    """The constant value that holds an array, converted to `dtype`'s NumPy type."""
-    elements = np.ascontiguousarray(np.asarray(array).astype(dtype.numpy))
-    elements = elements.reshape(np.shape(array))
+    """The constant value that holds an array, converted to `dtype` as `ops.Cast` does."""
+    given = np.asarray(array)
+    with np.errstate(all="ignore"):
+        same = given.dtype == dtype.numpy
+        elements = given.copy() if same else np.asarray(cast(Cast(dtype), given), order="C")
     elements.setflags(write=False)
     type = TensorType(dtype, elements.shape)
     return builder(Const(digest_of(type, elements), type, Array(elements)))

@@ -217,7 +217,13 @@ def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     if not loose:
         return graph, None
     if len(loose) == 1 and all(_leads(loose[0], v.type.shape) for v in graph.inputs):
-        return bind(graph, {loose[0].name: 1}), loose[0]
+        try:
+            return bind(graph, {loose[0].name: 1}), loose[0]
+        except ValueError as error:
+            name = loose[0].name
+            raise Unbounded(
+                f"the size {name} cannot be 1: {error}", file=graph.name, hint=f"--dim {name}=…"
+            ) from None
     names = ", ".join(s.name for s in loose)
     raise Unbounded(
         f"the sizes {names} have no upper bound",

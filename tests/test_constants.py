@@ -124,6 +124,21 @@ def test_equal_constants_need_not_be_read_to_be_equal() -> None:
     assert b(ops.Const("d", type, Unread())) is b(ops.Const("d", type, Array(np.zeros(2))))
 
 
+@pytest.mark.parametrize(
+    ("number", "dtype", "expected"),
+    [
+        (np.nan, DType.i32, 0),
+        (1e30, DType.i8, 127),
+        (-np.inf, DType.u4, 0),
+        (1e30, DType.f16, np.inf),
+    ],
+)
+def test_what_a_type_does_not_hold_is_converted_like_a_cast(
+    number: float, dtype: DType, expected: float
+) -> None:
+    assert value_of(constant(Builder(), number, dtype)) == expected
+
+
 def test_a_constant_that_grows_out_of_nothing_is_refused() -> None:
     b = Builder()
     with b.origin("node"):
