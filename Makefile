@@ -1,14 +1,17 @@
 # Everything is done with the tools of .venv, which the first target that needs it makes.
 PYTHON ?= python3
 VENV ?= .venv
+SECONDS ?= 3600
+PROCESSES ?= 1
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all bench check format clean
+.PHONY: help demo test test-all fuzz bench check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
 	@echo "make test      the test suite"
 	@echo "make test-all  the test suite with its slow part"
+	@echo "make fuzz      changed models through the compiler: SECONDS=$(SECONDS) PROCESSES=$(PROCESSES)"
 	@echo "make bench     speed beside onnxruntime, one thread"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
@@ -23,6 +26,10 @@ test: $(VENV)/developing
 
 test-all: $(VENV)/developing
 	$(BIN)/python -m pytest -n auto -rs
+
+fuzz: $(VENV)/developing
+	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) --processes $(PROCESSES)
 
 bench: $(VENV)/developing
 	@$(BIN)/python -m tests.bench
