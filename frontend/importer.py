@@ -98,7 +98,8 @@ class Importer:
                 error.at(node=name, op=op)
                 entries = [Absent(error)] * len(proto.output)
             except TbcError as error:
-                raise error.at(node=name, op=op) from None
+                error.at(node=name, op=op)
+                raise
             except DimMismatch as error:
                 raise Mismatch(error.a, error.b, _refusal(error).at(node=name, op=op)) from None
             except ValueError as error:

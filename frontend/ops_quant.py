@@ -29,6 +29,9 @@ def spread(c: Context, node: Node, p: Value, x: Value) -> Value:
     """A scale or zero point made to broadcast with x: of the tensor, of an axis, or of blocks."""
     if p.type.rank < 2 and p.type.size == 1:
         return c.reshape(p, ())
+    valid(
+        node["axis"] is not None, f"opset {node.opset} takes one scale and zero point, not {p.type}"
+    )
     axis = axis_of(node["axis"], x.type.rank)
     if not node["block_size"]:
         valid(p.type.rank == 1, f"{p.type} is neither of {x.type} nor of its axis {axis}")

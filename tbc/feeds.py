@@ -58,11 +58,14 @@ def read_feeds(texts: Iterable[str], names: Callable[[], Sequence[str]]) -> dict
 
 def _read(path: Path) -> Array | dict[str, Array]:
     try:
-        data = np.load(path, allow_pickle=False)
-        return data if isinstance(data, np.ndarray) else dict(data)
+        with path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
+            return data if isinstance(data, np.ndarray) else dict(data)
     except OSError as error:
         raise TbcError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise TbcError("its arrays do not fit into memory", file=str(path)) from error
+    except Exception as error:  # NumPy's readers let through what they stumble over
         raise TbcError("this is not an .npy or .npz file", file=str(path)) from error
 
 

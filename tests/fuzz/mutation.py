@@ -40,6 +40,8 @@ TEXTS = (
     "é",
 )
 _MOST_BYTES = 1 << 16
+_IMPOSSIBLE = (ValueError, TypeError, KeyError, NotImplementedError, DecodeError)
+"""How changes fail on models that are broken already, or in types that NumPy does not have."""
 _VERSIONS = (7, 9, 11, 13, 17, 18, 21, 23, 25, defs.onnx_opset_version())
 SCHEMAS = sorted({s.name for s in defs.get_all_schemas() if s.domain == ""})
 OPERATORS = sorted({("", name) for name in (*SCHEMAS, *ONNX)} | set(OTHERS))
@@ -50,10 +52,13 @@ def mutated(model: onnx.ModelProto, rng: Random, others: Sequence[onnx.ModelProt
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5))):
-        if others and rng.random() < 0.1:
-            _graft(proto, rng.choice(others), rng)
-        else:
-            rng.choices(CHANGES, WEIGHTS)[0](proto, rng)
+        try:
+            if others and rng.random() < 0.1:
+                _graft(proto, rng.choice(others), rng)
+            else:
+                rng.choices(CHANGES, WEIGHTS)[0](proto, rng)
+        except _IMPOSSIBLE:
+            continue
     data: bytes = proto.SerializePartialToString()
     return damaged(data, rng) if rng.random() < 0.05 else data
 
@@ -281,11 +286,8 @@ def _elements(proto: onnx.ModelProto, rng: Random) -> None:
         dims[rng.randrange(len(dims))] = rng.choice((0, 1, 2, 3, 5))
     elif rng.random() < 0.1:
         dims = [rng.choice((0, 1, 2, 3)) for _ in range(rng.randrange(6))]
-    try:
-        old = numpy_helper.to_array(tensor)
-        array = np.resize(old, dims) if old.size else np.zeros(dims, old.dtype)
-    except (ValueError, TypeError, KeyError, NotImplementedError):
-        return
+    old = numpy_helper.to_array(tensor)
+    array = np.resize(old, dims) if old.size else np.zeros(dims, old.dtype)
     if array.size > _MOST_BYTES:
         return
     flat = array.reshape(-1)
@@ -366,13 +368,10 @@ def _constant_input(proto: onnx.ModelProto, rng: Random) -> None:
     dims = [d.dim_value if 0 <= d.dim_value < 20 else 1 for d in given.type.tensor_type.shape.dim]
     if len(dims) > 6 or np.prod(dims) > _MOST_BYTES:
         return
-    try:
-        dtype = helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-        elements = np.array([rng.randint(-2, 5) for _ in range(int(np.prod(dims)))])
-        array = elements.astype(dtype).reshape(dims)
-        graph.initializer.append(numpy_helper.from_array(array, given.name))
-    except (KeyError, TypeError, ValueError, NotImplementedError):
-        return
+    dtype = helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
+    elements = np.array([rng.randint(-2, 5) for _ in range(int(np.prod(dims)))])
+    array = elements.astype(dtype).reshape(dims)
+    graph.initializer.append(numpy_helper.from_array(array, given.name))
 
 
 CHANGES: tuple[Change, ...] = (
