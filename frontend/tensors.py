@@ -28,6 +28,14 @@ _FIELDS = {
     **dict.fromkeys(_INT32_DATA, "int32_data"),
 }
 
+_CARRIERS = {
+    "float_data": np.float32,
+    "double_data": np.float64,
+    "int32_data": np.int32,
+    "int64_data": np.int64,
+    "uint64_data": np.uint64,
+}
+
 
 def dtype_of(code: int, what: str) -> DType:
     """The element type of ONNX's code.
@@ -75,6 +83,10 @@ def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:
 def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray[Any]:
     """The elements that the message itself holds."""
     dtype = type.dtype
+    if proto.HasField("segment"):
+        raise Unsupported(f"{what} is a segment of a tensor, which tbc does not have")
+    if proto.HasField("raw_data") and (other := [n for n in _CARRIERS if getattr(proto, n)]):
+        raise InvalidModel(f"{what} holds data in raw_data and in {other[0]}")
     if proto.HasField("raw_data"):
         raw = np.frombuffer(proto.raw_data, np.uint8)
         if raw.size != raw_size(type):
@@ -82,20 +94,26 @@ def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray
                 f"{what} holds {raw.size} bytes of raw data, but {type} needs {raw_size(type)}"
             )
         return decode(raw, type)
-    field = getattr(proto, _FIELDS[dtype.name])
+    name = _FIELDS[dtype.name]
+    field = getattr(proto, name)
     count = raw_size(type) if dtype.bits < 8 else math.prod(proto.dims)
     if len(field) != count:
-        raise InvalidModel(
-            f"{what} holds {len(field)} numbers in {_FIELDS[dtype.name]}, but {type} needs {count}"
-        )
-    if _FIELDS[dtype.name] != "int32_data":
-        return np.fromiter(field, dtype.numpy, count).reshape(proto.dims)
-    words = np.fromiter(field, np.int32, count)
+        raise InvalidModel(f"{what} holds {len(field)} numbers in {name}, but {type} needs {count}")
+    numbers = np.fromiter(field, _CARRIERS[name], count)
+    if name == "int32_data" or dtype is DType.u32:
+        low, high = (0, (1 << max(dtype.bits, 8)) - 1) if _as_bits(dtype) else dtype.range
+        if wrong := numbers[(numbers < low) | (numbers > high)].tolist():
+            raise InvalidModel(f"{what} holds {wrong[0]} in {name}, which is no {dtype.name}")
     if dtype.bits < 8:
-        return decode(words.astype(np.uint8), type)
-    if dtype.is_float:
-        return words.astype(np.uint16).view(dtype.numpy).reshape(proto.dims)
-    return words.astype(dtype.numpy).reshape(proto.dims)
+        return decode(numbers.astype(np.uint8), type)
+    if _as_bits(dtype):
+        return numbers.astype(np.uint16).view(dtype.numpy).reshape(proto.dims)
+    return numbers.astype(dtype.numpy).reshape(proto.dims)
+
+
+def _as_bits(dtype: DType) -> bool:
+    """Whether int32_data holds the bits of elements, not their values."""
+    return dtype.bits < 8 or dtype in (DType.f16, DType.bf16)
 
 
 def _external_range(

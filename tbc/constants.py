@@ -75,6 +75,8 @@ def decode(raw: npt.NDArray[np.uint8], type: TensorType) -> npt.NDArray[Any]:
     """The elements of ONNX's raw form: little-endian, sub-byte elements low bits first."""
     shape = tuple(static(d, "a constant's size") for d in type.shape)
     dtype = type.dtype
+    if dtype is DType.bool:
+        return np.not_equal(raw, 0).reshape(shape)
     if dtype.bits >= 8:
         stored = np.frombuffer(raw.data, dtype.numpy.newbyteorder("<"))
         return stored.astype(dtype.numpy, copy=False).reshape(shape)

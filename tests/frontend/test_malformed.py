@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from malformed import product, refused
+from onnx import TensorProto, helper
 from onnx_models import (
     MICROSOFT,
-    by_tbc,
     check_against_onnxruntime,
-    integers,
-    model,
     normal,
     one_node,
     value_info,
@@ -27,27 +24,7 @@ from tbc import frontend
 from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 
 X = normal(1, 3, 4)
-W = normal(2, 4, 5)
 Change = Callable[[onnx.ModelProto], None]
-
-
-def product() -> onnx.ModelProto:
-    """y = relu(x @ w), a model without fault."""
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"], name="mm"),
-        helper.make_node("Relu", ["a"], ["y"], name="act"),
-    ]
-    return model(nodes, {"x": (np.float32, ["n", 4])}, ["y"], {"w": W})
-
-
-def refused(
-    proto: onnx.ModelProto | bytes | Path, error: type[TbcError], match: str | None = None
-) -> TbcError:
-    start = time.perf_counter()
-    with pytest.raises(error, match=match) as caught:
-        frontend.load(proto)
-    assert time.perf_counter() - start < 2
-    return caught.value
 
 
 def set_(path: str, value: Any) -> Change:
@@ -132,6 +109,18 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
     ("many axes", run("m.graph.initializer[0].dims[:] = [1] * 65"), InvalidModel, "65 axes"),
     ("text tensor", set_("graph.initializer[0].data_type", 8), Unsupported, "'w' .*STRING"),
     ("no tensor type", set_("graph.initializer[0].data_type", 0), InvalidModel, "'w' .*type 0"),
+    ("two fields", run("m.graph.initializer[0].float_data.append(1)"),
+     InvalidModel, "'w' holds data in raw_data and in float_data"),
+    ("segment", run("m.graph.initializer[0].segment.begin = 0"), Unsupported, "'w' is a segment"),
+    ("attribute twice",
+     run("m.graph.node[0].attribute.extend([helper.make_attribute('a', 1)] * 2)"),
+     InvalidModel, "'mm': MatMul: .*'a' is given twice"),
+    ("attribute type",
+     run("m.graph.node[1].op_type = 'Elu'; "
+         "m.graph.node[1].attribute.append(helper.make_attribute('alpha', 1))"),
+     InvalidModel, "'act': Elu: .*'alpha' is of type INT instead of FLOAT"),
+    ("sparse", run("t = m.graph.sparse_initializer.add().values; "
+                   "t.CopyFrom(m.graph.initializer.pop())"), Unsupported, "'w' is sparse"),
 ]  # fmt: skip
 
 
@@ -233,92 +222,6 @@ def test_a_default_domain_operator_needs_its_opset() -> None:
     frontend.load(proto)
     proto.graph.node[0].domain = ""
     refused(proto, InvalidModel, "node 'it': Gelu: its domain '' is not in opset_import")
-
-
-# -- tensors --------------------------------------------------------------------------------------
-
-TYPES = [
-    ("FLOAT", np.float32), ("DOUBLE", np.float64), ("FLOAT16", np.float16), ("INT8", np.int8),
-    ("INT16", np.int16), ("INT32", np.int32), ("INT64", np.int64), ("UINT8", np.uint8),
-    ("UINT16", np.uint16), ("UINT32", np.uint32), ("UINT64", np.uint64), ("BOOL", np.bool_),
-    ("BFLOAT16", None), ("INT4", None), ("UINT4", None), ("INT2", None), ("UINT2", None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [t[0] for t in TYPES])
-@pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("shape", [(), (0, 3), (3, 3)])
-def test_every_type_is_read_from_either_field(name: str, raw: bool, shape: tuple[int, ...]) -> None:
-    code = getattr(TensorProto, name)
-    low = 0 if name.startswith(("U", "B")) else -2
-    values = integers(5, low, 1, *shape)
-    dtype = helper.tensor_dtype_to_np_dtype(code)
-    tensor = numpy_helper.from_array(values.astype(dtype), "w")
-    if not raw:
-        tensor = helper.make_tensor("w", code, shape, values.reshape(-1).tolist())
-        assert not tensor.HasField("raw_data")
-    node = helper.make_node("Identity", ["w"], ["y"])
-    (got,) = by_tbc(frontend.load(model([node], {}, ["y"], {"w": tensor}, opset=25)), {})
-    np.testing.assert_array_equal(got.astype(np.float64), values)
-
-
-def external(
-    folder: Path, location: str = "w.bin", size: int = 80, **keys: str
-) -> tuple[Path, onnx.ModelProto]:
-    proto = product()
-    tensor = proto.graph.initializer[0]
-    data = tensor.raw_data
-    (folder / "w.bin").write_bytes(data.ljust(size, b"0"))
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": location, **keys}.items():
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    path = folder / "model.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return path, proto
-
-
-@pytest.mark.parametrize("keys", [{}, {"length": "80"}, {"offset": "0", "length": "80"}])
-def test_external_data(tmp_path: Path, keys: dict[str, str]) -> None:
-    path, _ = external(tmp_path, size=100, **keys)
-    (got,) = by_tbc(frontend.load(path), {"x": X})
-    (expected,) = by_tbc(frontend.load(product()), {"x": X})
-    np.testing.assert_array_equal(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("keys", "match"),
-    [
-        ({"location": "../w.bin"}, "outside the model's folder"),
-        ({"location": "sub/../../w.bin"}, "outside the model's folder"),
-        ({"location": "/etc/hostname"}, "outside the model's folder"),
-        ({"location": ""}, "outside the model's folder"),
-        ({"location": "none.bin"}, "not there"),
-        ({"location": "link.bin"}, "a link out of the model's folder"),
-        ({"location": "folder"}, "not there"),
-        ({"location": "a\0b"}, "no path"),
-        ({"location": "a" * 5000}, "no path"),
-        ({"offset": "8"}, "bytes 8 to 88 of 'w.bin', which has 80"),
-        ({"offset": "-8"}, "bytes -8"),
-        ({"offset": "9" * 30}, "which has 80"),
-        ({"offset": "x"}, "no number"),
-        ({"length": "79"}, "79 bytes of external data"),
-    ],
-)
-def test_wrong_external_data(tmp_path: Path, keys: dict[str, str], match: str) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "folder").mkdir()
-    (tmp_path / "w.bin").write_bytes(bytes(80))
-    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
-    path, _ = external(folder, **keys)
-    refused(path, InvalidModel, f"the tensor 'w' .*{match}")
-
-
-def test_external_data_needs_a_path(tmp_path: Path) -> None:
-    _, proto = external(tmp_path)
-    assert refused(proto, InvalidModel, "not read from a file").hint
 
 
 # -- at random ------------------------------------------------------------------------------------
