@@ -125,7 +125,9 @@ class Importer:
         key = function_key(proto)
         if key in self.functions:
             return self._call(c, self.functions[key], inputs, attributes, name)
-        node = self._decoded(proto, scope, attributes, [x is not None for x in inputs])
+        node = self._decoded(
+            proto, scope, attributes, [None if x is None else x.type.dtype for x in inputs]
+        )
         if node.domain == "" and node.op_type in CONTROL:
             control = CONTROL[node.op_type]
             return control(c, node, inputs, lambda graph: self._nested(c, graph, scope, name))
@@ -149,7 +151,7 @@ class Importer:
         proto: onnx.NodeProto,
         scope: Scope,
         attributes: Mapping[str, onnx.AttributeProto],
-        given: Sequence[bool],
+        given: Sequence[DType | None],
     ) -> Node:
         domain = plain_domain(proto.domain)
         if domain not in scope.opsets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from malformed import product, refused
 from onnx import TensorProto, helper
 from onnx_models import (
     MICROSOFT,
+    QONNX,
+    by_tbc,
     check_against_onnxruntime,
+    i64,
+    model,
+    nodes,
     normal,
     one_node,
     value_info,
@@ -80,7 +85,9 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
     ("huge", run("m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62"),
      InvalidModel, "'x' has more elements"),
     ("element type", set_("graph.input[0].type.tensor_type.elem_type", 11),
-     InvalidModel, "'mm': MatMul: .*f64 and f32"),
+     InvalidModel, "'mm': MatMul: its input 'B' is f32, another one is f64"),
+    ("no such type", run("m.graph.node[1].op_type = 'And'; m.graph.node[1].input.append('a')"),
+     InvalidModel, "'act': And: its input 'A' cannot be of type f32"),
     ("no type", set_("graph.input[0].type.tensor_type.elem_type", 0), InvalidModel, "'x' .*type 0"),
     ("unknown type", set_("graph.input[0].type.tensor_type.elem_type", 99), InvalidModel, "99"),
     ("text", set_("graph.input[0].type.tensor_type.elem_type", 8), Unsupported, "'x' .*STRING"),
@@ -222,6 +229,48 @@ def test_a_default_domain_operator_needs_its_opset() -> None:
     frontend.load(proto)
     proto.graph.node[0].domain = ""
     refused(proto, InvalidModel, "node 'it': Gelu: its domain '' is not in opset_import")
+
+
+# -- found by the fuzzer --------------------------------------------------------------------------
+
+
+def fed(op: str, *args: Any, fixed: Sequence[int] = (), **given: Any) -> onnx.ModelProto:
+    arrays = [None if a is None else np.asarray(a) for a in args]
+    return one_node(op, arrays, constant=fixed, **given)[0]
+
+
+FOUND = [
+    ("points", fed("ScatterND", X, np.int64(0), X), "no points"),
+    ("no diagonal", fed("Trilu", X, i64(), fixed=[1]), "the diagonal has 0 elements"),
+    ("no axis", fed("DFT", normal(1, 2, 8, 1), i64(), fixed=[1]), "dft_length has 0 elements"),
+    ("no size", fed("Resize", X, None, None, i64(0, 4), fixed=[3]), "3 cannot become one of 0"),
+    ("bits", fed("Quant", X, *np.float32([1, 0, np.inf]), fixed=[1, 2, 3], domain=QONNX),
+     "no number of bits"),
+    ("old axis", fed("DequantizeLinear", np.uint8([1, 2]), np.float32([1, 2]), opset=11),
+     "opset 11 takes one scale"),
+    ("delta", fed("Range", np.int64(0), np.int64(9), np.float32(0.5), fixed=[0, 1, 2]), "another"),
+    ("nothing to repeat", fed("Pad", X[:0], i64(1, 0, 0, 0), fixed=[1], mode="wrap"),
+     "the axis 0 has no elements"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOUND, ids=[f[0] for f in FOUND])
+def test_found(case: tuple[str, onnx.ModelProto, str]) -> None:
+    _, proto, match = case
+    refused(proto, InvalidModel, match)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+def test_padding_of_a_size_that_may_be_0_is_checked(mode: str) -> None:
+    proto = model(
+        nodes("y = Pad(x, p)", y={"mode": mode}),
+        {"x": (np.float32, ["n", 4])},
+        constants={"p": i64(1, 0, 1, 0)},
+        opset=19,
+    )
+    imported = check_against_onnxruntime(proto, {"x": X})
+    with pytest.raises(ValueError, match="cannot accept"):
+        by_tbc(imported, {"x": X[:0]})
 
 
 # -- at random ------------------------------------------------------------------------------------
