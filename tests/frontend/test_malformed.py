@@ -231,6 +231,68 @@ def test_a_default_domain_operator_needs_its_opset() -> None:
     refused(proto, InvalidModel, "node 'it': Gelu: its domain '' is not in opset_import")
 
 
+# -- nesting --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [102, 20_000])
+def test_graphs_in_graphs(depth: int) -> None:
+    proto = product()
+    graph = proto.graph
+    for _ in range(depth):
+        attribute = graph.node.add(op_type="If", input=["x"]).attribute.add(name="then_branch")
+        graph = attribute.g
+    refused(proto, Unsupported, "graphs nest deeper than 100")
+
+
+def test_bytes_that_nest_deeper_than_protobuf_reads() -> None:
+    def field(number: int, data: bytes) -> bytes:
+        size = len(data)
+        digits = [size >> 7 * i & 127 | 128 for i in range(3)]
+        return bytes([number << 3 | 2, *digits, size >> 21]) + data
+
+    node = b""
+    for _ in range(5000):
+        node = field(5, field(6, field(1, node)))  # its attribute, of that the graph, a node there
+    refused(field(7, field(1, node)), InvalidModel, "this is not an ONNX model")
+
+
+def test_a_long_name_that_is_no_text_is_not_shown_whole() -> None:
+    proto = product()
+    proto.graph.name = "a" * 5000
+    data = proto.SerializeToString().replace(b"a" * 5000, b"\xff" * 5000)
+    assert len(str(refused(data, InvalidModel, "not UTF-8"))) < 300
+
+
+def test_functions_in_graphs_in_functions() -> None:
+    functions = []
+    for level in range(6):
+        body = nodes("r = F(a, c)" if level else "r = Neg(a)")
+        body[0].domain, body[0].op_type = ("d", f"F{level - 1}") if level else ("", "Neg")
+        for _ in range(20):
+            branch = helper.make_graph(body, "branch", [], [onnx.ValueInfoProto(name="r")])
+            body = [helper.make_node("If", ["c"], ["r"], then_branch=branch, else_branch=branch)]
+            del body[0].attribute[1].g.node[:]
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+        functions.append(helper.make_function("d", f"F{level}", ["a", "c"], ["r"], body, opsets))
+    call = helper.make_node("F5", ["x", "c"], ["y"], domain="d")
+    inputs = {"x": (np.float32, [2]), "c": (np.bool_, [])}
+    refused(
+        model([call], inputs, functions=functions), Unsupported, "functions and graphs nest deeper"
+    )
+
+
+def test_functions_that_call_each_other() -> None:
+    opsets = [helper.make_opsetid("d", 1)]
+    functions = [
+        helper.make_function("d", own, ["a"], ["r"],
+                             [helper.make_node(other, ["a"], ["r"], domain="d")], opsets)
+        for own, other in ("FG", "GF")
+    ]  # fmt: skip
+    call = helper.make_node("F", ["x"], ["y"], domain="d")
+    proto = model([call], {"x": (np.float32, [2])}, functions=functions)
+    refused(proto, InvalidModel, "the function 'F' calls itself")
+
+
 # -- found by the fuzzer --------------------------------------------------------------------------
 
 
