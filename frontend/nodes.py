@@ -219,7 +219,10 @@ def _check_types(schema: Any, given: Sequence[DType | None]) -> None:
             continue
         formal = formals[min(i, len(formals) - 1)]
         if f"tensor({onnx.TensorProto.DataType.Name(dtype.onnx).lower()})" not in formal.types:
-            raise InvalidModel(f"its input '{formal.name}' cannot be of type {dtype.name}")
+            raise InvalidModel(
+                f"its input '{formal.name}' cannot be of type {dtype.name} in the version of opset "
+                f"{schema.since_version}"
+            )
         if formal.alike and bound.setdefault(formal.kind, dtype) is not dtype:
             other = bound[formal.kind].name
             raise InvalidModel(f"its input '{formal.name}' is {dtype.name}, another one is {other}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import warnings
 from collections.abc import Iterator
@@ -13,11 +14,6 @@ from tbc.driver import lower
 from tbc.errors import InternalError, TbcError
 from tbc.frontend import load
 from tbc.ir import Graph
-
-try:
-    import resource
-except ImportError:  # there are no limits of a process on this system
-    resource = None  # type: ignore[assignment]
 
 SECONDS = 2.0
 """Processor time for an input."""
@@ -76,7 +72,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 def _memory_limit(size: int) -> Iterator[None]:
     """Within it, the process can grow by so many bytes."""
     status = Path("/proc/self/statm")
-    if resource is None or not status.exists():
+    if not status.exists():  # only Linux says what the process holds, and keeps to the limit
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
