@@ -1,15 +1,18 @@
 # Everything is done with the tools of .venv, which the first target that needs it makes.
 PYTHON ?= python3
 VENV ?= .venv
+SECONDS ?= 3600
+PROCESSES ?= 1
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all models bench docs check format clean
+.PHONY: help demo test test-all models fuzz bench docs check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
 	@echo "make test      the test suite"
 	@echo "make test-all  the test suite with its slow part"
 	@echo "make models    fetch the networks of others that test-all and bench run"
+	@echo "make fuzz      changed models through the compiler: SECONDS=$(SECONDS) PROCESSES=$(PROCESSES)"
 	@echo "make bench     speed beside onnxruntime, one thread"
 	@echo "make docs      docs/operators.md, from the tables of the frontend"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
@@ -26,6 +29,10 @@ test: $(VENV)/developing
 test-all: $(VENV)/developing
 	-@$(MAKE) --no-print-directory models
 	$(BIN)/python -m pytest -n auto -rs
+
+fuzz: $(VENV)/developing
+	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) --processes $(PROCESSES)
 
 models: build/models/fetched
 

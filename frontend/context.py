@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,13 @@ from tbc.ir import Builder, Op, Value
 from tbc.ops import Binary, Broadcast, Cast, Dims, Reduce, Reshape, Transpose, Unary, Where
 from tbc.types import DType
 
+T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
 Lowering: TypeAlias = Callable[..., "Value | tuple[Value | None, ...]"]
 """lower(context, node, *inputs): a value an output; None for an output that tbc does not have."""
 Operand: TypeAlias = Value | float
 """A value, or a number that becomes a scalar constant of the other operand's type."""
-_MOST_UNROLLED = 1 << 15
+_MOST_UNROLLED = 1 << 13
 
 
 @dataclass
@@ -209,6 +210,20 @@ class Context:
         """The elements of an integer or bool vector or scalar as numbers; errors as `numbers`."""
         valid(not value.type.dtype.is_float, f"{what} is of type {value.type}, not integers")
         return [int(e) for e in self.numbers(value, what).reshape(-1)]
+
+    def integer(self, value: Value, what: str) -> int:
+        """The only element of an integer or bool value as a number; errors as `numbers`."""
+        return only(self.integers(value, what), what)
+
+
+def only(items: Sequence[T], what: str) -> T:
+    """The only one of some items.
+
+    Raises:
+        InvalidModel: there are more or none.
+    """
+    valid(len(items) == 1, f"{what} has {len(items)} elements instead of one")
+    return items[0]
 
 
 def fixed(dim: Dim, what: str) -> int:

@@ -38,7 +38,7 @@ from tbc.frontend.structure import (
     graph_body,
     refuse_free,
 )
-from tbc.frontend.tensors import check_sizes, tensor
+from tbc.frontend.tensors import tensor
 from tbc.frontend.unfixed import undecided, unequal, with_sizes
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
@@ -121,7 +121,8 @@ class Importer:
                 error.at(node=name, op=op)
                 entries = [Absent(error)] * len(proto.output)
             except TbcError as error:
-                raise error.at(node=name, op=op) from None
+                error.at(node=name, op=op)
+                raise
             except DimMismatch as error:
                 raise Mismatch(error.a, error.b, unequal(error).at(node=name, op=op)) from None
             except ValueError as error:
@@ -147,7 +148,9 @@ class Importer:
         key = function_key(proto)
         if key in self.functions:
             return self._call(c, self.functions[key], inputs, attributes, name)
-        node = self._decoded(proto, scope, attributes, [x is not None for x in inputs])
+        node = self._decoded(
+            proto, scope, attributes, [None if x is None else x.type.dtype for x in inputs]
+        )
         if node.domain == "" and node.op_type in CONTROL:
             return self._control(c, node, inputs, scope, name)
         lower = ONNX.get(node.op_type) if node.domain == "" else None
@@ -176,7 +179,7 @@ class Importer:
         proto: onnx.NodeProto,
         scope: Scope,
         attributes: Mapping[str, onnx.AttributeProto],
-        given: Sequence[bool],
+        given: Sequence[DType | None],
     ) -> Node:
         domain = plain_domain(proto.domain)
         if domain not in scope.opsets:
@@ -306,7 +309,6 @@ def _check_type(x: Value | None, signature: Signature) -> None:
 
 def _settled(c: Context, value: Value) -> Value:
     """The value, as sizes or numbers where shape arithmetic knows all of its elements."""
-    check_sizes([d for d in value.type.shape if isinstance(d, int)], "its result")
     dtype = value.type.dtype
     if value.is_constant or dtype not in (DType.i64, DType.i32, DType.bool):
         return value

@@ -103,7 +103,8 @@ def load(
     try:
         return _import(source, dims, input_values)
     except TbcError as error:
-        raise error.at(file=source.file) from None
+        error.at(file=source.file)
+        raise
 
 
 def signature(

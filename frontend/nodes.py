@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import onnx
@@ -154,11 +155,11 @@ def decode(
     opset: int,
     attributes: Mapping[str, onnx.AttributeProto],
     signature: Signature | None,
-    given: Sequence[bool],
+    given: Sequence[DType | None],
 ) -> Node:
     """The node, checked against a signature, or against ONNX's schema where that is None.
 
-    `given` says for each input whether it is there.
+    `given` are the element types of the inputs, None for those that are not there.
 
     Raises:
         InvalidModel: an input, an output or an attribute is missing, unknown or of a wrong type.
@@ -183,15 +184,16 @@ def _check_schema(
     proto: onnx.NodeProto,
     attributes: Mapping[str, onnx.AttributeProto],
     schema: Any,
-    given: Sequence[bool],
+    given: Sequence[DType | None],
 ) -> dict[str, Any]:
     _check_counts(proto, schema.min_input, schema.max_input, schema.max_output)
     formals = schema.inputs
     for i in range(max(len(given), schema.min_input)):
         formal = formals[min(i, len(formals) - 1)]
         optional = formal.option == defs.OpSchema.FormalParameterOption.Optional
-        if not optional and not (i < len(given) and given[i]):
+        if not optional and (i >= len(given) or given[i] is None):
             raise InvalidModel(f"its input '{formal.name}' is missing")
+    _check_types(schema, given)
     values: dict[str, Any] = {}
     for name, formal in schema.attributes.items():
         if formal.required and name not in attributes:
@@ -209,15 +211,52 @@ def _check_schema(
     return values
 
 
+@dataclass(frozen=True)
+class _Formal:
+    """An input of an operator: which element types it takes, and with which others they agree."""
+
+    name: str
+    kind: str
+    alike: bool
+    types: frozenset[str]
+
+
+@cache
+def _formals(op_type: str, version: int, domain: str) -> tuple[_Formal, ...]:
+    """The inputs of an operator; kept, since asking onnx takes longer than all else at a node."""
+    inputs = defs.get_schema(op_type, max_inclusive_version=version, domain=domain).inputs
+    return tuple(
+        _Formal(i.name, i.type_str, i.is_homogeneous, frozenset(map(str, i.types))) for i in inputs
+    )
+
+
+def _check_types(schema: Any, given: Sequence[DType | None]) -> None:
+    """Raise InvalidModel for element types that an operator does not take, or does not mix."""
+    formals = _formals(schema.name, schema.since_version, schema.domain)
+    bound: dict[str, DType] = {}
+    for i, dtype in enumerate(given):
+        if dtype is None:
+            continue
+        formal = formals[min(i, len(formals) - 1)]
+        if f"tensor({onnx.TensorProto.DataType.Name(dtype.onnx).lower()})" not in formal.types:
+            raise InvalidModel(
+                f"its input '{formal.name}' cannot be of type {dtype.name} in the version of opset "
+                f"{schema.since_version}"
+            )
+        if formal.alike and bound.setdefault(formal.kind, dtype) is not dtype:
+            other = bound[formal.kind].name
+            raise InvalidModel(f"its input '{formal.name}' is {dtype.name}, another one is {other}")
+
+
 def _check_signature(
     proto: onnx.NodeProto,
     attributes: Mapping[str, onnx.AttributeProto],
     signature: Signature,
-    given: Sequence[bool],
+    given: Sequence[DType | None],
 ) -> dict[str, Any]:
     _check_counts(proto, signature.required, signature.inputs, signature.outputs)
     for i, there in enumerate(given[: signature.required]):
-        if not there and i not in signature.optional:
+        if there is None and i not in signature.optional:
             raise InvalidModel(f"its input number {i} is missing")
     values = dict(signature.attributes)
     for name, attribute in attributes.items():

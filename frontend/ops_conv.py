@@ -13,6 +13,7 @@ from tbc.frontend.ops_index import padded
 from tbc.frontend.ops_matmul import centered
 from tbc.frontend.ops_reduce import lp_norm
 from tbc.frontend.ranges import outside
+from tbc.frontend.tensors import check_sizes
 from tbc.ir import Value
 from tbc.ops import Iota, MatMul, ScatterElements, Windows, require_equal
 from tbc.types import DType
@@ -47,6 +48,9 @@ def geometry(node: Node, x: Value, kernel: Sequence[int]) -> Geometry:
             x.type.shape[2:], kernel, dilations, strides, pads[:n], pads[n:], strict=True
         )
     ]
+    check_sizes(
+        [s + b + a for s, (b, a, _) in zip(x.type.shape[2:], axes, strict=True)], "padded, x"
+    )
     before, out = tuple(b for b, _, _ in axes), tuple(o for _, _, o in axes)
     windows = Windows(tuple(kernel), strides, dilations, before, out)
     return Geometry(windows, tuple(a for _, a, _ in axes))

@@ -180,7 +180,18 @@ def padded(
     shape = [b + d + dim_max(a, 0) for b, d, a in zip(before, left, after, strict=True)]
     if tuple(shape) == x.type.shape:
         return x
+    if mode != "constant":
+        _require_elements(c, left, shape)
     return c(Pad(tuple(before), tuple(shape), mode), x, fill)
+
+
+def _require_elements(c: Context, sizes: Sequence[Dim], padded: Sequence[Dim]) -> None:
+    """Refuse axes that are padded from their elements and have none; symbolic ones as they run."""
+    for axis, (size, wide) in enumerate(zip(sizes, padded, strict=True)):
+        if wide != size:
+            valid(size != 0, f"the axis {axis} has no elements to pad it with")
+            if bounds(size)[0] < 1:
+                c.checks.append(c.binary("eq", c.sizes(size), 0))
 
 
 # -- gather ---------------------------------------------------------------------------

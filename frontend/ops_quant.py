@@ -30,6 +30,9 @@ def spread(c: Context, node: Node, p: Value, x: Value) -> Value:
     """A scale or zero point made to broadcast with x: of the tensor, of an axis, or of blocks."""
     if p.type.rank < 2 and p.type.size == 1:
         return c.reshape(p, ())
+    valid(
+        node["axis"] is not None, f"opset {node.opset} takes one scale and zero point, not {p.type}"
+    )
     axis = axis_of(node["axis"], x.type.rank)
     if not node["block_size"]:
         valid(p.type.rank == 1, f"{p.type} is neither of {x.type} nor of its axis {axis}")
@@ -184,7 +187,7 @@ def quant(
 ) -> Value:
     """(clip(round(x / scale + zero_point)) - zero_point) * scale, clipped to bit_width bits."""
     bits = numpy_scalar(c.numbers(bit_width, "the bit width"))
-    valid(bits >= 1 and bits == int(bits), f"the bit width {bits} is no number of bits")
+    valid(1 <= bits <= 64 and bits == int(bits), f"the bit width {bits} is no number of bits")
     known = c.known.array(zero_point)
     shifts = known is None or bool(known.any())
     codes = c.div(x, scale)
@@ -218,7 +221,7 @@ def trunc(
     supported(how in _ROUNDING, f"the rounding mode {how} is not supported")
     bits = [numpy_scalar(c.numbers(b, "the bit width")) for b in (in_bits, out_bits)]
     lost = bits[0] - bits[1]
-    valid(lost == int(lost) and 0 <= lost < 64, f"{bits[0]} bits cannot become {bits[1]}")
+    valid(0 <= lost < 64 and lost == int(lost), f"{bits[0]} bits cannot become {bits[1]}")
     codes = c.unary("round", c.add(c.div(x, scale), zero_point))
     codes = c.unary(_ROUNDING[how], c.div(codes, 2.0**lost))
     return c.mul(c.sub(codes, zero_point), scale)

@@ -165,7 +165,7 @@ def _weighted(c: Context, node: Node, x: Value, at: Value, a: Axis) -> Value:
         shrink = min(float(a.scale), 1.0)  # type: ignore[arg-type]
     reach = math.ceil((2 if smooth else 1) / shrink)
     low = c.unary("floor", at)
-    taps = c.constant(np.arange(1 - reach, reach + 1), DType.f64)
+    taps = c.add(c.cast(c(Iota(2 * reach)), DType.f64), 1 - reach)
     distance = c.sub(taps, c.reshape(c.sub(at, low), [a.out, 1]))
     weights = kernel(c, c.mul(distance, shrink))
     position = c.add(c.reshape(low, [a.out, 1]), taps)
@@ -262,6 +262,9 @@ def _by_sizes(
         axes = []
         for a, out in zip(chosen, sizes, strict=True):
             size = x.type.shape[a]
+            valid(
+                out == size or 0 not in (out, size), f"an axis of {size} cannot become one of {out}"
+            )
             scale = 1.0 if out == size else _fold(c, "div", _f64(c, out), _f64(c, size))
             axes.append(Axis(a, size, out, scale))
         return axes

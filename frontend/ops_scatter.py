@@ -14,6 +14,7 @@ from tbc.types import DType, TensorType
 
 def check_points(c: Context, x: Value, points: Value, first: int = 0) -> int:
     """The number of x's axes from `first` on that points lead into, which are checked."""
+    valid(points.type.rank > 0, f"indices {points.type} are no points")
     depth = fixed(points.type.shape[-1], "the last size of the indices")
     valid(0 < depth <= x.type.rank - first, f"indices {points.type} of {x.type}")
     for i in range(depth):

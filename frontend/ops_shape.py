@@ -12,6 +12,7 @@ from tbc.frontend.context import (
     Lowering,
     axis_of,
     numpy_scalar,
+    only,
     valid,
 )
 from tbc.frontend.nodes import Node
@@ -170,7 +171,7 @@ def diagonal(c: Context, x: Value, fn: str, offset: Dim) -> Value:
 def trilu(c: Context, node: Node, x: Value, k: Value | None = None) -> Value:
     """The upper or lower triangle of each matrix, the rest 0."""
     valid(x.type.rank >= 2, f"it needs matrices, not {x.type}")
-    offset = 0 if k is None else c.vector(k, "the diagonal")[0]
+    offset = 0 if k is None else only(c.vector(k, "the diagonal"), "the diagonal")
     return c.where(diagonal(c, x, "ge" if node["upper"] else "le", offset), x, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,18 +16,25 @@ from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
 from tbc.ops import Gather, Iota, MatMul, require_equal
 
-_MOST_LENGTH = 1 << 13
-"""A longer transform would be a matrix of over a GiB."""
+_MOST_ELEMENTS = 1 << 24
+"""Of the matrix of a transform: a longer one takes too much memory."""
 
 
 def fourier(n: int, parts: int, bins: int, inverse: bool) -> npt.NDArray[np.float64]:
     """[n * parts, bins * 2]: (real, imaginary) inputs, or real ones, to such outputs."""
+    size = n * parts * bins * 2
+    supported(size <= _MOST_ELEMENTS, f"a transform of length {n}, a matrix of {size} elements")
     turns = (np.arange(n)[:, None] * np.arange(bins)) % n / n
-    cos, sin = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
-    sin = sin if inverse else -sin
-    rows = [np.stack([cos, sin], -1), np.stack([-sin, cos], -1)][:parts]
-    matrix = np.stack(rows, 1).reshape(n * parts, bins * 2)
-    return matrix / n if inverse else matrix
+    angles = (2 if inverse else -2) * np.pi * turns
+    matrix = np.empty((n, parts, bins, 2))
+    np.cos(angles, out=matrix[:, 0, :, 0])
+    np.sin(angles, out=matrix[:, 0, :, 1])
+    if parts == 2:
+        matrix[:, 1, :, 0] = -matrix[:, 0, :, 1]
+        matrix[:, 1, :, 1] = matrix[:, 0, :, 0]
+    if inverse:
+        matrix /= n
+    return matrix.reshape(n * parts, bins * 2)
 
 
 def inverse_of_half(n: int, bins: int) -> npt.NDArray[np.float64]:
@@ -67,15 +75,14 @@ def dft(
 ) -> Value:
     """The discrete Fourier transform along an axis of x[…, 1 or 2]."""
     given = node["axis"] if node.opset < 20 else -2
-    at = axis_of(given if axis is None else c.integers(axis, "the axis")[0], x.type.rank)
+    at = axis_of(given if axis is None else c.integer(axis, "the axis"), x.type.rank)
     valid(x.type.rank >= 2 and at < x.type.rank - 1, f"it cannot transform the axis {at}")
     inverse, onesided = bool(node["inverse"]), bool(node["onesided"])
     back_to_real = inverse and onesided
     n = fixed(x.type.shape[at], "the length of a transform")
     n = 2 * (n - 1) if back_to_real else n
-    n = n if length is None else int(c.integers(length, "dft_length")[0])
+    n = n if length is None else c.integer(length, "dft_length")
     valid(n > 0, f"dft_length is {n}")
-    supported(n <= _MOST_LENGTH, f"a transform of length {n} is not supported")
     bins = n // 2 + 1
     x = fitted(c, x, at, bins if back_to_real else n)
     rank = x.type.rank
@@ -103,10 +110,9 @@ def stft(
     else:
         valid(frame is not None, "it needs a window or a frame_length")
         assert frame is not None
-        n = int(c.integers(frame, "frame_length")[0])
-    hop = int(c.integers(step, "frame_step")[0])
+        n = c.integer(frame, "frame_length")
+    hop = c.integer(step, "frame_step")
     valid(hop > 0 and n > 0, f"frames of {n} at a distance of {hop}")
-    supported(n <= _MOST_LENGTH, f"a transform of length {n} is not supported")
     count = floor_div(size - n, hop) + 1
     first = c.mul(c.reshape(c(Iota(count)), [count, 1]), hop)
     frames = c(Gather(1), x, c.add(first, c(Iota(n))))
@@ -119,10 +125,12 @@ def mel_weight_matrix(
     c: Context, node: Node, bins: Value, length: Value, rate: Value, low: Value, high: Value
 ) -> Value:
     """[length // 2 + 1, bins]: triangles between neighbouring points of the mel scale."""
-    given = (bins, length, rate, low, high)
-    count, n, sampled, lowest, highest = (numpy_scalar(c.numbers(v, "a parameter")) for v in given)
-    count, spectrum = int(count), int(n) // 2 + 1
-    supported(0 < count <= _MOST_LENGTH and 1 < spectrum <= _MOST_LENGTH, "its size")
+    count, n, sampled = (c.integer(v, "a parameter") for v in (bins, length, rate))
+    lowest, highest = (numpy_scalar(c.numbers(v, "a frequency")) for v in (low, high))
+    spectrum = n // 2 + 1
+    valid(count > 0 and n > 1 and sampled > 0, f"{count} bands of a transform of length {n}")
+    valid(lowest >= 0 and 0 <= highest < math.inf, f"the frequencies {lowest} to {highest}")
+    supported((count + 2) * spectrum <= _MOST_ELEMENTS // 4, f"{count} bands of {spectrum} points")
     ends = 2595 * np.log10(1 + np.array([lowest, highest]) / 700)
     mels = np.arange(count + 2) * (ends[1] - ends[0]) / (count + 2) + ends[0]
     points = ((n + 1) * (700 * (10 ** (mels / 2595) - 1)) // sampled).astype(np.int64)

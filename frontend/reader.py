@@ -13,6 +13,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tbc.errors import InvalidModel, Unsupported
 
 OLDEST_OPSET = 7
+MOST_NESTING = 100
+"""Of graphs in attributes, and of functions: deeper ones would end Python's stack."""
 _MOST_BYTES = 1 << 31  # protobuf's own limit of a message
 
 
@@ -112,11 +114,13 @@ def _refuse_bad_text(texts: Iterable[object]) -> None:
     """Raise InvalidModel where a name is not UTF-8: protobuf gives it as bytes."""
     for text in texts:
         if not isinstance(text, str):
-            raise InvalidModel(f"a name in the file is not UTF-8 text: {text!r}")
+            raise InvalidModel(f"a name in the file is not UTF-8 text: {text!r:.60}")
 
 
-def _names_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
-    """Every text in a graph that has a meaning."""
+def _names_of_graph(graph: onnx.GraphProto, depth: int = 0) -> Iterator[object]:
+    """Every text in a graph that has a meaning; Unsupported where graphs nest too deep."""
+    if depth > MOST_NESTING:
+        raise Unsupported(f"graphs nest deeper than {MOST_NESTING}")
     yield graph.name
     for value in (*graph.input, *graph.output):
         yield value.name
@@ -126,17 +130,17 @@ def _names_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
         yield tensor.name
         for entry in tensor.external_data:
             yield entry.value
-    yield from _names_of_nodes(graph.node)
+    yield from _names_of_nodes(graph.node, depth)
 
 
-def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
+def _names_of_nodes(nodes: Iterable[onnx.NodeProto], depth: int = 0) -> Iterator[object]:
     for node in nodes:
         yield from (node.name, node.op_type, node.domain, node.overload)
         yield from (*node.input, *node.output)
         for attribute in node.attribute:
             yield from (attribute.name, attribute.ref_attr_name)
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _names_of_graph(graph)
+                yield from _names_of_graph(graph, depth + 1)
 
 
 def _names_of_function(function: onnx.FunctionProto) -> Iterator[object]:

@@ -11,10 +11,11 @@ import onnx
 
 from tbc.errors import InvalidModel, Unsupported
 from tbc.frontend.nodes import name_of, op_of
-from tbc.frontend.reader import plain_domain
+from tbc.frontend.reader import MOST_NESTING, plain_domain
 
-_MOST_NESTING = 100
-_MOST_NODES = 1 << 20
+_MOST_GROWTH = 100
+_FEW_NODES = 1 << 13
+"""Functions may grow a model so many times by being inlined, and up to so many nodes anyway."""
 
 FunctionKey: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of one of the model's functions."""
@@ -33,7 +34,7 @@ class Body:
     free: Mapping[str, onnx.NodeProto]
 
 
-def graph_body(graph: onnx.GraphProto, depth: int = 0) -> Body:
+def graph_body(graph: onnx.GraphProto) -> Body:
     """The body of a graph.
 
     Raises:
@@ -45,7 +46,7 @@ def graph_body(graph: onnx.GraphProto, depth: int = 0) -> Body:
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise InvalidModel(f"two {what} are called '{twice}'")
-    return _body(graph.node, {*(i.name for i in graph.input), *initializers}, depth)
+    return _body(graph.node, {*(i.name for i in graph.input), *initializers})
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Function:
 
 def function_of(proto: onnx.FunctionProto) -> Function:
     """The function; raises InvalidModel for a name that is not defined, as for a graph."""
-    body = _body(proto.node, set(proto.input), 0)
+    body = _body(proto.node, set(proto.input))
     refuse_free(body, ())
     return Function(proto, body)
 
@@ -78,9 +79,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def _body(nodes: Iterable[onnx.NodeProto], defined: set[str], depth: int) -> Body:
-    if depth > _MOST_NESTING:
-        raise Unsupported(f"graphs nest deeper than {_MOST_NESTING}")
+def _body(nodes: Iterable[onnx.NodeProto], defined: set[str]) -> Body:
     nodes = list(nodes)
     maker: dict[str, int] = {}
     for index, node in enumerate(nodes):
@@ -94,7 +93,7 @@ def _body(nodes: Iterable[onnx.NodeProto], defined: set[str], depth: int) -> Bod
     for node in nodes:
         reads = {name for name in node.input if name}
         for graph in subgraphs(node):
-            reads |= graph_body(graph, depth + 1).free.keys()
+            reads |= graph_body(graph).free.keys()
         needs.append({maker[name] for name in reads if name in maker})
         free |= {name: node for name in reads if name not in maker and name not in defined}
     return Body([nodes[i] for i in _sorted(nodes, needs)], free)
@@ -140,9 +139,12 @@ def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, Function]:
         if key in found:
             raise InvalidModel(f"the function '{function.name}' is defined twice")
         found[key] = function
-    sizes: dict[FunctionKey, int] = {}
-    if found and _inlined_size(model.graph.node, found, sizes, ()) > _MOST_NODES:
-        raise Unsupported(f"with its functions inlined, the model has over {_MOST_NODES} nodes")
+    if found:
+        bodies = (model.graph.node, *(f.node for f in found.values()))
+        written = sum(_inlined(nodes, {}, {})[0] for nodes in bodies)
+        inlined, _ = _inlined(model.graph.node, found, {})
+        if inlined > max(_MOST_GROWTH * written, _FEW_NODES):
+            raise Unsupported(f"with its functions inlined, its {written} nodes become {inlined}")
     for function in found.values():
         defined = {*function.input, *(name for node in function.node for name in node.output)}
         if missing := [name for name in function.output if name not in defined]:
@@ -155,26 +157,34 @@ def function_key(node: onnx.NodeProto) -> FunctionKey:
     return plain_domain(node.domain), node.op_type, node.overload
 
 
-def _inlined_size(
+def _inlined(
     nodes: Iterable[onnx.NodeProto],
     functions: Mapping[FunctionKey, onnx.FunctionProto],
-    sizes: dict[FunctionKey, int],
-    callers: tuple[FunctionKey, ...],
-) -> int:
-    """How many nodes there are with every call replaced by the function's body."""
-    if len(callers) > _MOST_NESTING:
-        raise Unsupported(f"functions nest deeper than {_MOST_NESTING}")
-    total = 0
+    known: dict[FunctionKey, tuple[int, int]],
+    callers: tuple[FunctionKey, ...] = (),
+    depth: int = 0,
+) -> tuple[int, int]:
+    """How many nodes there are with every call replaced by its body, and how deep they nest."""
+    _refuse_deep(depth)
+    total = height = 0
     for node in nodes:
-        total += 1
-        for graph in subgraphs(node):
-            total += _inlined_size(graph.node, functions, sizes, callers)
+        inner = [
+            _inlined(graph.node, functions, known, callers, depth + 1) for graph in subgraphs(node)
+        ]
         key = function_key(node)
         if key in functions:
             if key in callers:
                 raise InvalidModel(f"the function '{key[1]}' calls itself")
-            if key not in sizes:
-                called = functions[key].node
-                sizes[key] = _inlined_size(called, functions, sizes, (*callers, key))
-            total += sizes[key]
-    return total
+            if key not in known:
+                body = functions[key].node
+                known[key] = _inlined(body, functions, known, (*callers, key), depth + 1)
+            inner.append(known[key])
+        total += 1 + sum(count for count, _ in inner)
+        height = max([height, *(1 + below for _, below in inner)])
+    _refuse_deep(depth + height)
+    return total, height
+
+
+def _refuse_deep(depth: int) -> None:
+    if depth > MOST_NESTING:
+        raise Unsupported(f"functions and graphs nest deeper than {MOST_NESTING}")

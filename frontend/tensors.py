@@ -12,14 +12,11 @@ import numpy.typing as npt
 import onnx
 
 from tbc.constants import constant, decode, file_constant, raw_size
+from tbc.dims import Dim
 from tbc.errors import InvalidModel, Unsupported
 from tbc.ir import Builder
 from tbc.ops import Const
-from tbc.types import BY_ONNX_CODE, DType, TensorType
-
-MOST_ELEMENTS = (1 << 63) - 1
-MOST_AXES = 64
-"""NumPy's limit of an array's rank."""
+from tbc.types import BY_ONNX_CODE, DType, TensorType, require_sizes
 
 _SMALL_FLOATS = tuple(d.name for d in DType if d.is_small_float)
 _INT32_DATA = ("i32", "i16", "i8", "i4", "i2", "u16", "u8", "u4", "u2", "bool", "f16", "bf16")
@@ -30,6 +27,14 @@ _FIELDS = {
     "u64": "uint64_data",
     "u32": "uint64_data",
     **dict.fromkeys((*_INT32_DATA, *_SMALL_FLOATS), "int32_data"),
+}
+
+_CARRIERS = {
+    "float_data": np.float32,
+    "double_data": np.float64,
+    "int32_data": np.int32,
+    "int64_data": np.int64,
+    "uint64_data": np.uint64,
 }
 
 
@@ -48,14 +53,12 @@ def dtype_of(code: int, what: str) -> DType:
     raise Unsupported(f"{what} has elements of type {names[code]}, which tbc does not have")
 
 
-def check_sizes(sizes: Sequence[int], what: str) -> None:
-    """Raise InvalidModel unless the numbers can be a shape."""
-    if len(sizes) > MOST_AXES:
-        raise InvalidModel(f"{what} has {len(sizes)} axes")
-    if any(d < 0 for d in sizes):
-        raise InvalidModel(f"{what} has a negative size: {list(sizes)}")
-    if math.prod(d for d in sizes if d) > MOST_ELEMENTS:
-        raise InvalidModel(f"{what} has more elements than can be counted: {list(sizes)}")
+def check_sizes(sizes: Sequence[Dim], what: str) -> None:
+    """Raise InvalidModel unless the sizes, as far as they are numbers, can be a shape."""
+    try:
+        require_sizes(sizes, what)
+    except ValueError as error:
+        raise InvalidModel(str(error)) from None
 
 
 def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:
@@ -81,6 +84,10 @@ def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:
 def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray[Any]:
     """The elements that the message itself holds."""
     dtype = type.dtype
+    if proto.HasField("segment"):
+        raise Unsupported(f"{what} is a segment of a tensor, which tbc does not have")
+    if proto.HasField("raw_data") and (other := [n for n in _CARRIERS if getattr(proto, n)]):
+        raise InvalidModel(f"{what} holds data in raw_data and in {other[0]}")
     if proto.HasField("raw_data"):
         raw = np.frombuffer(proto.raw_data, np.uint8)
         if raw.size != raw_size(type):
@@ -88,22 +95,27 @@ def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray
                 f"{what} holds {raw.size} bytes of raw data, but {type} needs {raw_size(type)}"
             )
         return decode(raw, type)
-    field = getattr(proto, _FIELDS[dtype.name])
+    name = _FIELDS[dtype.name]
+    field = getattr(proto, name)
     count = raw_size(type) if dtype.bits < 8 else math.prod(proto.dims)
     if len(field) != count:
-        raise InvalidModel(
-            f"{what} holds {len(field)} numbers in {_FIELDS[dtype.name]}, but {type} needs {count}"
-        )
-    if _FIELDS[dtype.name] != "int32_data":
-        return np.fromiter(field, dtype.numpy, count).reshape(proto.dims)
-    words = np.fromiter(field, np.int32, count)
+        raise InvalidModel(f"{what} holds {len(field)} numbers in {name}, but {type} needs {count}")
+    numbers = np.fromiter(field, _CARRIERS[name], count)
+    if name == "int32_data" or dtype is DType.u32:
+        low, high = (0, (1 << max(dtype.bits, 8)) - 1) if _as_bits(dtype) else dtype.range
+        if wrong := numbers[(numbers < low) | (numbers > high)].tolist():
+            raise InvalidModel(f"{what} holds {wrong[0]} in {name}, which is no {dtype.name}")
     if dtype.bits < 8:
-        return decode(words.astype(np.uint8), type)
-    if dtype.is_small_float:
-        return words.astype(np.uint8).view(dtype.numpy).reshape(proto.dims)
-    if dtype.is_float:
-        return words.astype(np.uint16).view(dtype.numpy).reshape(proto.dims)
-    return words.astype(dtype.numpy).reshape(proto.dims)
+        return decode(numbers.astype(np.uint8), type)
+    if _as_bits(dtype):
+        bits = numbers.astype(f"u{dtype.bytes}")
+        return bits.view(dtype.numpy).reshape(proto.dims)
+    return numbers.astype(dtype.numpy).reshape(proto.dims)
+
+
+def _as_bits(dtype: DType) -> bool:
+    """Whether int32_data holds the bits of elements, not their values."""
+    return dtype.bits < 8 or dtype.is_small_float or dtype in (DType.f16, DType.bf16)
 
 
 def _external_range(

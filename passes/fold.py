@@ -1,12 +1,14 @@
-"""Fold: small constant expressions become constants."""
+"""Fold: small constant expressions become constants, and so does what has no elements."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tbc.constants import constant, value_of
 from tbc.ir import Graph, Uses, Value, rebuilt
-from tbc.ops import Cast, Const, Reshape
+from tbc.ops import Cast, Const, Input, Reshape
 
 if TYPE_CHECKING:
     from tbc.target import Target
@@ -16,7 +18,7 @@ LIMIT = 4096
 
 
 def fold(graph: Graph, target: Target) -> Graph:
-    """The graph with every small constant expression evaluated.
+    """The graph with every small constant expression evaluated, and every value of no elements.
 
     Larger ones stay recipes, evaluated where their elements are needed, one at a time; so do
     low-bit weights, whose recipes tell their scales.
@@ -24,6 +26,10 @@ def fold(graph: Graph, target: Target) -> Graph:
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         value = rebuilt(value, args)
+        if isinstance(value.op, Input | Const):
+            return value
+        if value.type.is_static and value.type.size == 0:
+            return constant(value.builder, np.empty(value.type.shape), value.type.dtype)
         folded = small_constant(value, {})
         return value if folded is None else folded
 

@@ -28,6 +28,9 @@ from tbc.ops import (
 from tbc.passes.elementwise_rules import elements
 from tbc.types import DType
 
+_MOST_PARTS = 64
+"""Of a concat that comes of opening others."""
+
 
 def same_shape(value: Value, uses: Uses) -> Value | None:
     """A reshape, broadcast, pad or slice that keeps the shape, or a transpose of nothing -> x."""
@@ -111,6 +114,8 @@ def flat_concat(value: Value, uses: Uses) -> Value | None:
     parts: list[Value] = []
     for arg in value.args:
         parts += arg.args if arg.op == value.op else (arg,)
+    if len(parts) > max(len(value.args), _MOST_PARTS):  # doubled again and again, it never ends
+        parts = list(value.args)
     kept = [p for p in parts if p.type.shape[axis] != 0] or parts[:1]
     if len(kept) == 1:
         return kept[0]

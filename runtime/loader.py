@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 import sys
 import threading
 import time
@@ -265,6 +266,8 @@ def load(path: str | Path, cpu_bits: int, weights: str | Path | None = None) -> 
     """
     path = Path(path).absolute()
     try:
+        if _is_cut(path):
+            raise OSError("the file is truncated")
         library = ctypes.CDLL(str(path))
         table = ctypes.c_void_p.in_dll(library, "tbc_models")
     except (OSError, ValueError) as error:
@@ -278,6 +281,28 @@ def load(path: str | Path, cpu_bits: int, weights: str | Path | None = None) -> 
             found = found or error
     found = found or IncompatibleArtifact("the library holds no model")
     raise found.at(file=str(path))
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether an ELF file (64 bits, little-endian) ends before its segments do.
+
+    Linux would map it, and end the process at the first access to what is missing.
+    """
+    held = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+            return False
+        (start,), (size, count) = (
+            struct.unpack_from("<Q", header, 32),
+            struct.unpack_from("<HH", header, 54),
+        )
+        file.seek(start)
+        table = file.read(size * count)
+    if size < 56 or len(table) < size * count:
+        return True
+    segments = (struct.unpack_from("<8xQ16xQ", table, size * i) for i in range(count))
+    return any(offset + length > held for offset, length in segments)
 
 
 def _until_null(address: int) -> list[int]:

@@ -16,11 +16,16 @@ import numpy.typing as npt
 
 from tbc import reference
 from tbc.dims import static
-from tbc.ir import Builder, Value
-from tbc.ops import Const
+from tbc.errors import Unsupported
+from tbc.ir import Builder, Value, topological
+from tbc.ops import Cast, Const
+from tbc.reference_elementwise import cast
 from tbc.types import DType, TensorType
 
 _BLOCK = 1 << 20
+_LARGEST = 1 << 27
+_GROWTH = 64
+"""A constant that is computed takes at most `_LARGEST` bytes, or so many times those given."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ def decode(raw: npt.NDArray[np.uint8], type: TensorType) -> npt.NDArray[Any]:
     """The elements of ONNX's raw form: little-endian, sub-byte elements low bits first."""
     shape = tuple(static(d, "a constant's size") for d in type.shape)
     dtype = type.dtype
+    if dtype is DType.bool:
+        return np.not_equal(raw, 0).reshape(shape)
     if dtype.bits >= 8:
         stored = np.frombuffer(raw.data, dtype.numpy.newbyteorder("<"))
         return stored.astype(dtype.numpy, copy=False).reshape(shape)
@@ -90,9 +97,11 @@ def digest_of(type: TensorType, elements: npt.NDArray[Any]) -> str:
 
 
 def constant(builder: Builder, array: npt.ArrayLike, dtype: DType) -> Value:
-    """The constant value that holds an array, converted to `dtype`'s NumPy type."""
-    elements = np.ascontiguousarray(np.asarray(array).astype(dtype.numpy))
-    elements = elements.reshape(np.shape(array))
+    """The constant value that holds an array, converted to `dtype` as `ops.Cast` does."""
+    given = np.asarray(array)
+    with np.errstate(all="ignore"):
+        same = given.dtype == dtype.numpy
+        elements = given.copy() if same else np.asarray(cast(Cast(dtype), given), order="C")
     elements.setflags(write=False)
     type = TensorType(dtype, elements.shape)
     return builder(Const(digest_of(type, elements), type, Array(elements)))
@@ -109,10 +118,34 @@ def value_of(value: Value) -> npt.NDArray[Any]:
 
     Raises:
         ValueError: the value depends on an input.
+        Unsupported: it, or a step of its recipe, is far larger than what the model holds.
     """
     if not value.is_constant:
         raise ValueError(f"{value} is not a constant")
     if isinstance(value.op, Const):
         elements: npt.NDArray[Any] = value.op.data.read()
         return elements
+    if value.type.size == 0:
+        shape = [static(d, "a constant's size") for d in value.type.shape]
+        return np.empty(shape, value.type.dtype.numpy)
+    _refuse_absurd(value)
     return reference.run([value], {})[0]
+
+
+def _refuse_absurd(value: Value) -> None:
+    """Raise Unsupported where a recipe makes a large constant out of little."""
+    recipe = topological([value])
+    held = sum(_bytes(v) for v in recipe if isinstance(v.op, Const))
+    limit = max(_LARGEST, _GROWTH * held)
+    for v in recipe:
+        if _bytes(v) > limit:
+            raise Unsupported(
+                f"a constant {v.type} of {_bytes(v)} bytes, made of {held}, is too large to be "
+                "computed when the model is compiled",
+                node=v.origin,
+                hint="make it an initializer of the model",
+            )
+
+
+def _bytes(value: Value) -> int:
+    return static(value.type.size, "a constant's size") * value.type.dtype.bytes

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+from tbc.errors import Unsupported
+
+_MOST_ATOMS = 4000
+_DEEPEST = 64
+"""A larger dim is given up: every step on it takes ever more time, or ends Python's stack."""
+
 
 @dataclass(frozen=True)
 class Symbol:
@@ -71,6 +77,13 @@ class Expr:
         return Expr((((symbol,), 1),))
 
     @cached_property
+    def extent(self) -> tuple[int, int]:
+        """How many atoms are written in it, and how deep they nest."""
+        inner = [_extent(atom) for monomial, _ in self.terms for atom in monomial]
+        atoms = len(self.terms) + sum(count for count, _ in inner)
+        return atoms, 1 + max((depth for _, depth in inner), default=0)
+
+    @cached_property
     def _hash(self) -> int:
         return hash(self.terms)
 
@@ -117,6 +130,7 @@ class Expr:
     def __mul__(self, other: Dim) -> Dim:
         if not isinstance(other, int | Expr):
             return NotImplemented
+        _require_few(len(self.terms) * len(_terms(other)))
         return _poly(
             [
                 (tuple(sorted(m + n, key=str)), c * d)
@@ -162,7 +176,28 @@ def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
     kept = [(m, c) for m, c in sums.items() if c]
     if all(not m for m, _ in kept):
         return kept[0][1] if kept else 0
-    return Expr(tuple(sorted(kept, key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))))
+    result = Expr(tuple(sorted(kept, key=lambda t: (-len(t[0]), [str(a) for a in t[0]]))))
+    _require_few(*result.extent)
+    return result
+
+
+def _extent(item: Atom | Dim) -> tuple[int, int]:
+    match item:
+        case Expr():
+            return item.extent
+        case FloorDiv(a, b) | Extremum(_, a, b):
+            inner = (_extent(a), _extent(b))
+            return sum(count for count, _ in inner), 1 + max(depth for _, depth in inner)
+    return 1, 0
+
+
+def _require_few(atoms: int, depth: int = 0) -> None:
+    """Raise Unsupported for a dim that is too large to work with."""
+    if atoms > _MOST_ATOMS or depth > _DEEPEST:
+        raise Unsupported(
+            f"a size of {atoms} terms, nested {depth} deep, is too complicated",
+            hint="fix the symbolic sizes",
+        )
 
 
 def floor_div(num: Dim, den: Dim) -> Dim:
@@ -266,11 +301,25 @@ def _extremum(kind: str, a: Dim, b: Dim) -> Dim:
         return a if kind == "max" else b
     if hi <= 0:
         return b if kind == "max" else a
+    if a in _compared(kind, b):
+        return b
+    if b in _compared(kind, a):
+        return a
     for x, y in ((a, b), (b, a)):
         if isinstance(y, Expr) and (absorbed := _absorbed(kind, x, y)) is not None:
             return absorbed
     a, b = sorted((a, b), key=str)
-    return Expr((((Extremum(kind, a, b),), 1),))
+    result = Expr((((Extremum(kind, a, b),), 1),))
+    _require_few(*result.extent)
+    return result
+
+
+def _compared(kind: str, dim: Dim) -> tuple[Dim, ...]:
+    """The dims whose minimum or maximum a dim is."""
+    match dim:
+        case Expr((((Extremum(k, a, b),), 1),)) if k == kind:
+            return (*_compared(kind, a), *_compared(kind, b))
+    return (dim,)
 
 
 def _absorbed(kind: str, a: Dim, b: Expr) -> Dim | None:
@@ -345,16 +394,25 @@ def _interval(dim: Dim) -> tuple[float, float]:
         return dim, dim
     lo = hi = 0.0
     for monomial, coef in dim.terms:
-        term: tuple[float, float] = (coef, coef)
+        term: tuple[float, float] = (_capped(coef), _capped(coef))
         for atom in monomial:
             term = _interval_product(term, _atom_bounds(atom))
         lo, hi = lo + term[0], hi + term[1]
     return lo, hi
 
 
+_HUGE = 1 << 256
+"""No size: finite bounds beyond it are taken for it, before floats overflow."""
+
+
 def _interval_product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
     corners = [0 if x == 0 or y == 0 else x * y for x in a for y in b]
-    return min(corners), max(corners)
+    return _capped(min(corners)), _capped(max(corners))
+
+
+def _capped(bound: float) -> float:
+    infinite = isinstance(bound, float) and math.isinf(bound)
+    return bound if infinite else max(-_HUGE, min(bound, _HUGE))
 
 
 def _atom_bounds(atom: Atom) -> tuple[float, float]:

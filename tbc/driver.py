@@ -26,7 +26,7 @@ from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
-from tbc.errors import Unbounded
+from tbc.errors import Unbounded, Unsupported
 from tbc.ir import Graph, bind
 from tbc.ops import Input
 from tbc.passes import PIPELINE
@@ -74,14 +74,33 @@ def ignore(stage: str, result: Graph | Program) -> None:
 
 
 def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
-    """The program of a graph whose symbols all have bounds."""
+    """The program of a graph whose symbols all have bounds.
+
+    Raises:
+        Unsupported: it does not fit the memory of the target, or of the compiler.
+    """
     observe("import", graph)
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
     program = plan(graph, share(fuse(graph)), target)
+    _refuse_too_large(program, target)
     observe("plan", program)
     return program
+
+
+def _refuse_too_large(program: Program, target: Target) -> None:
+    """Raise Unsupported for a program whose buffers do not fit the target's address space."""
+    tensors = (*program.inputs, *(v for _, v in program.outputs))
+    largest = max((upper(v.type.size) * v.type.dtype.bytes for v in tensors), default=0)
+    needed = max(largest, program.arena_size, program.weights_size)
+    if needed >> (target.index_bits - 1):
+        raise Unsupported(
+            f"at its largest sizes the model needs {needed} bytes in one piece, more than a "
+            f"program of {target.index_bits} bits can address",
+            file=program.name,
+            hint="a smaller upper bound for its symbolic sizes",
+        )
 
 
 def assemble(
@@ -196,7 +215,13 @@ def bound_batch(graph: Graph) -> tuple[Graph, Symbol | None]:
     if not loose:
         return graph, None
     if len(loose) == 1 and all(_leads(loose[0], v.type.shape) for v in graph.inputs):
-        return bind(graph, {loose[0].name: 1}), loose[0]
+        try:
+            return bind(graph, {loose[0].name: 1}), loose[0]
+        except ValueError as error:
+            name = loose[0].name
+            raise Unbounded(
+                f"the size {name} cannot be 1: {error}", file=graph.name, hint=f"--dim {name}=…"
+            ) from None
     names = ", ".join(s.name for s in loose)
     raise Unbounded(
         f"the sizes {names} have no upper bound",

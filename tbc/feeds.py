@@ -96,11 +96,14 @@ def converted(value: npt.ArrayLike, dtype: np.dtype[Any], name: str) -> Array:
 
 def _read(path: Path) -> Array | dict[str, Array]:
     try:
-        data = np.load(path, allow_pickle=False)
-        return data if isinstance(data, np.ndarray) else dict(data)
+        with path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
+            return data if isinstance(data, np.ndarray) else dict(data)
     except OSError as error:
         raise TbcError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise TbcError("its arrays do not fit into memory", file=str(path)) from error
+    except Exception as error:  # NumPy's readers let through what they stumble over
         raise TbcError("this is not an .npy or .npz file", file=str(path)) from error
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from tbc.dims import Dim, Expr, Symbol, substitute, symbols_of
-from tbc.types import TensorType
+from tbc.types import TensorType, require_sizes
 
 
 class Op(Protocol):
@@ -56,17 +56,19 @@ class Builder:
         self.here = here
 
     def __call__(self, op: Op, *args: Value) -> Value:
-        """The value `op(*args)`; raises ValueError where it is ill-typed."""
+        """The value `op(*args)`; raises ValueError where it is ill-typed or has no such size."""
         key = (op, *(a.number for a in args))
         value = self._interned.get(key)
         if value is None:
             fixed = getattr(op, "is_constant", False)
             if args:
                 fixed = body_of(op) is None and all_constant(args) and not symbols_in(op)
+            type = op.infer(*(a.type for a in args))
+            require_sizes(type.shape, "its result")
             value = Value(
                 op=op,
                 args=args,
-                type=op.infer(*(a.type for a in args)),
+                type=type,
                 number=len(self._interned),
                 builder=self,
                 is_constant=fixed,

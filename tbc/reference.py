@@ -217,6 +217,8 @@ def _computed(
     args = [env[a] for a in value.args]
     try:
         shape = tuple(evaluate_dim(d, dims) for d in value.type.shape)
+        if 0 in shape:
+            return np.empty(shape, value.type.dtype.numpy)
         if isinstance(value.op, ops.Repeat):
             result = _of_loop(value.op, value.args, args, dims, loops)
         else:

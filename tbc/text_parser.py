@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tbc.constants import Array, constant
 from tbc.dims import Dim, Expr, Symbol, dim_max, dim_min, sole_symbol
+from tbc.errors import Unsupported
 from tbc.ir import Builder, Graph, Value
 from tbc.layout import Layout
 from tbc.ops import BINARY, OPS, UNARY, Binary, Const, Input, Unary
@@ -64,7 +65,7 @@ def _at(node: ast.AST, read: Callable[..., T], *args: Any) -> T:
     """read(*args); what it raises then names the line of the node."""
     try:
         return read(*args)
-    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError, Unsupported) as error:
         raise ValueError(f"line {getattr(node, 'lineno', 1)}: {error}") from error
 
 

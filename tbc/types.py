@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -120,3 +122,20 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
+
+
+MOST_AXES = 64
+"""NumPy's limit of an array's rank."""
+MOST_ELEMENTS = (1 << 59) - 1
+"""So that 63 bits count the bytes of a tensor."""
+
+
+def require_sizes(sizes: Sequence[Dim], what: str) -> None:
+    """Raise ValueError unless the sizes, as far as they are numbers, can be a shape."""
+    numbers = [d for d in sizes if isinstance(d, int)]
+    if len(sizes) > MOST_AXES:
+        raise ValueError(f"{what} has {len(sizes)} axes")
+    if any(d < 0 for d in numbers):
+        raise ValueError(f"{what} has a negative size: {numbers}")
+    if math.prod(d for d in numbers if d) > MOST_ELEMENTS:
+        raise ValueError(f"{what} has more elements than can be counted: {numbers}")

@@ -12,6 +12,7 @@ from strategies import assert_same, random_array
 from tbc import constants, ops
 from tbc.constants import Array, FileRange, constant, decode, digest_of, file_constant, value_of
 from tbc.dims import Expr, Symbol
+from tbc.errors import Unsupported
 from tbc.ir import Builder
 from tbc.types import DType, TensorType
 
@@ -121,3 +122,41 @@ def test_equal_constants_need_not_be_read_to_be_equal() -> None:
     type = TensorType(DType.f32, (2,))
     b = Builder()
     assert b(ops.Const("d", type, Unread())) is b(ops.Const("d", type, Array(np.zeros(2))))
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "expected"),
+    [
+        (np.nan, DType.i32, 0),
+        (1e30, DType.i8, 127),
+        (-np.inf, DType.u4, 0),
+        (1e30, DType.f16, np.inf),
+    ],
+)
+def test_what_a_type_does_not_hold_is_converted_like_a_cast(
+    number: float, dtype: DType, expected: float
+) -> None:
+    assert value_of(constant(Builder(), number, dtype)) == expected
+
+
+def test_a_constant_that_grows_out_of_nothing_is_refused() -> None:
+    b = Builder()
+    with b.origin("node"):
+        wide = b(ops.Broadcast((1 << 40,)), constant(b, 1, DType.f32))
+    with pytest.raises(Unsupported, match=r"a constant f32.* too large") as caught:
+        value_of(b(ops.Reduce("sum", (0,)), wide))
+    assert caught.value.node == "node"
+
+
+def test_a_constant_without_elements_is_not_computed() -> None:
+    b = Builder()
+    value = b(ops.Iota(1 << 40))
+    value = b(ops.Broadcast((0, 1 << 40)), value)
+    assert value_of(value).shape == (0, 1 << 40)
+
+
+@pytest.mark.parametrize("shape", [(1 << 59,), (1 << 30, 0, 1 << 30), (1,) * 65])
+def test_values_of_impossible_sizes_are_not_made(shape: tuple[int, ...]) -> None:
+    b = Builder()
+    with pytest.raises(ValueError, match="its result has"):
+        b(ops.Broadcast(shape), constant(b, 1, DType.f32))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import reduce
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,7 @@ from tbc.dims import (
     symbols_of,
     upper,
 )
+from tbc.errors import Unsupported
 
 ALL = (*SYMBOLS, INDEX)
 A, B, C, D, INNER = map(Expr.of, ALL)
@@ -130,6 +133,8 @@ def test_text(dim: Dim, text: str) -> None:
         (dim_min(dim_max(A, C), C), C),
         (dim_max((C + 5) // 2 * 2, C + 5), C + 5),
         (dim_min((C + 5) // 2 * 2, C + 4), C + 4),
+        (dim_max(dim_max(A, C), A), dim_max(A, C)),
+        (dim_min(C, dim_min(B, dim_min(A, C))), dim_min(B, dim_min(A, C))),
         (A // -8, (-A) // 8),
         (A * B // 1, A * B),
         (((C + 1) // 2 + 1) // 2, (C + 3) // 4),
@@ -188,3 +193,24 @@ def test_at_most() -> None:
     assert at_most((INNER + C) // 2 * B) == (D - 1 + C) // 2 * B
     for falling in (D - INNER, dim_max(D - INNER, 0), (D - INNER) // 2, D // (INNER + 1)):
         assert at_most(falling) == falling
+
+
+def square(dim: Dim) -> Dim:
+    return dim * dim
+
+
+def sum_of_quotients(dim: Dim) -> Dim:
+    return (dim + C) * dim // (dim + 3)
+
+
+@pytest.mark.parametrize("grow", [square, sum_of_quotients, lambda d: (d + 1) // 3])
+def test_what_grows_without_end_is_given_up(grow: Callable[[Dim], Dim]) -> None:
+    n: Dim = Expr.of(Symbol("n"))
+    with pytest.raises(Unsupported, match="too complicated"):
+        reduce(lambda dim, _: grow(dim), range(100), n)
+
+
+def test_bounds_of_numbers_that_no_float_has() -> None:
+    low, high = bounds(Expr.of(Symbol("s", 0, 1 << 600)) * (1 << 900) + 1)
+    assert low == 1
+    assert 1 << 128 < high < math.inf

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,11 @@ WRONG = [
     (HEAD + "    return x\n", 3, "expected v: type = op"),
     (HEAD + "    return {}\n    return {}\n", 3, "expected v: type = op"),
     (HEAD + "    'docstring'\n", 2, "does not end in return"),
+    (
+        HEAD + f"    y: f32[{reduce(lambda t, _: f'({t})*({t})', range(13), 'n')}] = exp(x)\n",
+        3,
+        "too complicated",
+    ),
     (HEAD + "    y: f32 = cast(x, dtype=" + "-" * 5000 + "1)\n", 1, "does not parse"),
 ]
 

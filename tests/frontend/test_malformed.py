@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from malformed import product, refused
+from onnx import TensorProto, helper
 from onnx_models import (
     MICROSOFT,
+    QONNX,
     by_tbc,
     check_against_onnxruntime,
-    integers,
+    i64,
     model,
+    nodes,
     normal,
     one_node,
     value_info,
@@ -27,27 +29,7 @@ from tbc import frontend
 from tbc.errors import InternalError, InvalidModel, TbcError, Unsupported
 
 X = normal(1, 3, 4)
-W = normal(2, 4, 5)
 Change = Callable[[onnx.ModelProto], None]
-
-
-def product() -> onnx.ModelProto:
-    """y = relu(x @ w), a model without fault."""
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["a"], name="mm"),
-        helper.make_node("Relu", ["a"], ["y"], name="act"),
-    ]
-    return model(nodes, {"x": (np.float32, ["n", 4])}, ["y"], {"w": W})
-
-
-def refused(
-    proto: onnx.ModelProto | bytes | Path, error: type[TbcError], match: str | None = None
-) -> TbcError:
-    start = time.perf_counter()
-    with pytest.raises(error, match=match) as caught:
-        frontend.load(proto)
-    assert time.perf_counter() - start < 2
-    return caught.value
 
 
 def set_(path: str, value: Any) -> Change:
@@ -101,7 +83,9 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
     ("huge", run("m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62"),
      InvalidModel, "'x' has more elements"),
     ("element type", set_("graph.input[0].type.tensor_type.elem_type", 11),
-     InvalidModel, "'mm': MatMul: .*f64 and f32"),
+     InvalidModel, "'mm': MatMul: its input 'B' is f32, another one is f64"),
+    ("no such type", run("m.graph.node[1].op_type = 'And'; m.graph.node[1].input.append('a')"),
+     InvalidModel, "'act': And: its input 'A' cannot be of type f32"),
     ("no type", set_("graph.input[0].type.tensor_type.elem_type", 0), InvalidModel, "'x' .*type 0"),
     ("unknown type", set_("graph.input[0].type.tensor_type.elem_type", 99), InvalidModel, "99"),
     ("text", set_("graph.input[0].type.tensor_type.elem_type", 8), Unsupported, "'x' .*STRING"),
@@ -125,11 +109,23 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
      InvalidModel, "'w' has more elements"),
     ("zero overflow", run("m.graph.initializer[0].dims[:] = [1 << 62, 0, 8]"),
      InvalidModel, "'w' has more elements"),
-    ("large", run("m.graph.initializer[0].dims[:] = [1 << 40, 1 << 20]"),
+    ("large", run("m.graph.initializer[0].dims[:] = [1 << 40, 1 << 18]"),
      InvalidModel, "'w' holds 80 bytes"),
     ("many axes", run("m.graph.initializer[0].dims[:] = [1] * 65"), InvalidModel, "65 axes"),
     ("text tensor", set_("graph.initializer[0].data_type", 8), Unsupported, "'w' .*STRING"),
     ("no tensor type", set_("graph.initializer[0].data_type", 0), InvalidModel, "'w' .*type 0"),
+    ("two fields", run("m.graph.initializer[0].float_data.append(1)"),
+     InvalidModel, "'w' holds data in raw_data and in float_data"),
+    ("segment", run("m.graph.initializer[0].segment.begin = 0"), Unsupported, "'w' is a segment"),
+    ("attribute twice",
+     run("m.graph.node[0].attribute.extend([helper.make_attribute('a', 1)] * 2)"),
+     InvalidModel, "'mm': MatMul: .*'a' is given twice"),
+    ("attribute type",
+     run("m.graph.node[1].op_type = 'Elu'; "
+         "m.graph.node[1].attribute.append(helper.make_attribute('alpha', 1))"),
+     InvalidModel, "'act': Elu: .*'alpha' is of type INT instead of FLOAT"),
+    ("sparse", run("t = m.graph.sparse_initializer.add().values; "
+                   "t.CopyFrom(m.graph.initializer.pop())"), Unsupported, "'w' is sparse"),
 ]  # fmt: skip
 
 
@@ -233,90 +229,108 @@ def test_a_default_domain_operator_needs_its_opset() -> None:
     refused(proto, InvalidModel, "node 'it': Gelu: its domain '' is not in opset_import")
 
 
-# -- tensors --------------------------------------------------------------------------------------
+# -- nesting --------------------------------------------------------------------------------------
 
-TYPES = [
-    ("FLOAT", np.float32), ("DOUBLE", np.float64), ("FLOAT16", np.float16), ("INT8", np.int8),
-    ("INT16", np.int16), ("INT32", np.int32), ("INT64", np.int64), ("UINT8", np.uint8),
-    ("UINT16", np.uint16), ("UINT32", np.uint32), ("UINT64", np.uint64), ("BOOL", np.bool_),
-    ("BFLOAT16", None), ("INT4", None), ("UINT4", None), ("INT2", None), ("UINT2", None),
+
+@pytest.mark.parametrize("depth", [102, 20_000])
+def test_graphs_in_graphs(depth: int) -> None:
+    proto = product()
+    graph = proto.graph
+    for _ in range(depth):
+        attribute = graph.node.add(op_type="If", input=["x"]).attribute.add(name="then_branch")
+        graph = attribute.g
+    refused(proto, Unsupported, "graphs nest deeper than 100")
+
+
+def test_bytes_that_nest_deeper_than_protobuf_reads() -> None:
+    def field(number: int, data: bytes) -> bytes:
+        size = len(data)
+        digits = [size >> 7 * i & 127 | 128 for i in range(3)]
+        return bytes([number << 3 | 2, *digits, size >> 21]) + data
+
+    node = b""
+    for _ in range(5000):
+        node = field(5, field(6, field(1, node)))  # its attribute, of that the graph, a node there
+    refused(field(7, field(1, node)), InvalidModel, "this is not an ONNX model")
+
+
+def test_a_long_name_that_is_no_text_is_not_shown_whole() -> None:
+    proto = product()
+    proto.graph.name = "a" * 5000
+    data = proto.SerializeToString().replace(b"a" * 5000, b"\xff" * 5000)
+    assert len(str(refused(data, InvalidModel, "not UTF-8"))) < 300
+
+
+def test_functions_in_graphs_in_functions() -> None:
+    functions = []
+    for level in range(6):
+        body = nodes("r = F(a, c)" if level else "r = Neg(a)")
+        body[0].domain, body[0].op_type = ("d", f"F{level - 1}") if level else ("", "Neg")
+        for _ in range(20):
+            branch = helper.make_graph(body, "branch", [], [onnx.ValueInfoProto(name="r")])
+            body = [helper.make_node("If", ["c"], ["r"], then_branch=branch, else_branch=branch)]
+            del body[0].attribute[1].g.node[:]
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+        functions.append(helper.make_function("d", f"F{level}", ["a", "c"], ["r"], body, opsets))
+    call = helper.make_node("F5", ["x", "c"], ["y"], domain="d")
+    inputs = {"x": (np.float32, [2]), "c": (np.bool_, [])}
+    refused(
+        model([call], inputs, functions=functions), Unsupported, "functions and graphs nest deeper"
+    )
+
+
+def test_functions_that_call_each_other() -> None:
+    opsets = [helper.make_opsetid("d", 1)]
+    functions = [
+        helper.make_function("d", own, ["a"], ["r"],
+                             [helper.make_node(other, ["a"], ["r"], domain="d")], opsets)
+        for own, other in ("FG", "GF")
+    ]  # fmt: skip
+    call = helper.make_node("F", ["x"], ["y"], domain="d")
+    proto = model([call], {"x": (np.float32, [2])}, functions=functions)
+    refused(proto, InvalidModel, "the function 'F' calls itself")
+
+
+# -- found by the fuzzer --------------------------------------------------------------------------
+
+
+def fed(op: str, *args: Any, fixed: Sequence[int] = (), **given: Any) -> onnx.ModelProto:
+    arrays = [None if a is None else np.asarray(a) for a in args]
+    return one_node(op, arrays, constant=fixed, **given)[0]
+
+
+FOUND = [
+    ("points", fed("ScatterND", X, np.int64(0), X), "no points"),
+    ("no diagonal", fed("Trilu", X, i64(), fixed=[1]), "the diagonal has 0 elements"),
+    ("no axis", fed("DFT", normal(1, 2, 8, 1), i64(), fixed=[1]), "dft_length has 0 elements"),
+    ("no size", fed("Resize", X, None, None, i64(0, 4), fixed=[3]), "3 cannot become one of 0"),
+    ("bits", fed("Quant", X, *np.float32([1, 0, np.inf]), fixed=[1, 2, 3], domain=QONNX),
+     "no number of bits"),
+    ("old axis", fed("DequantizeLinear", np.uint8([1, 2]), np.float32([1, 2]), opset=11),
+     "opset 11 takes one scale"),
+    ("delta", fed("Range", np.int64(0), np.int64(9), np.float32(0.5), fixed=[0, 1, 2]), "another"),
+    ("nothing to repeat", fed("Pad", X[:0], i64(1, 0, 0, 0), fixed=[1], mode="wrap"),
+     "the axis 0 has no elements"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [t[0] for t in TYPES])
-@pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("shape", [(), (0, 3), (3, 3)])
-def test_every_type_is_read_from_either_field(name: str, raw: bool, shape: tuple[int, ...]) -> None:
-    code = getattr(TensorProto, name)
-    low = 0 if name.startswith(("U", "B")) else -2
-    values = integers(5, low, 1, *shape)
-    dtype = helper.tensor_dtype_to_np_dtype(code)
-    tensor = numpy_helper.from_array(values.astype(dtype), "w")
-    if not raw:
-        tensor = helper.make_tensor("w", code, shape, values.reshape(-1).tolist())
-        assert not tensor.HasField("raw_data")
-    node = helper.make_node("Identity", ["w"], ["y"])
-    (got,) = by_tbc(frontend.load(model([node], {}, ["y"], {"w": tensor}, opset=25)), {})
-    np.testing.assert_array_equal(got.astype(np.float64), values)
+@pytest.mark.parametrize("case", FOUND, ids=[f[0] for f in FOUND])
+def test_found(case: tuple[str, onnx.ModelProto, str]) -> None:
+    _, proto, match = case
+    refused(proto, InvalidModel, match)
 
 
-def external(
-    folder: Path, location: str = "w.bin", size: int = 80, **keys: str
-) -> tuple[Path, onnx.ModelProto]:
-    proto = product()
-    tensor = proto.graph.initializer[0]
-    data = tensor.raw_data
-    (folder / "w.bin").write_bytes(data.ljust(size, b"0"))
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": location, **keys}.items():
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    path = folder / "model.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return path, proto
-
-
-@pytest.mark.parametrize("keys", [{}, {"length": "80"}, {"offset": "0", "length": "80"}])
-def test_external_data(tmp_path: Path, keys: dict[str, str]) -> None:
-    path, _ = external(tmp_path, size=100, **keys)
-    (got,) = by_tbc(frontend.load(path), {"x": X})
-    (expected,) = by_tbc(frontend.load(product()), {"x": X})
-    np.testing.assert_array_equal(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("keys", "match"),
-    [
-        ({"location": "../w.bin"}, "outside the model's folder"),
-        ({"location": "sub/../../w.bin"}, "outside the model's folder"),
-        ({"location": "/etc/hostname"}, "outside the model's folder"),
-        ({"location": ""}, "outside the model's folder"),
-        ({"location": "none.bin"}, "not there"),
-        ({"location": "link.bin"}, "a link out of the model's folder"),
-        ({"location": "folder"}, "not there"),
-        ({"location": "a\0b"}, "no path"),
-        ({"location": "a" * 5000}, "no path"),
-        ({"offset": "8"}, "bytes 8 to 88 of 'w.bin', which has 80"),
-        ({"offset": "-8"}, "bytes -8"),
-        ({"offset": "9" * 30}, "which has 80"),
-        ({"offset": "x"}, "no number"),
-        ({"length": "79"}, "79 bytes of external data"),
-    ],
-)
-def test_wrong_external_data(tmp_path: Path, keys: dict[str, str], match: str) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "folder").mkdir()
-    (tmp_path / "w.bin").write_bytes(bytes(80))
-    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
-    path, _ = external(folder, **keys)
-    refused(path, InvalidModel, f"the tensor 'w' .*{match}")
-
-
-def test_external_data_needs_a_path(tmp_path: Path) -> None:
-    _, proto = external(tmp_path)
-    assert refused(proto, InvalidModel, "not read from a file").hint
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+def test_padding_of_a_size_that_may_be_0_is_checked(mode: str) -> None:
+    proto = model(
+        nodes("y = Pad(x, p)", y={"mode": mode}),
+        {"x": (np.float32, ["n", 4])},
+        constants={"p": i64(1, 0, 1, 0)},
+        opset=19,
+    )
+    imported = check_against_onnxruntime(proto, {"x": X})
+    with pytest.raises(ValueError, match="cannot accept"):
+        by_tbc(imported, {"x": X[:0]})
 
 
 # -- at random ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import adder
@@ -232,6 +233,18 @@ def test_load_refuses_what_does_not_fit(tmp_path):
     for path in (tmp_path / "bad.so", tmp_path / "absent.so"):
         with pytest.raises(IncompatibleArtifact, match="not a model that this machine can load"):
             load(path, HOST.cpu_bits)
+
+
+@needs_linker
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF is Linux's")
+def test_load_refuses_a_truncated_library(tmp_path):
+    path = library(tmp_path)
+    data = path.read_bytes()
+    cut = tmp_path / "cut.so"
+    for size in (0, 5, 64, 100, len(data) // 4, len(data) // 2):
+        cut.write_bytes(data[:size])
+        with pytest.raises(IncompatibleArtifact, match="not a model that this machine can load"):
+            load(cut, HOST.cpu_bits)
 
 
 def test_dimensions_are_split_at_outer_commas():
