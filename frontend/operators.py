@@ -75,10 +75,9 @@ LIMITS: Mapping[str, str] = {
     **ops_select.LIMITS,
     **ops_shape.LIMITS,
     **ops_signal.LIMITS,
-    **dict.fromkeys(("RNN", "GRU", "LSTM"), "the length of the sequence is a number above 0"),
-    "If": "where data decides, both branches are computed, and have the same types",
-    "Loop": "how often it runs is known at import; its rounds are written out",
-    "Scan": "the length is a number above 0; its rounds are written out",
+    "If": "where data decides, both branches have the same types",
+    "Loop": "what its rounds give is stacked only if no data decides how many there are",
+    "Scan": "no length that is known to be 0; up to opset 8, no symbolic batch",
 }
 """What is not supported of ONNX's operators, for people; theirs is in the others' signatures."""
 

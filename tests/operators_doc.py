@@ -10,7 +10,7 @@ from typing import Any
 
 from onnx import defs
 
-from tbc.frontend.control import CONTROL
+from tbc.frontend.importer import CONTROL
 from tbc.frontend.nodes import ONNX_DOMAINS
 from tbc.frontend.operators import (
     LIMITS,

@@ -13,7 +13,7 @@ from operators_doc import DOCUMENT, history, text, types_of
 
 from tbc import frontend
 from tbc.errors import InvalidModel, Unsupported
-from tbc.frontend.control import CONTROL
+from tbc.frontend.importer import CONTROL
 from tbc.frontend.operators import LIMITS, ONNX, REFUSED
 from tbc.types import DType
 
