@@ -142,15 +142,16 @@ def is_native(target: Target) -> bool:
 
 
 class InProcess:
-    """A graph in this process: its code, its weights, and the loader's model on them."""
+    """A graph in this process: its program, code and weights, and the loader's model on them."""
 
     def __init__(self, graph: Graph, target: Target, name: str):
         native = jit_target(target)
         with Workers(1) as workers:
             compiled: Compiled = assemble(lower(graph, native), native, name, workers, embed=False)
         symbol = symbol_of(name)
+        self.program = compiled.program
         self.code = Loaded(compiled.files["obj"], native, [symbol])
-        self.weights = aligned_weights(compiled.program)
+        self.weights = aligned_weights(self.program)
         self.model = runtime.Model(
             self.code.address(symbol), host_target().cpu_bits, weights=self.weights, keep=self.code
         )

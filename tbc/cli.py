@@ -1,4 +1,4 @@
-"""The command line: `tbc compile | run | verify | inspect | targets`.
+"""The command line: `tbc compile | run | verify | inspect | bench | targets`.
 
 Exit status: 0 fine, 1 an error of the model, the target or a file, or a verification that fails,
 2 wrong usage, 3 a bug in tbc. Commands import what they need when they run, so that `--help` is
@@ -22,6 +22,7 @@ from tbc import __version__
 from tbc.errors import InternalError, TbcError, Unbounded, Unsupported
 
 if TYPE_CHECKING:
+    from tbc.bench.dots import Product
     from tbc.feeds import Array, Declared
     from tbc.frontend import Imported
     from tbc.ir import Graph
@@ -301,6 +302,57 @@ def inspect(
 
 
 @_command
+def bench(
+    gemv: Annotated[
+        list[str] | None, typer.Option(help="A product of one row: NxK. May be repeated.")
+    ] = None,
+    gemm: Annotated[
+        list[str] | None, typer.Option(help="A product of M rows: MxNxK. May be repeated.")
+    ] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="An ONNX file. May be repeated.")] = None,
+    target: TargetOption = "native",
+    mcpu: Mcpu = "",
+    mattr: Mattr = "",
+    dim: Dims = None,
+    cold_mib: Annotated[
+        int, typer.Option(min=0, help="MiB of weights read in turn; 0 for hot weights only.")
+    ] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each contestant.")] = 100,
+    all_kernels: Annotated[
+        bool, typer.Option("--all-kernels", help="Not only the kernels that are chosen.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time kernels and layers beside what this machine can do, and beside onnxruntime.
+
+    By default --gemv 2560x2560 and --gemm 128x2560x2560. See docs/benchmarks.md.
+    """
+    from tbc.api import is_native
+    from tbc.bench.run import Bench
+    from tbc.codegen.host import resolve_target
+    from tbc.console import print_bench, progress
+    from tbc.report import to_json
+
+    products = [_product("--gemv", text, "NxK") for text in gemv or ()]
+    products += [_product("--gemm", text, "MxNxK") for text in gemm or ()]
+    if not products and not model:
+        products = [_product("--gemv", "2560x2560", "NxK")]
+        products += [_product("--gemm", "128x2560x2560", "MxNxK")]
+    chosen = resolve_target(target, mcpu, mattr)
+    if not is_native(chosen):
+        reason = f"this machine cannot run code for {chosen.name}"
+        raise Unsupported(reason, hint="a target that it has the features of")
+    with progress(json) as show:
+        graphs = {path: _import(path, dim, None)[1] for path in model or ()}
+        report = Bench(chosen, rounds, cold_mib << 20, all_kernels, show).report(products, graphs)
+    if json:
+        typer.echo(to_json(report))
+    else:
+        print_bench(report)
+
+
+@_command
 def targets(json: Json = False, verbose: Verbose = False) -> None:
     """List the targets that have names; CPUs and LLVM triples are targets too."""
     from tbc.console import print_targets
@@ -327,6 +379,20 @@ def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
         name, low, high = match.groups()
         dims[name] = int(low) if high is None else (int(low), int(high))
     return dims
+
+
+def _product(option: str, text: str, form: str) -> Product:
+    """The product that `--gemv NxK` or `--gemm MxNxK` names."""
+    from tbc.bench.dots import Product
+
+    sizes = (
+        [int(part) for part in text.split("x")]
+        if re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", text)
+        else []
+    )
+    if len(sizes) != form.count("x") + 1:
+        raise UsageError(f"{option} {text} is no product", hint=f"{option} {form}, in numbers")
+    return Product(*[1, *sizes][-3:])
 
 
 def _given(model: Path, texts: list[str] | None) -> tuple[dict[str, Array], bool]:

@@ -16,6 +16,7 @@ from tbc.errors import InternalError, TbcError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tbc.bench.report import BenchReport, Case
     from tbc.differences import Difference
     from tbc.report import CompileReport, InspectReport
     from tbc.target_list import TargetRow
@@ -200,3 +201,39 @@ def print_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path | None) -> N
         text = few + (" …" if array.size > 8 else "") if path is None else str(path)
         table.add_row(escape(name), escape(f"{array.dtype}{list(array.shape)}"), escape(text))
     screen.print(table)
+
+
+def print_bench(report: BenchReport) -> None:
+    """A table for each case, and what was left out."""
+    screen = console()
+    load = "" if report.load is None else f", load {report.load:.1f}"
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    screen.print(
+        f"[bold]{escape(report.target)}[/]: {escape(report.system)}{load}; {escape(versions)}; "
+        f"one thread, {report.rounds} samples of each"
+    )
+    for case in report.cases:
+        weights = case.weights
+        if weights == "cold":
+            weights = f"cold, {_bytes(report.cold_bytes)}"
+        screen.print(f"\n[bold]{escape(case.name)}[/], weights {weights}")
+        screen.print(_case_table(case))
+    for note in report.notes:
+        screen.print(f"left out: {escape(note)}")
+
+
+def _case_table(case: Case) -> Table:
+    right = ("median µs", "quartiles µs", "GB/s", "GMAC/s", "of limit")
+    table = _table("", "name", *right, "limit", right=right)
+    for row in case.rows:
+        table.add_row(
+            row.kind,
+            escape(row.name),
+            f"{row.median_us:.1f}",
+            f"{row.lower_us:.1f} .. {row.upper_us:.1f}",
+            "" if row.gb_per_s is None else f"{row.gb_per_s:.2f}",
+            "" if row.gmac_per_s is None else f"{row.gmac_per_s:.1f}",
+            "" if row.of_limit is None else f"{row.of_limit:.0%}",
+            row.limit,
+        )
+    return table

@@ -99,6 +99,16 @@ class CompileReport:
     files: tuple[File, ...]
 
 
+def kernel_counts(program: Program) -> dict[str, int]:
+    """Of each low-bit dot kernel, how many steps run it."""
+    kernels: dict[str, int] = {}
+    for step in program.all_steps:
+        if isinstance(step.anchor.op, _Packed):
+            for name in step.anchor.op.kernels:
+                kernels[name] = kernels.get(name, 0) + 1
+    return kernels
+
+
 def compile_report(
     compiled: Compiled, written: Sequence[Written], batch: str, warnings: Sequence[str]
 ) -> CompileReport:
@@ -107,11 +117,6 @@ def compile_report(
     code, flash = _sections(compiled.files["obj"]) or (None, None)
     if flash is not None and not compiled.embedded:
         flash += info.weights_size
-    kernels: dict[str, int] = {}
-    for step in program.all_steps:
-        if isinstance(step.anchor.op, _Packed):
-            for name in step.anchor.op.kernels:
-                kernels[name] = kernels.get(name, 0) + 1
     return CompileReport(
         model=info.name,
         version=__version__,
@@ -130,7 +135,7 @@ def compile_report(
         code=code,
         flash=flash,
         phases=info.phases,
-        kernels=kernels,
+        kernels=kernel_counts(program),
         warnings=tuple(warnings),
         files=tuple(File(str(w.path), w.kind, w.path.stat().st_size, w.tool) for w in written),
     )

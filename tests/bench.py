@@ -16,16 +16,17 @@ import argparse
 import json
 import platform
 import sys
-import time
 from dataclasses import asdict, dataclass
+from itertools import repeat
 
 import numpy as np
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
+from tbc.bench.timing import Quartiles, in_turns
 from tbc.codegen.host import host_target
-from tests.bench_cases import Call, Case, digits, linear
+from tests.bench_cases import Case, digits, linear
 from tests.bench_models import models
 
 PARTS = {"digits": digits, "linear": linear, "models": models}
@@ -58,29 +59,18 @@ def check(case: Case) -> None:
             raise SystemExit(f"{case.name}: {', '.join(results)} differ by {error:.2g}")
 
 
-def sample(call: Call, calls: int) -> float:
-    """Seconds a call."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
-
-
 def timings(case: Case, rounds: int) -> list[Timing]:
     """Every contestant of a case, in turns."""
     check(case)
-    counts = {name: max(1, round(SAMPLE / sample(call, 3))) for name, call in case.calls.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in case.calls}
-    for _ in range(rounds):
-        for name, call in case.calls.items():
-            seconds[name].append(sample(call, counts[name]))
-    return [timing(case, name, found) for name, found in seconds.items()]
+    turns = {name: repeat(call) for name, call in case.calls.items()}
+    found = in_turns(turns, rounds, SAMPLE)
+    return [timing(case, name, seconds) for name, seconds in found.items()]
 
 
-def timing(case: Case, contestant: str, seconds: list[float]) -> Timing:
-    lower, median, upper = (float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75)))
-    speed = case.macs / median / 1e9
-    return Timing(case.name, contestant, median * 1e6, lower * 1e6, upper * 1e6, speed)
+def timing(case: Case, contestant: str, seconds: Quartiles) -> Timing:
+    speed = case.macs / seconds.median / 1e9
+    lower, median, upper = (t * 1e6 for t in (seconds.lower, seconds.median, seconds.upper))
+    return Timing(case.name, contestant, median, lower, upper, speed)
 
 
 def machine() -> dict[str, str]:

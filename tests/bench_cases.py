@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
 from tbc.api import compile
+from tbc.bench.onnx_models import bit_linear, nbits
+from tbc.bench.peers import session
 
 Array = npt.NDArray[Any]
 Call = Callable[[], Array]
@@ -21,7 +21,6 @@ Call = Callable[[], Array]
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 NAMES = {"digits_mlp": (64,), "digits_cnn": (1, 8, 8)}
 WIDTH = 2560
-BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -43,62 +42,6 @@ class Case:
     steps: Callable[[], list[str]] = list
 
 
-# -- models ---------------------------------------------------------------------------------------
-
-
-def trits(rng: np.random.Generator) -> Array:
-    """Random weights i8[WIDTH, WIDTH] in {-1, 0, 1}."""
-    return rng.integers(-1, 2, (WIDTH, WIDTH), np.int8)
-
-
-def model_of(nodes: list[onnx.NodeProto], constants: dict[str, Array], m: int) -> onnx.ModelProto:
-    """The model f32 x[m, WIDTH] -> y[m, WIDTH]."""
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (m, WIDTH)) for n in "xy")
-    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "bench", [x], [y], initializers)
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def bit_linear(w: Array, scale: float, m: int) -> onnx.ModelProto:
-    """Activations rounded to 8 bits by the largest of their row, as BitNet b1.58 does."""
-    node = helper.make_node
-    nodes = [
-        node("Abs", ["x"], ["abs"]),
-        node("ReduceMax", ["abs", "last"], ["top"], keepdims=1),
-        node("Clip", ["top", "eps"], ["clipped"]),
-        node("Div", ["most", "clipped"], ["s"]),
-        node("Mul", ["x", "s"], ["scaled"]),
-        node("Round", ["scaled"], ["rounded"]),
-        node("Clip", ["rounded", "low", "most"], ["codes"]),
-        node("Cast", ["w"], ["wf"], to=TensorProto.FLOAT),
-        node("MatMul", ["codes", "wf"], ["sums"]),
-        node("Div", ["sums", "s"], ["unscaled"]),
-        node("Mul", ["unscaled", "ws"], ["y"]),
-    ]
-    numbers = {"eps": 1e-5, "most": 127.0, "low": -128.0, "ws": scale}
-    constants: dict[str, Array] = {k: np.array(v, np.float32) for k, v in numbers.items()}
-    constants |= {"last": np.array([-1]), "w": np.ascontiguousarray(w.T)}
-    return model_of(nodes, constants, m)
-
-
-def nbits(w: Array, scale: float, m: int) -> onnx.ModelProto:
-    """The same weights in 2 bits, one scale for each 128; level 4 lets activations be rounded."""
-    codes = (w + 2).astype(np.uint8).reshape(WIDTH, WIDTH // BLOCK, BLOCK // 4, 4)
-    packed = np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=-1)
-    scales = np.full((WIDTH, WIDTH // BLOCK), scale, np.float32)
-    sizes: dict[str, Any] = {
-        "K": WIDTH,
-        "N": WIDTH,
-        "bits": 2,
-        "block_size": BLOCK,
-        "accuracy_level": 4,
-    }
-    inputs = ["x", "w", "s"]
-    node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", **sizes)
-    return model_of([node], {"w": packed, "s": scales}, m)
-
-
 # -- contestants ----------------------------------------------------------------------------------
 
 
@@ -113,14 +56,10 @@ def by_tbc(model: Path | onnx.ModelProto, x: Array) -> Call:
 
 
 def by_onnxruntime(model: Path | onnx.ModelProto, feeds: Mapping[str, Array]) -> Call:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    source = model if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    ready = session(model)
 
     def call() -> Array:
-        return np.asarray(session.run(None, feeds)[0])
+        return np.asarray(ready.run(None, feeds)[0])
 
     return call
 
@@ -133,7 +72,7 @@ def digits_case(name: str, batch: int) -> Case:
 
 
 def linear_case(m: int, rng: np.random.Generator) -> Case:
-    w, scale = trits(rng), 0.02
+    w, scale = rng.integers(-1, 2, (WIDTH, WIDTH), np.int8), 0.02
     x = rng.standard_normal((m, WIDTH), np.float32)
     rounding, plain = bit_linear(w, scale, m), nbits(w, scale, m)
     calls = {

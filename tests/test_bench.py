@@ -1,14 +1,227 @@
-"""The benchmark runs, and its contestants agree on what they compute."""
+"""The benchmarks run, and what they time computes what it should."""
 
+from __future__ import annotations
+
+import ctypes
+import dataclasses
 import json
 import sys
+from itertools import islice, repeat
+from typing import Any
 
+import numpy as np
 import pytest
 from toolchain import ROOT, run
+from typer.testing import CliRunner, Result
+
+from tbc.api import is_native
+from tbc.bench import dots, limits
+from tbc.bench.contestants import code_of
+from tbc.bench.dots import Dot, Product, kernels_of
+from tbc.bench.memory import PAGE, Copies, Ring
+from tbc.bench.report import KINDS, BenchReport, Case, Row, Work, rows
+from tbc.bench.timing import Quartiles, in_turns, quartiles
+from tbc.cli import app
+from tbc.codegen.host import host_target, resolve_target
+from tbc.codegen.llvm_text import Module
+from tbc.codegen.machine import Workers
+from tbc.errors import InternalError
+
+LESSER = ("native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
+
+
+def bench(*arguments: object) -> Result:
+    options = [str(argument) for argument in ("bench", "--rounds", 1, *arguments)]
+    return CliRunner().invoke(app, options)
+
+
+def report(*arguments: object) -> Any:
+    done = bench(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+HOST = host_target()
+RUNNABLE = [name for name in LESSER if is_native(resolve_target(name))]
+"""Targets whose code this machine can run."""
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_json() -> None:
+    found = report("--gemv", "128x160", "--gemm", "3x160x160", "--cold-mib", 1)
+    assert found.keys() == fields(BenchReport)
+    cases = [(case["name"], case["weights"]) for case in found["cases"]]
+    names = ("1x128x160", "3x160x160")
+    assert cases == [(name, weights) for name in names for weights in ("cold", "hot")]
+    for case in found["cases"]:
+        assert case.keys() == fields(Case)
+        for row in case["rows"]:
+            assert row.keys() == fields(Row)
+            assert row["kind"] in KINDS
+            assert 0 < row["lower_us"] <= row["median_us"] <= row["upper_us"]
+            assert all(row[n] is None or row[n] > 0 for n in ("gb_per_s", "gmac_per_s", "of_limit"))
+            assert (row["limit"] == "") == (row["of_limit"] is None)
+        kinds = {row["kind"] for row in case["rows"]}
+        assert kinds == {"stream", "peak", "dot", "layer", "peer"}
+    assert any("LUT needs n in multiples of 128" in note for note in found["notes"])
+
+
+def test_text_and_models() -> None:
+    done = bench("--model", ROOT / "examples/digits/digits_mlp.onnx")
+    assert done.exit_code == 0, done.output
+    assert "onnxruntime, digits_mlp.onnx" in done.stdout
+    assert "median µs" in done.stdout
+
+
+def test_only_hot_weights() -> None:
+    found = report("--gemv", "32x32", "--cold-mib", 0)
+    assert [case["weights"] for case in found["cases"]] == ["hot"]
+
+
+def test_products_too_small_to_be_cold() -> None:
+    found = report("--gemv", "16x16", "--cold-mib", 4)
+    assert {row["kind"] for row in found["cases"][0]["rows"]} == {"stream", "peak", "dot"}
+    assert any("too small" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *(("--gemv", text) for text in ("64", "64x", "0x64", "1x64x64", "axb", "64x-1", "")),
+        *(("--gemm", text) for text in ("64x64", "1x2x3x4", "8 x 64 x 64", "8x0x64")),
+    ],
+)
+def test_unknown_size(option: str, text: str) -> None:
+    done = bench(option, text)
+    assert done.exit_code == 2
+    assert "is no product" in done.stderr
+
+
+def test_foreign_target() -> None:
+    done = bench("--gemv", "64x64", "--target", "s390x")
+    assert done.exit_code == 1
+    assert "this machine cannot run" in done.stderr
+
+
+# -- what is timed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("product", [Product(1, 100, 97), Product(9, 65, 640)], ids=str)
+def test_every_kernel(target: str, product: Product) -> None:
+    """A `Dot` compares its sums with NumPy's; its slices make up the product, or parts of it."""
+    chosen = resolve_target(target)
+    kernels = kernels_of(chosen, product, True)
+    code = code_of(product, kernels, chosen)
+    ring = Ring(1 << 20)
+    for kernel in kernels:
+        dot = Dot(kernel, product, code)
+        assert 0 < dot.part <= 1
+        for call in (*islice(dot.hot(), 2), *islice(dot.cold(ring), 2)):
+            call()
+    assert set(kernels_of(chosen, product, False)) <= set(kernels)
+
+
+def test_wrong_sums_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    product, target = Product(1, 32, 64), HOST
+    (kernel, *_) = kernels_of(target, product, False)
+    code = code_of(product, [kernel], target)
+    monkeypatch.setattr(
+        dots.Layout, "pack", lambda layout, w: np.zeros(layout.size(*w.shape), "u1")
+    )
+    with pytest.raises(InternalError, match=f"the sums of {kernel.name} are wrong"):
+        Dot(kernel, product, code)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_reading_loops_read_everything(target: str) -> None:
+    """The lanes of what they leave are the exclusive or of all words, lane by lane."""
+    chosen = resolve_target(target)
+    module = Module(chosen.triple)
+    for stream in limits.STREAMS:
+        stream.emit(module, chosen)
+    with Workers(1) as workers:
+        code = dots.load(module, chosen, workers)
+    each = 3 * limits.STEP
+    words = np.random.default_rng(0).integers(0, 1 << 32, 8 * each // 4 + 16, np.uint32)
+    start = -words.ctypes.data % 64 // 4
+    words = words[start : start + 8 * each // 4]
+    for stream in limits.STREAMS:
+        out = np.zeros(16, np.uint32)
+        kinds = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_void_p)
+        read = ctypes.CFUNCTYPE(None, *kinds)(code.address(stream.symbol))
+        read(words.ctypes.data, each, out.ctypes.data)
+        expected = np.bitwise_xor.reduce(words[: stream.streams * each // 4])
+        assert np.bitwise_xor.reduce(out) == expected, stream.name
+
+
+def test_every_peak_is_of_a_dot() -> None:
+    named = {peak.dot for peak in limits.INTEGER_PEAKS}
+    assert named <= {kernel.dot.name for kernel in dots.KERNELS}
+    assert all(peak.macs(HOST) > 0 for peak in limits.peaks(HOST))
+
+
+# -- time and memory ------------------------------------------------------------------------------
+
+
+def test_turns_are_taken() -> None:
+    order: list[str] = []
+    calls = {name: repeat(lambda name=name: order.append(name)) for name in "ab"}
+    times = in_turns(calls, 3, least=0.0)
+    assert "".join(order).endswith("ababab")
+    assert all(0 < q.lower <= q.median <= q.upper for q in times.values())
+
+
+def test_quartiles() -> None:
+    assert quartiles([4.0, 1.0, 2.0, 3.0, 5.0]) == Quartiles(2.0, 3.0, 4.0)
+
+
+def test_rows_are_measured_against_the_limits() -> None:
+    second = Quartiles(1.0, 1.0, 1.0)
+    works = [
+        Work("stream", "slow", bytes=10),
+        Work("stream", "fast", bytes=100),
+        Work("peak", "integers", macs=1000),
+        Work("peak", "floats", macs=10, is_float=True),
+        Work("dot", "reads", macs=100, bytes=50),
+        Work("dot", "computes", 0.5, macs=1000, bytes=50),
+        Work("dot", "floats", macs=8, bytes=50, is_float=True),
+    ]
+    found = rows([(work, second) for work in works])
+    assert [(row.of_limit, row.limit) for row in found[:4]] == [(None, "")] * 4
+    assert [(row.of_limit, row.limit) for row in found[4:]] == [
+        (0.5, "reading"),
+        (0.5, "arithmetic"),
+        (0.8, "arithmetic"),
+    ]
+    assert found[5].median_us == 2e6
+
+
+def test_a_ring_goes_round() -> None:
+    ring = Ring(4 * PAGE)
+    places = [ring.take(PAGE + 1) - ring.address for _ in range(4)]
+    assert places == [0, 2 * PAGE, 0, 2 * PAGE]
+    with pytest.raises(ValueError, match="has no"):
+        ring.take(4 * PAGE + 1)
+
+
+def test_copies_are_whole() -> None:
+    image = np.arange(PAGE + 5).astype(np.uint8)
+    copies = Copies(image, 3 * PAGE)
+    assert len(copies.addresses) == 3
+    for address in copies.addresses:
+        held = (ctypes.c_uint8 * image.size).from_address(address)
+        assert np.array_equal(np.frombuffer(held, np.uint8), image)
 
 
 @pytest.mark.slow
-def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_beside_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     done = run(sys.executable, "-m", "tests.bench", "--rounds", "1", "--json")
     results = json.loads(done.stdout)["results"]

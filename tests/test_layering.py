@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("frontend", "passes", "codegen", "runtime")
 ASSEMBLED = {
-    *("api", "backend", "cli", "console", "driver", "dump", "emulate", "flips", "oracle", "report"),
-    *("specialise", "target_list", "verification", "__init__", "__main__"),
+    *("api", "backend", "bench", "cli", "console", "driver", "dump", "emulate", "flips", "oracle"),
+    *("report", "specialise", "target_list", "verification", "__init__", "__main__"),
 }
-"""The modules of tbc/ that put the folders together; the others are the core."""
+"""The modules and packages of tbc/ that put the folders together; the others are the core."""
 ONLY_IN = {
     "llvmlite": {"codegen"},
-    "onnx": {"frontend", "api", "backend", "oracle"},
-    "onnxruntime": {"oracle"},
+    "onnx": {"frontend", "api", "backend", "bench", "oracle"},
+    "onnxruntime": {"bench", "oracle"},
     "jinja2": {"codegen"},
     "networkx": {"passes"},
     "typer": {"cli"},
@@ -45,9 +45,11 @@ def imported(source: str) -> set[str]:
 def sources() -> dict[str, tuple[str, set[str]]]:
     """By path: the folder or core module that a source belongs to, and what it imports."""
     found = {}
-    for path in [*(p for f in FOLDERS for p in (ROOT / f).rglob("*.py")), *ROOT.glob("tbc/*.py")]:
+    inner = [*(ROOT / folder for folder in FOLDERS), ROOT / "tbc/bench"]
+    for path in [*(p for folder in inner for p in folder.rglob("*.py")), *ROOT.glob("tbc/*.py")]:
         relative = path.relative_to(ROOT)
-        unit = relative.parts[0] if relative.parts[0] in FOLDERS else path.stem
+        first, second, *_ = relative.parts
+        unit = first if first in FOLDERS else second.removesuffix(".py")
         found[str(relative)] = unit, imported(path.read_text(encoding="utf-8"))
     return found
 

@@ -1,0 +1,1 @@
+"""How fast the kernels and layers are, beside what the machine can do and beside others."""

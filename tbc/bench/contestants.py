@@ -1,0 +1,106 @@
+"""The limits, kernels, layers and others of a case, each with endless calls of it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
+from typing import TypeAlias
+
+import numpy as np
+
+from tbc.bench.dots import Dot, Product, emit, load
+from tbc.bench.layers import Layer
+from tbc.bench.limits import STEP, STREAMS, Peak, Stream, peaks
+from tbc.bench.memory import Ring, Room
+from tbc.bench.peers import Contest
+from tbc.bench.report import Work
+from tbc.bench.timing import Call
+from tbc.codegen.jit import Loaded
+from tbc.codegen.llvm_text import Module
+from tbc.codegen.machine import Workers
+from tbc.kernels import Kernel
+from tbc.layout import Layout
+from tbc.target import Target
+from tbc.types import DType
+
+Contestant: TypeAlias = tuple[Work, Iterator[Call]]
+
+READ = (1 << 15, 4 << 20)
+"""Bytes, at least and at most, that a call of a reading loop takes."""
+PEAK_ROUNDS = 5000
+"""Of the loop of a peak, a call."""
+
+
+def code_of(product: Product, kernels: Sequence[Kernel], target: Target) -> Loaded:
+    """The kernels for a product, and the loops of the limits."""
+    module = Module(target.triple)
+    for kernel in kernels:
+        emit(module, kernel, product, target)
+    loops: tuple[Stream | Peak, ...] = (*STREAMS, *peaks(target))
+    for loop in loops:
+        loop.emit(module, target)
+    with Workers(1) as workers:
+        return load(module, target, workers)
+
+
+class Limits:
+    """The loops that read memory and that compute, with room for them."""
+
+    def __init__(self, code: Loaded, target: Target):
+        self._code, self._target = code, target
+        self._hot = Ring(READ[1])
+        self._x, self._out = Room.of(np.ones(16, np.float32)), Room(64 * 64)
+
+    def _function(self, symbol: str) -> Callable[..., object]:
+        kinds = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_void_p)
+        return ctypes.CFUNCTYPE(None, *kinds)(self._code.address(symbol))
+
+    def streams(self, product: Product, ring: Ring | None) -> Iterator[Contestant]:
+        """Loops that read as much as the product's trits take, from a ring if they are cold."""
+        size = min(max(Layout("i2").size(product.n, product.k), READ[0]), READ[1])
+        return (self._stream(stream, size, ring) for stream in STREAMS)
+
+    def _stream(self, stream: Stream, size: int, ring: Ring | None) -> Contestant:
+        each = size // stream.streams // STEP * STEP
+        read, out = self._function(stream.symbol), self._out.address
+        work = Work("stream", stream.name, bytes=each * stream.streams)
+        if ring is None:
+            return work, repeat(partial(read, self._hot.address, each, out))
+        return work, iter(lambda: partial(read, ring.take(size), each, out), None)
+
+    def peaks(self) -> Iterator[Contestant]:
+        """Loops of nothing but multiply-adds."""
+        return (self._peak(peak) for peak in peaks(self._target))
+
+    def _peak(self, peak: Peak) -> Contestant:
+        run = self._function(peak.symbol)
+        macs = peak.macs(self._target) * PEAK_ROUNDS
+        work = Work("peak", peak.name, macs=macs, is_float=peak.is_float)
+        return work, repeat(partial(run, self._x.address, PEAK_ROUNDS, self._out.address))
+
+
+def dot(dot: Dot, product: Product, ring: Ring | None) -> Contestant:
+    """A kernel, on weights of a ring if they are cold."""
+    work = Work(
+        "dot",
+        dot.kernel.name,
+        dot.part,
+        product.macs,
+        dot.bytes,
+        dot.kernel.activations is DType.f32,
+    )
+    return work, dot.hot() if ring is None else dot.cold(ring)
+
+
+def layer(layer: Layer, product: Product, calls: Iterator[Call]) -> Contestant:
+    """A compiled layer."""
+    name = ", ".join(["tbc BitLinear", *layer.kernels])
+    return Work("layer", name, macs=product.macs, bytes=layer.weights.nbytes), calls
+
+
+def peer(contest: Contest, product: Product, calls: Iterator[Call]) -> Contestant:
+    """Another's layer."""
+    held = contest.peer.bytes(product)
+    return Work("peer", contest.peer.name, macs=product.macs, bytes=held), calls

@@ -1,0 +1,74 @@
+"""Compiled models as a C program calls them: no arrays are made, and the weights lie anywhere."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc.api import InProcess
+from tbc.bench.memory import Copies, Room
+from tbc.bench.timing import Call
+from tbc.codegen.modelinfo import symbol_of
+from tbc.ir import Graph
+from tbc.report import kernel_counts
+from tbc.runtime import structs
+from tbc.target import Target
+
+NAME = "bench"
+
+
+class Layer:
+    """A graph in this process, all of whose sizes are numbers, and what it is fed.
+
+    Attributes:
+        weights: its constants.
+        kernels: of its low-bit dots.
+    """
+
+    def __init__(self, graph: Graph, target: Target):
+        self._ready = InProcess(graph, target, NAME)
+        self._raw = structs.Model.from_address(self._ready.code.address(symbol_of(NAME)))
+        self._run = structs.RUN(self._raw.run)
+        self._arena = Room(int(self._raw.arena_size))
+        self._copy = Copies(self._ready.weights, 0)
+        self._inputs: list[Room] = []
+        self._results: list[Room] = []
+        self.weights = self._ready.weights
+        self.kernels = tuple(kernel_counts(self._ready.program))
+
+    def feed(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
+        """Set the inputs of the calls to come; the outputs.
+
+        Raises:
+            ValueError: the model does not take them.
+        """
+        outputs = self._ready.model.run(feeds)
+        given = (np.ascontiguousarray(feeds[t.name]) for t in self._ready.model.inputs)
+        self._inputs = [Room.of(array) for array in given]
+        self._results = [Room(array.nbytes) for array in outputs.values()]
+        return outputs
+
+    def _call(self, weights: int) -> Call:
+        """A run on weights at an address."""
+        call = structs.Call()
+        call.inputs = (ctypes.c_void_p * len(self._inputs))(*(r.address for r in self._inputs))
+        call.outputs = (ctypes.c_void_p * len(self._results))(*(r.address for r in self._results))
+        call.arena, call.weights = self._arena.address, weights
+        return partial(self._run, ctypes.byref(call))
+
+    def hot(self) -> Iterator[Call]:
+        """Runs on the same weights."""
+        return repeat(self._call(self._copy.addresses[0]))
+
+    def cold(self, size: int) -> Iterator[Call]:
+        """Runs on one copy of the weights after the other, `size` bytes of them in turn."""
+        copies = Copies(self.weights, size)
+        calls = [self._call(address) for address in copies.addresses]
+        while True:  # a generator keeps the copies, which addresses do not
+            yield from calls

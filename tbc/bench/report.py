@@ -1,0 +1,143 @@
+"""What `tbc bench` tells: the fields of its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tbc.bench.timing import Quartiles
+
+KINDS = ("stream", "peak", "dot", "layer", "peer", "model")
+"""A reading loop, a loop of multiply-adds, a kernel, a compiled layer, another's, a whole model."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant.
+
+    Attributes:
+        kind: of `KINDS`.
+        name: for people.
+        median_us: microseconds of the whole product, though samples may be slices of it; of limits,
+            of a sample.
+        lower_us: the first quartile.
+        upper_us: the third quartile.
+        gb_per_s: bytes of weights (of streams, bytes read) by 1e9 seconds; None where there are
+            none.
+        gmac_per_s: multiply-adds by 1e9 seconds; None where there are none.
+        of_limit: the least time that the limits of the case allow, as a part of the median; None of
+            limits and of models.
+        limit: what the least time comes from, "reading" or "arithmetic"; "" where there is none.
+    """
+
+    kind: str
+    name: str
+    median_us: float
+    lower_us: float
+    upper_us: float
+    gb_per_s: float | None = None
+    gmac_per_s: float | None = None
+    of_limit: float | None = None
+    limit: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Contestants that took turns.
+
+    Attributes:
+        name: MxNxK, or a model's file.
+        weights: "cold" or "hot".
+        rows: the contestants.
+    """
+
+    name: str
+    weights: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Everything that was measured, and where.
+
+    Attributes:
+        target: as the user wrote it.
+        triple: the same in LLVM's words.
+        features: the CPU features that code for it uses, of those that tbc knows.
+        system: the operating system.
+        load: processes that wanted to run, on average of the minute before; None if not known.
+        versions: of tbc and of others that took part.
+        notes: what was left out, and why.
+        cold_bytes: bytes of weights that are read in turn where weights are cold.
+        rounds: samples of each contestant.
+        cases: in order.
+    """
+
+    target: str
+    triple: str
+    features: tuple[str, ...]
+    system: str
+    load: float | None
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]
+    cold_bytes: int
+    rounds: int
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a contestant does.
+
+    Attributes:
+        kind: of `KINDS`.
+        name: for people.
+        part: what part of the whole a call is.
+        macs: multiply-adds of the whole; 0 where they are not known.
+        bytes: of weights that the whole reads; 0 where there are none.
+        is_float: whether its arithmetic is f32.
+    """
+
+    kind: str
+    name: str
+    part: float = 1.0
+    macs: int = 0
+    bytes: int = 0
+    is_float: bool = False
+
+
+def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
+    """The rows of a case, each measured against the limits among them."""
+    reading = max((w.bytes / q.median for w, q in timed if w.kind == "stream"), default=0.0)
+    arithmetic = {
+        is_float: max(
+            (w.macs / q.median for w, q in timed if w.kind == "peak" and w.is_float == is_float),
+            default=0.0,
+        )
+        for is_float in (False, True)
+    }
+    return tuple(_row(work, q, reading, arithmetic[work.is_float]) for work, q in timed)
+
+
+def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:
+    """A row, by the bytes and the multiply-adds a second that are the limits; 0 where unknown."""
+    median, lower, upper = (t / work.part for t in (q.median, q.lower, q.upper))
+    part, limit = None, ""
+    if work.kind in ("dot", "layer", "peer"):
+        least = {
+            "reading": work.bytes / reading if reading else 0.0,
+            "arithmetic": work.macs / arithmetic if arithmetic else 0.0,
+        }
+        limit = max(least, key=lambda name: least[name])
+        part = least[limit] / median
+    return Row(
+        kind=work.kind,
+        name=work.name,
+        median_us=median * 1e6,
+        lower_us=lower * 1e6,
+        upper_us=upper * 1e6,
+        gb_per_s=work.bytes / median / 1e9 if work.bytes else None,
+        gmac_per_s=work.macs / median / 1e9 if work.macs else None,
+        of_limit=part,
+        limit=limit,
+    )

@@ -1,0 +1,177 @@
+"""What `tbc bench` does, case by case."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from tbc import __version__
+from tbc.bench import contestants
+from tbc.bench.contestants import READ, Contestant, Limits, code_of
+from tbc.bench.dots import Dot, Product, kernels_of
+from tbc.bench.layers import Layer
+from tbc.bench.memory import Ring
+from tbc.bench.onnx_models import bit_linear
+from tbc.bench.peers import PEERS, Contest, runs, session
+from tbc.bench.report import BenchReport, Case, Work, rows
+from tbc.bench.timing import in_turns
+from tbc.errors import InternalError, Unsupported
+from tbc.feeds import random_feeds
+from tbc.frontend import load
+from tbc.ir import Graph
+from tbc.target import Target
+from tbc.types import DType
+
+SCALE = 0.02
+"""Of the weights."""
+TOLERANCE = 0.02
+"""How far results may lie apart whose activations are rounded, relative to the largest."""
+COPIES = 4096
+"""More of a layer's weights are not made in order to have them cold."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures products and models, each in turns of short samples.
+
+    Attributes:
+        target: what is compiled for; this machine can run it.
+        rounds: samples of each contestant.
+        cold: bytes of weights that are read in turn, so that none are in a cache; 0 for hot weights
+            only.
+        every: whether to run every kernel, not only those that are chosen.
+        progress: told what is being done.
+    """
+
+    target: Target
+    rounds: int
+    cold: int
+    every: bool
+    progress: Callable[[str], None]
+    _notes: dict[str, None] = field(default_factory=dict)
+
+    def report(self, products: Sequence[Product], models: Mapping[Path, Graph]) -> BenchReport:
+        """All of them; the models' graphs have bounds for all sizes, and run at the least.
+
+        Raises:
+            InternalError: a kernel or layer computes something wrong.
+            Unsupported: a model cannot be fed.
+        """
+        busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        cases = [case for product in products for case in self._product(product)]
+        cases += [self._model(path, graph) for path, graph in models.items()]
+        return BenchReport(
+            target=self.target.name,
+            triple=self.target.triple,
+            features=tuple(sorted(self.target.features)),
+            system=platform.platform(),
+            load=busy,
+            versions={"tbc": __version__, "onnxruntime": onnxruntime.__version__},
+            notes=tuple(self._notes),
+            cold_bytes=self.cold,
+            rounds=self.rounds,
+            cases=tuple(cases),
+        )
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
+
+    def _case(self, name: str, weights: str, found: Sequence[Contestant]) -> Case:
+        """The contestants, timed."""
+        self.progress(f"timing {name}, {weights} weights")
+        times = in_turns({str(i): calls for i, (_, calls) in enumerate(found)}, self.rounds)
+        works = (work for work, _ in found)
+        return Case(name, weights, rows(list(zip(works, times.values(), strict=True))))
+
+    # -- products ---------------------------------------------------------------------------------
+
+    def _product(self, product: Product) -> Iterator[Case]:
+        """A product with cold weights, if wanted, and with hot ones."""
+        self.progress(f"compiling {product.name}")
+        kernels = kernels_of(self.target, product, self.every)
+        code = code_of(product, kernels, self.target)
+        limits = Limits(code, self.target)
+        dots = [Dot(kernel, product, code) for kernel in kernels]
+        layer, contests = self._layers(product)
+        if self.cold:
+            ring = Ring(max(self.cold, READ[1], *(dot.bytes for dot in dots)))
+            found = [*limits.streams(product, ring), *limits.peaks()]
+            found += [contestants.dot(dot, product, ring) for dot in dots]
+            found += self._cold_layers(product, layer, contests)
+            yield self._case(product.name, "cold", found)
+        found = [*limits.streams(product, None), *limits.peaks()]
+        found += [contestants.dot(dot, product, None) for dot in dots]
+        found.append(contestants.layer(layer, product, layer.hot()))
+        found += [contestants.peer(each, product, each.hot()) for each in contests]
+        yield self._case(product.name, "hot", found)
+
+    def _layers(self, product: Product) -> tuple[Layer, list[Contest]]:
+        """The compiled layer, and those of others that compute the same."""
+        x, w = product.x(DType.f32), product.weights(DType.trit)
+        expected = x @ w.T.astype(np.float32) * np.float32(SCALE)
+        layer = Layer(load(bit_linear(w, SCALE, product.m)).graph, self.target)
+        (result,) = layer.feed({"x": x}).values()
+        if reason := _differs(result, expected):
+            raise InternalError(f"the compiled layer of {product.name} {reason}")
+        contests = []
+        for peer in PEERS:
+            if lack := peer.lacks(product):
+                self._note(lack)
+                continue
+            contest = Contest(peer, product, w, SCALE, x)
+            if reason := _differs(contest.result, expected):
+                self._note(f"{peer.name} of {product.name} {reason}")
+                continue
+            contests.append(contest)
+        return layer, contests
+
+    def _cold_layers(
+        self, product: Product, layer: Layer, contests: Sequence[Contest]
+    ) -> Iterator[Contestant]:
+        """The layers on ever other copies of their weights, if these are not too many."""
+        if layer.weights.nbytes * COPIES < self.cold:
+            self._note(f"a layer of {product.name} is too small to have cold weights")
+        else:
+            yield contestants.layer(layer, product, layer.cold(self.cold))
+        for contest in contests:
+            self.progress(f"preparing {contest.peer.name}")
+            calls = contest.cold(self.cold)
+            if calls is None:
+                name = contest.peer.name
+                self._note(f"{name}: {product.name} is too small to have cold weights")
+            else:
+                yield contestants.peer(contest, product, calls)
+
+    # -- models -----------------------------------------------------------------------------------
+
+    def _model(self, path: Path, graph: Graph) -> Case:
+        """A model for random inputs, beside onnxruntime if it takes the model."""
+        self.progress(f"compiling {path.name}")
+        layer = Layer(graph, self.target)
+        try:
+            feeds = random_feeds(graph, 0, 0, layer.feed)
+        except ValueError as error:
+            raise Unsupported(f"no random inputs suit the model: {error}", file=str(path)) from None
+        layer.feed(feeds)
+        found: list[Contestant] = [(Work("model", f"tbc, {path.name}"), layer.hot())]
+        try:
+            other = repeat(runs(session(path), feeds))
+            found.append((Work("model", f"onnxruntime, {path.name}"), other))
+        except Exception as error:  # what onnxruntime raises has no common class
+            self._note(f"onnxruntime does not take {path.name}: {str(error).splitlines()[0]}")
+        return self._case(path.name, "hot", found)
+
+
+def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:
+    """How a result differs from what is expected, if it does so by too much."""
+    error = np.abs(result - expected).max() / max(np.abs(expected).max(), 1e-9)
+    return "" if error <= TOLERANCE else f"is wrong by {error:.2g} of the largest element"

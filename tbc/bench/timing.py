@@ -1,0 +1,65 @@
+"""Time in short samples: the contestants take turns, so that a busy machine meets all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
+
+Call: TypeAlias = Callable[[], object]
+
+SAMPLE = 2e-4
+"""Seconds that a sample takes at least: long beside the clock, short beside a time slice."""
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Of the seconds that a call takes."""
+
+    lower: float
+    median: float
+    upper: float
+
+
+def quartiles(seconds: Sequence[float]) -> Quartiles:
+    """The quartiles of samples."""
+    return Quartiles(*(float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75))))
+
+
+def sample(calls: Iterable[Call]) -> float:
+    """Seconds a call; the calls are at hand before the clock starts."""
+    ready = tuple(calls)
+    start = time.perf_counter()
+    for call in ready:
+        call()
+    return (time.perf_counter() - start) / len(ready)
+
+
+def shortest(calls: Iterator[Call]) -> float:
+    """The shortest of a few single calls: how long one takes if nothing comes between."""
+    return min(sample(islice(calls, 1)) for _ in range(3))
+
+
+def in_turns(
+    contestants: Mapping[str, Iterator[Call]], rounds: int, least: float = SAMPLE
+) -> dict[str, Quartiles]:
+    """Seconds a call of each contestant, from one sample of it in each round.
+
+    Args:
+        contestants: endless calls by name.
+        rounds: samples of each.
+        least: seconds that a sample takes at least, in as many calls as that needs.
+    """
+    counts = {
+        name: max(1, round(least / max(shortest(calls), 1e-9)))
+        for name, calls in contestants.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, calls in contestants.items():
+            seconds[name].append(sample(islice(calls, counts[name])))
+    return {name: quartiles(found) for name, found in seconds.items()}
