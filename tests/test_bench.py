@@ -174,7 +174,9 @@ def test_turns_are_taken() -> None:
     order: list[str] = []
     calls = {name: repeat(lambda name=name: order.append(name)) for name in "ab"}
     times = in_turns(calls, 3, least=0.0)
-    assert "".join(order).endswith("ababab")
+    assert "".join(order) == "aaabbb" + "ab" * 3
+    in_turns(calls, 2, least=1e-9)
+    assert "".join(order[12:]).startswith("aaabbb")
     assert all(0 < q.lower <= q.median <= q.upper for q in times.values())
 
 

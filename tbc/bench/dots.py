@@ -154,7 +154,7 @@ class Dot:
 
     def _sliced(self) -> int:
         """Blocks of a call that takes about as long as a sample."""
-        tiles = min(4 * self.kernel.nr, self._blocks)
+        tiles = min(self.kernel.nr, self._blocks)
         seconds = shortest(cycle([self._call(self._w.address, 0, tiles)]))
         fitting = int(2 * SAMPLE / max(seconds, 1e-9)) * tiles
         return min(max(fitting, tiles), self._blocks)

@@ -16,6 +16,10 @@ SAMPLE = 2e-4
 """Seconds that a sample takes at least: long beside the clock, short beside a time slice."""
 
 
+LONG = 10
+"""Samples: a call that takes so many is not disturbed much by what was before."""
+
+
 @dataclass(frozen=True)
 class Quartiles:
     """Of the seconds that a call takes."""
@@ -49,17 +53,20 @@ def in_turns(
 ) -> dict[str, Quartiles]:
     """Seconds a call of each contestant, from one sample of it in each round.
 
+    Before a sample of short calls stands one that is not counted: it brings back what the others
+    have driven out of the caches, and the clock to what its instructions allow.
+
     Args:
         contestants: endless calls by name.
         rounds: samples of each.
         least: seconds that a sample takes at least, in as many calls as that needs.
     """
-    counts = {
-        name: max(1, round(least / max(shortest(calls), 1e-9)))
-        for name, calls in contestants.items()
-    }
+    single = {name: max(shortest(calls), 1e-9) for name, calls in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, calls in contestants.items():
-            seconds[name].append(sample(islice(calls, counts[name])))
+            if single[name] < LONG * least:
+                sample(islice(calls, 1))
+            count = max(1, round(least / single[name]))
+            seconds[name].append(sample(islice(calls, count)))
     return {name: quartiles(found) for name, found in seconds.items()}
