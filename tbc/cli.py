@@ -321,6 +321,9 @@ def bench(
     all_kernels: Annotated[
         bool, typer.Option("--all-kernels", help="Not only the kernels that are chosen.")
     ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="An .svg file for the rooflines of the products.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -329,6 +332,7 @@ def bench(
     By default --gemv 2560x2560 and --gemm 128x2560x2560. See docs/benchmarks.md.
     """
     from tbc.api import is_native
+    from tbc.bench.plot import roofline
     from tbc.bench.run import Bench
     from tbc.codegen.host import resolve_target
     from tbc.console import print_bench, progress
@@ -339,6 +343,8 @@ def bench(
     if not products and not model:
         products = [_product("--gemv", "2560x2560", "NxK")]
         products += [_product("--gemm", "128x2560x2560", "MxNxK")]
+    if plot and not products:
+        raise UsageError("--plot shows products, and there are none", hint="--gemv or --gemm")
     chosen = resolve_target(target, mcpu, mattr)
     if not is_native(chosen):
         reason = f"this machine cannot run code for {chosen.name}"
@@ -346,6 +352,8 @@ def bench(
     with progress(json) as show:
         graphs = {path: _import(path, dim, None)[1] for path in model or ()}
         report = Bench(chosen, rounds, cold_mib << 20, all_kernels, show).report(products, graphs)
+    if plot:
+        plot.write_text(roofline(report), encoding="utf-8")
     if json:
         typer.echo(to_json(report))
     else:

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import sys
 from itertools import islice, repeat
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from tbc.bench import dots, limits
 from tbc.bench.contestants import code_of
 from tbc.bench.dots import Dot, Product, kernels_of
 from tbc.bench.memory import PAGE, Copies, Ring
+from tbc.bench.plot import COLORS, SIZE
 from tbc.bench.report import KINDS, BenchReport, Case, Row, Work, rows
 from tbc.bench.timing import Quartiles, in_turns, quartiles
 from tbc.cli import app
@@ -77,6 +80,31 @@ def test_text_and_models() -> None:
     assert done.exit_code == 0, done.output
     assert "onnxruntime, digits_mlp.onnx" in done.stdout
     assert "median µs" in done.stdout
+
+
+def test_plot(tmp_path: Path) -> None:
+    path = tmp_path / "roofs.svg"
+    found = report("--gemv", "64x64", "--cold-mib", 1, "--plot", path)
+    root = ElementTree.parse(path).getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    panels = root.findall(f"{svg}g")
+    assert [panel.find(f"{svg}text").text for panel in panels] == [  # type: ignore[union-attr]
+        f"{case['name']}, weights {case['weights']}" for case in found["cases"]
+    ]
+    for panel, case in zip(panels, found["cases"], strict=True):
+        marked = [row for row in case["rows"] if row["kind"] in COLORS]
+        marks = panel.findall(f"{svg}circle")
+        assert len(marks) == len(marked) > 0
+        for mark in marks:
+            assert SIZE["left"] <= float(mark.get("cx", "")) <= SIZE["right"]
+            assert SIZE["top"] <= float(mark.get("cy", "")) <= SIZE["bottom"]
+        assert len(panel.findall(f"{svg}polyline")) == 2
+
+
+def test_plot_of_no_product() -> None:
+    done = bench("--model", ROOT / "examples/digits/digits_mlp.onnx", "--plot", "roofs.svg")
+    assert done.exit_code == 2
+    assert "--plot shows products" in done.stderr
 
 
 def test_only_hot_weights() -> None:

@@ -18,7 +18,7 @@ ONLY_IN = {
     "llvmlite": {"codegen"},
     "onnx": {"frontend", "api", "backend", "bench", "oracle"},
     "onnxruntime": {"bench", "oracle"},
-    "jinja2": {"codegen"},
+    "jinja2": {"bench", "codegen"},
     "networkx": {"passes"},
     "typer": {"cli"},
     "rich": {"console"},

@@ -28,6 +28,7 @@ class Row:
         of_limit: the least time that the limits of the case allow, as a part of the median; None of
             limits and of models.
         limit: what the least time comes from, "reading" or "arithmetic"; "" where there is none.
+        is_float: whether its arithmetic is f32.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Row:
     gmac_per_s: float | None = None
     of_limit: float | None = None
     limit: str = ""
+    is_float: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,4 +142,5 @@ def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:
         gmac_per_s=work.macs / median / 1e9 if work.macs else None,
         of_limit=part,
         limit=limit,
+        is_float=work.is_float,
     )
