@@ -210,7 +210,7 @@ def print_bench(report: BenchReport) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     screen.print(
         f"[bold]{escape(report.target)}[/]: {escape(report.system)}{load}; {escape(versions)}; "
-        f"one thread, {report.rounds} samples of each"
+        f"one thread, {report.rounds} samples of each, {report.clock} time"
     )
     for case in report.cases:
         weights = case.weights

@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import json
 import sys
+import time
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tbc.bench.dots import Dot, Product, kernels_of
 from tbc.bench.memory import PAGE, Copies, Ring
 from tbc.bench.plot import COLORS, SIZE
 from tbc.bench.report import KINDS, BenchReport, Case, Row, Work, rows
-from tbc.bench.timing import Quartiles, in_turns, quartiles
+from tbc.bench.timing import IS_THREADS, Quartiles, in_turns, quartiles, sample
 from tbc.cli import app
 from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.llvm_text import Module
@@ -206,6 +207,11 @@ def test_turns_are_taken() -> None:
     in_turns(calls, 2, least=1e-9)
     assert "".join(order[12:]).startswith("aaabbb")
     assert all(0 < q.lower <= q.median <= q.upper for q in times.values())
+
+
+@pytest.mark.skipif(not IS_THREADS, reason="the system does not tell the time of a thread")
+def test_time_stands_still_while_others_run() -> None:
+    assert sample([lambda: time.sleep(0.1)]) < 0.1
 
 
 def test_quartiles() -> None:

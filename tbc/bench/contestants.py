@@ -29,7 +29,7 @@ Contestant: TypeAlias = tuple[Work, Iterator[Call]]
 
 READ = (1 << 15, 4 << 20)
 """Bytes, at least and at most, that a call of a reading loop takes."""
-PEAK_ROUNDS = 5000
+PEAK_ROUNDS = 20_000
 """Of the loop of a peak, a call."""
 
 

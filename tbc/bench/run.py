@@ -23,7 +23,7 @@ from tbc.bench.memory import Ring
 from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import PEERS, Contest, runs, session
 from tbc.bench.report import BenchReport, Case, Work, rows
-from tbc.bench.timing import in_turns
+from tbc.bench.timing import IS_THREADS, in_turns
 from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
 from tbc.frontend import load
@@ -74,6 +74,7 @@ class Bench:
             triple=self.target.triple,
             features=tuple(sorted(self.target.features)),
             system=platform.platform(),
+            clock="thread" if IS_THREADS else "wall",
             load=busy,
             versions={"tbc": __version__, "onnxruntime": onnxruntime.__version__},
             notes=tuple(self._notes),
