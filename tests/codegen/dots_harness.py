@@ -60,7 +60,10 @@ class Spec:
         f = Function(module, self.name, [*pointers, *sizes], linkage="")
         x, packed, scales, xsum, out, ldo, m_lo, m_hi, block_lo, block_hi = f.args
 
+        is_float = self.group or self.kernel.activations is DType.f32
+
         def store(f: Function, m: Val, n: Val, acc: Val) -> None:
+            assert acc.type == ("<16 x float>" if is_float else "<16 x i32>")
             place = f.op("add", f.op("mul", m, ldo), n)
             f.store(acc, f.offset(out, place, "i32"), 4)
 
