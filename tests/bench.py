@@ -7,8 +7,8 @@ its time.
 Each case is timed as a Python program sees it: one call, arrays in, arrays out. The contestants of
 a case take turns in short samples, so that whatever else the machine does meets all of them;
 reported are the median and the quartiles of the samples, in the time of the thread where the system
-tells it. Weights stay in the cache from call to call. onnxruntime runs at its default level of graph
-optimisations, the fastest.
+tells it. Weights stay in the cache from call to call. onnxruntime runs at its default level of
+graph optimisations, the fastest.
 """
 
 from __future__ import annotations
