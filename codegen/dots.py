@@ -103,7 +103,8 @@ def emit_dot(
         ws = tuple(tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks)
         return EMITTERS[kernel.dot.name](f, tile, tile.at(f, x, m, tile.x_stride), ws)
 
-    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, epilogue)
+    element = "float" if kernel.activations is DType.f32 else "i32"
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, element, epilogue)
 
 
 def emit_grouped_dot(
@@ -169,7 +170,7 @@ def emit_grouped_dot(
         totals = iterate(f, tile.number(0), tile.number(groups), start, group)
         return [[totals[i, j][0] for j in range(nr)] for i in range(mr)]
 
-    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, epilogue)
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, "float", epilogue)
 
 
 _SCALES = 64
@@ -233,16 +234,16 @@ def _cover(
     rows: tuple[int, int],
     blocks: tuple[Val, Val],
     sums: TileSums,
+    element: str,
     epilogue: Epilogue,
 ) -> None:
-    """Compute and consume all tiles.
+    """Compute and consume all tiles, whose sums are of the type `element`.
 
     Their sums pass through the stack, so that the epilogue is emitted once for tiles of any height.
     """
     kernel, align = one.kernel, max(16, one.target.vector_bytes)
     possible = heights(rows, kernel.mr)
     stack = f.alloca("i8", 64 * max(possible, default=1) * kernel.nr, align)
-    element = "float" if kernel.activations is DType.f32 else "i32"
     for columns in _streams(f, *blocks, kernel.nr):
 
         def compute(row: Val, mr: int, columns: Parts = columns) -> None:
