@@ -311,6 +311,7 @@ FOUND = [
     ("old axis", fed("DequantizeLinear", np.uint8([1, 2]), np.float32([1, 2]), opset=11),
      "opset 11 takes one scale"),
     ("delta", fed("Range", np.int64(0), np.int64(9), np.float32(0.5), fixed=[0, 1, 2]), "another"),
+    ("no last axis", fed("SkipLayerNormalization", *np.float32([1, 2, 3]), domain=MICROSOFT), "-1"),
     ("nothing to repeat", fed("Pad", X[:0], i64(1, 0, 0, 0), fixed=[1], mode="wrap"),
      "the axis 0 has no elements"),
 ]  # fmt: skip
