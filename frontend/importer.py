@@ -140,7 +140,11 @@ class Importer:
                 raise Unsupported(f"the operator {node.op} is not supported yet")
             proto_of_body, bound = expanded
             return self._call(c, function_of(proto_of_body), inputs, bound, name, scope.opsets)
-        results = lower(c, node, *inputs)
+        try:
+            results = lower(c, node, *inputs)
+        except IndexError as error:  # of a shape that has no such axis, or of no elements
+            given = ", ".join(str(x.type) for x in inputs if x is not None)
+            raise InvalidModel(f"its inputs {given} lack an axis or an element") from error
         return [
             None if r is None else _settled(c, r)
             for r in (results if isinstance(results, tuple) else (results,))
