@@ -167,11 +167,11 @@ class Context:
 
     def mean(self, x: Value, axes: Sequence[int], keepdims: bool = False) -> Value:
         """The sum over some axes, divided by their number of elements."""
+        total = self.reduce("sum", x, axes, keepdims)
         count: Dim = 1
         for axis in axes:
             count = count * x.type.shape[axis]
         number = self.constant(count, x.type.dtype) if isinstance(count, int) else None
-        total = self.reduce("sum", x, axes, keepdims)
         return self.div(total, number or self.cast(self.sizes(count), x.type.dtype))
 
     # -- what is known ----------------------------------------------------------------------------

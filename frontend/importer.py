@@ -169,6 +169,9 @@ class Importer:
             results = lower(c, node, *inputs)
         except Unfixed as error:
             raise with_sizes(error, inputs) from None
+        except IndexError as error:  # of a shape that has no such axis, or of no elements
+            given = ", ".join(str(x.type) for x in inputs if x is not None)
+            raise InvalidModel(f"its inputs {given} lack an axis or an element") from error
         return [
             None if r is None else _settled(c, r)
             for r in (results if isinstance(results, tuple) else (results,))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -16,6 +17,7 @@ from tbc.feeds import converted
 from tbc.frontend.control import Absent, Mismatch
 from tbc.frontend.importer import Importer
 from tbc.frontend.reader import Model, Source, read
+from tbc.frontend.small_floats import elements_of
 from tbc.frontend.structure import Body, functions_of, graph_body, refuse_free
 from tbc.frontend.symbols import Range, Symbols
 from tbc.frontend.tensors import check_sizes, dtype_of, tensor
@@ -159,7 +161,12 @@ def _interface(
     if unknown := sorted(set(input_values) - protos.keys()):
         raise ValueError(f"the model has no input {', '.join(unknown)}")
     dtypes = {name: _dtype(proto) for name, proto in protos.items()}
-    values = {n: converted(v, dtypes[n].numpy, n) for n, v in input_values.items()}
+    values = {
+        n: elements_of(np.asarray(v), dtypes[n])
+        if dtypes[n].is_small_float
+        else converted(v, dtypes[n].numpy, n)
+        for n, v in input_values.items()
+    }
     sizes, known = {}, dict(dims)
     for name, proto in protos.items():
         shape = values[name].shape if name in values else None

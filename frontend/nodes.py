@@ -223,10 +223,21 @@ class _Formal:
 
 @cache
 def _formals(op_type: str, version: int, domain: str) -> tuple[_Formal, ...]:
-    """The inputs of an operator; kept, since asking onnx takes longer than all else at a node."""
+    """The inputs of an operator; kept, since asking onnx takes longer than all else at a node.
+
+    Their types are also those of the newest version: exporters use types before ONNX allows them,
+    as bfloat16 in `Round` of opset 20.
+    """
     inputs = defs.get_schema(op_type, max_inclusive_version=version, domain=domain).inputs
+    newest = {i.name: i.types for i in defs.get_schema(op_type, domain=domain).inputs}
     return tuple(
-        _Formal(i.name, i.type_str, i.is_homogeneous, frozenset(map(str, i.types))) for i in inputs
+        _Formal(
+            i.name,
+            i.type_str,
+            i.is_homogeneous,
+            frozenset(map(str, (*i.types, *newest.get(i.name, ())))),
+        )
+        for i in inputs
     )
 
 

@@ -154,13 +154,15 @@ def opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> Mapping[str, int]:
     """The version of each imported domain; ONNX's own domain is "".
 
     Raises:
-        InvalidModel: nothing is imported, or a domain in two versions.
+        InvalidModel: nothing is imported, or a domain in two versions or one that cannot be.
         Unsupported: ONNX's own operator set is too old or too new.
     """
     newest = onnx.defs.onnx_opset_version()
     versions: dict[str, int] = {}
     for item in imports:
         domain, version = plain_domain(item.domain), item.version
+        if domain and not 0 <= version < 1 << 31:
+            raise InvalidModel(f"opset_import names version {version} of the domain '{domain}'")
         if versions.setdefault(domain, version) != version:
             raise InvalidModel(f"opset_import names the domain '{domain}' in two versions")
         if domain == "" and version > newest:

@@ -57,7 +57,7 @@ def check_sizes(sizes: Sequence[Dim], what: str) -> None:
     """Raise InvalidModel unless the sizes, as far as they are numbers, can be a shape."""
     try:
         require_sizes(sizes, what)
-    except ValueError as error:
+    except (ValueError, Unsupported) as error:
         raise InvalidModel(str(error)) from None
 
 

@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 LEAST = 32
 """The least block of columns that may have classes of its own."""
 
+FEW = 4
+"""Planes of the whole weight that take so few bits a weight are not tried to be bettered."""
+
 SAME = 5e-7
 """How far apart, relative to a row's greatest, equal levels of a class may be.
 
@@ -53,17 +56,20 @@ def detect_parts(w: Array) -> tuple[Part, ...] | str:
         return "the weight is empty"
     tolerance = 0.0 if w.dtype.kind in "iu" else TOLERANCE
     found = detect_planes(w, tolerance)
+    worth: float = WORTH
     if isinstance(found, Planes):
-        return (Part(None, found),)
+        worth = found.bits(*w.shape)
+        if worth <= FEW:
+            return (Part(None, found),)
     for classes in _splits(w) if tolerance else ():
-        parts = _parts(w, classes)
+        parts = _parts(w, classes, worth)
         if parts is not None:
             return parts
-    return found
+    return (Part(None, found),) if isinstance(found, Planes) else found
 
 
-def _parts(w: Array, classes: tuple[Array, ...]) -> tuple[Part, ...] | None:
-    """The planes of each class, if they take fewer bits than dense weights."""
+def _parts(w: Array, classes: tuple[Array, ...], most: float) -> tuple[Part, ...] | None:
+    """The planes of each class, if they take less than `most` bits a weight."""
     n, k = w.shape
     parts, bits = [], 0.0
     for columns in classes:
@@ -73,7 +79,7 @@ def _parts(w: Array, classes: tuple[Array, ...]) -> tuple[Part, ...] | None:
             return None
         parts.append(Part(columns, planes))
         bits += planes.bits(n, len(columns)) * len(columns) / k
-    return tuple(parts) if bits < WORTH else None
+    return tuple(parts) if bits < most else None
 
 
 def taken(columns: Array, k: int) -> Array:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tbc import reference
 from tbc.dims import static
-from tbc.errors import Unsupported
+from tbc.errors import InvalidModel, Unsupported
 from tbc.ir import Builder, Value, topological
 from tbc.ops import Cast, Const
 from tbc.reference_elementwise import cast
@@ -118,6 +118,7 @@ def value_of(value: Value) -> npt.NDArray[Any]:
 
     Raises:
         ValueError: the value depends on an input.
+        InvalidModel: an index in its recipe is outside what it points into.
         Unsupported: it, or a step of its recipe, is far larger than what the model holds.
     """
     if not value.is_constant:
@@ -129,7 +130,10 @@ def value_of(value: Value) -> npt.NDArray[Any]:
         shape = [static(d, "a constant's size") for d in value.type.shape]
         return np.empty(shape, value.type.dtype.numpy)
     _refuse_absurd(value)
-    return reference.run([value], {})[0]
+    try:
+        return reference.run([value], {})[0]
+    except ValueError as error:
+        raise InvalidModel(f"a constant cannot be computed: {error}", node=value.origin) from error
 
 
 def _refuse_absurd(value: Value) -> None:

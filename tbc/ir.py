@@ -56,7 +56,12 @@ class Builder:
         self.here = here
 
     def __call__(self, op: Op, *args: Value) -> Value:
-        """The value `op(*args)`; raises ValueError where it is ill-typed or has no such size."""
+        """The value `op(*args)`.
+
+        Raises:
+            ValueError: it is ill-typed.
+            Unsupported: it is larger than can be counted.
+        """
         key = (op, *(a.number for a in args))
         value = self._interned.get(key)
         if value is None:

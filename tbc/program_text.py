@@ -9,7 +9,8 @@ def program_text(program: Program) -> str:
     """The steps of a program in order, each with where it reads and writes, a body's set in."""
     lines = [f"arena {program.arena_size} bytes, weights {program.weights_size} bytes", ""]
     for number, step in enumerate(program.steps):
-        title = getattr(step.anchor.op, "kernel", "") or type(step.anchor.op).__name__
+        kernels = getattr(step.anchor.op, "kernels", ())
+        title = " ".join(kernels) or type(step.anchor.op).__name__
         if step.copy_to is None:
             out = ", ".join(_place(program.buffers[v]) for v in step.results)
         else:

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from tbc.dims import Dim, product
+from tbc.errors import Unsupported
 
 
 class DType(Enum):
@@ -131,11 +132,16 @@ MOST_ELEMENTS = (1 << 59) - 1
 
 
 def require_sizes(sizes: Sequence[Dim], what: str) -> None:
-    """Raise ValueError unless the sizes, as far as they are numbers, can be a shape."""
+    """Refuse sizes that, as far as they are numbers, cannot be a shape.
+
+    Raises:
+        ValueError: one is negative.
+        Unsupported: there are too many axes or elements.
+    """
     numbers = [d for d in sizes if isinstance(d, int)]
-    if len(sizes) > MOST_AXES:
-        raise ValueError(f"{what} has {len(sizes)} axes")
     if any(d < 0 for d in numbers):
         raise ValueError(f"{what} has a negative size: {numbers}")
+    if len(sizes) > MOST_AXES:
+        raise Unsupported(f"{what} has {len(sizes)} axes")
     if math.prod(d for d in numbers if d) > MOST_ELEMENTS:
-        raise ValueError(f"{what} has more elements than can be counted: {numbers}")
+        raise Unsupported(f"{what} has more elements than can be counted: {numbers}")

@@ -12,7 +12,7 @@ from strategies import assert_same, random_array
 from tbc import constants, ops
 from tbc.constants import Array, FileRange, constant, decode, digest_of, file_constant, value_of
 from tbc.dims import Expr, Symbol
-from tbc.errors import Unsupported
+from tbc.errors import InvalidModel, Unsupported
 from tbc.ir import Builder
 from tbc.types import DType, TensorType
 
@@ -155,8 +155,15 @@ def test_a_constant_without_elements_is_not_computed() -> None:
     assert value_of(value).shape == (0, 1 << 40)
 
 
+def test_a_constant_of_a_wrong_index_is_refused() -> None:
+    b = Builder()
+    nothing, first = constant(b, np.zeros((0, 2)), DType.f32), constant(b, [-1], DType.i64)
+    with pytest.raises(InvalidModel, match="cannot be computed: v2: "):
+        value_of(b(ops.Gather(0), nothing, first))
+
+
 @pytest.mark.parametrize("shape", [(1 << 59,), (1 << 30, 0, 1 << 30), (1,) * 65])
 def test_values_of_impossible_sizes_are_not_made(shape: tuple[int, ...]) -> None:
     b = Builder()
-    with pytest.raises(ValueError, match="its result has"):
+    with pytest.raises(Unsupported, match="its result has"):
         b(ops.Broadcast(shape), constant(b, 1, DType.f32))

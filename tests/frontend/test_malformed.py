@@ -65,6 +65,8 @@ MALFORMED: list[tuple[str, Change, type[TbcError], str]] = [
     ("new opset", set_("opset_import[0].version", 999), Unsupported, "999 is newer than"),
     ("old opset", set_("opset_import[0].version", 3), Unsupported, "3 is older than 7"),
     ("no such opset", set_("opset_import[0].version", -1), Unsupported, "-1 is older"),
+    ("other opset", run("m.opset_import.add(domain='ai.onnx.preview').version = -(1 << 63)"),
+     InvalidModel, "version -9223372036854775808 of the domain 'ai.onnx.preview'"),
     ("two opsets", run("m.opset_import.add().version = 9"), InvalidModel, "in two versions"),
     # operators, attributes, inputs
     ("operator", set_("graph.node[1].op_type", "Rely"), InvalidModel, "'act': Rely: .*no operator"),
@@ -309,6 +311,9 @@ FOUND = [
     ("old axis", fed("DequantizeLinear", np.uint8([1, 2]), np.float32([1, 2]), opset=11),
      "opset 11 takes one scale"),
     ("delta", fed("Range", np.int64(0), np.int64(9), np.float32(0.5), fixed=[0, 1, 2]), "another"),
+    ("no last axis", fed("SkipLayerNormalization", *np.float32([1, 2, 3]), domain=MICROSOFT), "-1"),
+    ("flat cache", fed("RotaryEmbedding", normal(1, 1, 1, 2, 2), i64(0), *np.float32([1, 2]),
+                       domain=MICROSOFT), r"its inputs .*f32\[\] lack an axis"),
     ("nothing to repeat", fed("Pad", X[:0], i64(1, 0, 0, 0), fixed=[1], mode="wrap"),
      "the axis 0 has no elements"),
 ]  # fmt: skip

@@ -75,11 +75,12 @@ def test_beyond_the_greatest_without_saturation(dtype: DType) -> None:
 
 @pytest.mark.parametrize("dtype", SMALL)
 def test_every_code_is_read(dtype: DType) -> None:
-    """Given as bytes, moved, and cast; a constant of that type beside it."""
+    """Given as bytes, moved, and cast; a constant of that type too."""
     codes = np.arange(1 << dtype.bits, dtype=np.uint8)
-    line = ["t = Transpose(x)", "b = Concat(t, w)", "y = Cast(b)"]
+    line = ["t = Transpose(x)", "p = Cast(t)", "q = Cast(w)", "y = Concat(p, q)"]
+    to = {"to": DType.f32.onnx}
     proto = model(
-        nodes(*line, b={"axis": 0}, y={"to": DType.f32.onnx}),
+        nodes(*line, p=to, q=to, y={"axis": 0}),
         {"x": (dtype.onnx, [len(codes)])},
         constants={"w": numpy_helper.from_array(codes[:3].view(dtype.numpy), "w")},
         opset=24,

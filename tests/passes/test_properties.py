@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_the_front_passes_take_any_graph(graph: Graph, dims: dict[str, int], see
     after, target = graph, parse("x86-64")
     for step in FRONT:
         after = step(after, target)
+    after = replace(after, checks=())  # those of bodies among them, which may well hold
     results = run_graph(after, feeds(graph, dims, seed))
     assert {n: v.dtype for n, v in results.items()} == {
         n: v.type.dtype.numpy for n, v in graph.outputs
