@@ -18,6 +18,7 @@ HEADER = (INCLUDE / "tbc.h").read_text()
 STRUCTURES = {
     "tbc_tensor": structs.Tensor,
     "tbc_symbol": structs.Symbol,
+    "tbc_sync": structs.Sync,
     "tbc_call": structs.Call,
     "tbc_model": structs.Model,
 }
