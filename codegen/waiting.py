@@ -11,7 +11,7 @@ from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.codegen.steps import ATTRIBUTES
 from tbc.target import Target
 
-SPINS = 2000
+SPINS = 100
 """How often a part looks whether the others have arrived before it calls the caller's `yield`."""
 
 _PAUSE = {"x86": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}

@@ -5,24 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pytest
 from compiled import Native, native_target
 from corpus import CORPUS, io_sets
-from digits import DIGITS, NETWORKS, images
+from digits import DIGITS, images
 from strategies import Array, assert_same
 
 import tbc
-from tbc.api import InProcess
+from tbc.api import InProcess, _pool
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.dims import Expr, Symbol
 from tbc.frontend import load
 from tbc.ir import Builder, Graph
 from tbc.ops import Gather, Input, Unary
-from tbc.runtime import Pool
+from tbc.runtime import Pool, physical_cores
 from tbc.target import parse
 from tbc.types import DType, TensorType
 
@@ -36,12 +35,14 @@ def workers() -> Iterator[Workers]:
         yield workers
 
 
-@pytest.fixture(scope="module", params=[*NETWORKS, "bitnet"])
+# Of up to 100 rows, 67 are divided among parts, and of 3 the weights.
+@pytest.fixture(scope="module", params=["digits_mlp 67", "digits_mlp 3", "digits_cnn 9", "bitnet"])
 def model(request: pytest.FixtureRequest, workers: Workers) -> tuple[Native, dict[str, Array]]:
     """A model in this process, and what to feed it."""
-    if request.param in NETWORKS:
-        graph = load(DIGITS / f"{request.param}.onnx", dims={"batch": (1, 100)}).graph
-        return Native(graph, workers), {"x": images(request.param)[:67]}
+    name, _, rows = request.param.partition(" ")
+    if rows:
+        graph = load(DIGITS / f"{name}.onnx", dims={"batch": (1, 100)}).graph
+        return Native(graph, workers), {"x": images(name)[: int(rows)]}
     if not BITNET.exists():
         pytest.skip(f"the corpus is not at {CORPUS}")
     feeds, _ = max(
@@ -142,15 +143,18 @@ def test_an_interrupt_at_any_time_leaves_no_part_behind() -> None:
 
 
 def test_compile_takes_a_number_of_threads() -> None:
-    compiled = partial(tbc.compile, DIGITS / "digits_mlp.onnx")
-    x = {"x": images("digits_mlp")}
-    expected = compiled().run(x)["logits"]
-    for threads in (0, 1, 2):
-        model = compiled(threads=threads)
-        for _ in range(4):
-            assert_same(model.run(x)["logits"], expected)
+    path, x = DIGITS / "digits_mlp.onnx", {"x": images("digits_mlp")}
+    one, two = tbc.compile(path), tbc.compile(path, threads=2)
+    for _ in range(4):
+        assert_same(two.run(x)["logits"], one.run(x)["logits"])
     with pytest.raises(ValueError, match="-1 threads: 1 or more"):
-        compiled(threads=-1)
+        tbc.compile(path, threads=-1)
+
+
+def test_no_threads_are_one_for_every_core() -> None:
+    pool, cores = _pool(0), physical_cores()
+    assert (1 if pool is None else pool.threads) == cores
+    assert _pool(1) is None
 
 
 def test_short_runs_stay_on_one_thread() -> None:
