@@ -16,11 +16,21 @@ ABI = 2
 
 TAKEN = frozenset(
     {
-        *("call", "check", "cpu_bits", "dtype", "model", "models", "status", "status_text"),
-        *("sum", "symbol", "sync", "tensor"),
+        *(
+            "call",
+            "check",
+            "cpu_bits",
+            "dtype",
+            "model",
+            "models",
+            "pool",
+            "pool_run",
+            "pool_start",
+        ),
+        *("pool_stop", "pool_worker", "status", "status_text", "sum", "symbol", "sync", "tensor"),
     }
 )
-"""What tbc.h and a library's table of models have put behind `tbc_` already."""
+"""What the headers and a library's table of models have put behind `tbc_` already."""
 
 
 def symbol_of(name: str) -> str:
