@@ -26,27 +26,22 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
     rows = step.anchor.type.shape[0]
     blocks = op.layout.blocks(op.n)
-    zero = const(e.index_type, 0)
-    least, most = (int(min(b, _MOST_ROWS)) for b in bounds(rows))
-    if most >= ROWS_TO_SPLIT:
-        (m_lo, m_hi), (b_lo, b_hi) = share.of(e, rows), (zero, e.index(blocks))
-    else:
-        (m_lo, m_hi), (b_lo, b_hi) = (zero, e.index(rows)), share.of(e, blocks)
+    least = int(min(bounds(rows)[0], _MOST_ROWS))
     x, packed, *rest = (_pointer(e, a) for a in step.anchor.args)
     common: dict[str, Any] = {
         "target": target,
         "x": x,
         "x_stride": op.layout.padded_k(op.k),
         "packed": packed,
-        "m_lo": m_lo,
-        "m_hi": m_hi,
-        "block_lo": b_lo,
-        "block_hi": b_hi,
         "epilogue": _epilogue(e, step, out),
         "index": e.index_type,
     }
     for kernel, low, high in _by_rows(e, op.kernels, rows):
-        common["rows"] = (0 if most >= ROWS_TO_SPLIT else max(low, least), high)
+        common["rows"] = (0 if high >= ROWS_TO_SPLIT else max(low, least), high)
+        (m_lo, m_hi), (b_lo, b_hi) = share.of_product(
+            e, (rows, 1), (blocks, kernel.nr), ROWS_TO_SPLIT
+        )
+        common |= {"m_lo": m_lo, "m_hi": m_hi, "block_lo": b_lo, "block_hi": b_hi}
         if isinstance(op, ops.PackedDot):
             emit_dot(e.f, kernel, op.layout, op.k, **common)
         else:

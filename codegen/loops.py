@@ -14,7 +14,7 @@ from typing import TypeAlias
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const
-from tbc.dims import Dim, Expr, Symbol, product, symbols_of
+from tbc.dims import Dim, Expr, Symbol, bounds, product, symbols_of
 from tbc.indices import Index, operands, reshape_index, split_index
 from tbc.ir import Value
 from tbc.program import Step
@@ -46,6 +46,27 @@ class Share:
         scale, total = const(e.index_type, multiple), e.index(count)
         low, high = f.op("mul", first, scale), f.op("mul", last, scale)
         return low, f.select(f.icmp("slt", high, total), high, total)
+
+    def of_product(
+        self, e: Emitter, rows: tuple[Dim, int], columns: tuple[Dim, int], many: int
+    ) -> tuple[tuple[Val, Val], tuple[Val, Val]]:
+        """This part's ranges of rows and columns: of the rows a share if they are `many`, else all.
+
+        Of the columns it is the other way round. Both are given as (count, multiple to cut at).
+        """
+        f, zero = e.f, const(e.index_type, 0)
+        all_rows, all_columns = ((zero, e.index(count)) for count, _ in (rows, columns))
+        least, most = bounds(rows[0])
+        if most < many:
+            return all_rows, self.of(e, *columns)
+        if least >= many:
+            return self.of(e, *rows), all_columns
+        are_many = f.icmp("sge", all_rows[1], const(e.index_type, many))
+        pairs = (self.of(e, *rows), all_rows), (all_columns, self.of(e, *columns))
+        mine, theirs = (
+            (f.select(are_many, a[0], b[0]), f.select(are_many, a[1], b[1])) for a, b in pairs
+        )
+        return mine, theirs
 
 
 def nest(

@@ -13,7 +13,7 @@ from tbc.codegen.elements import element_constant, emit_binary, narrow_float, wi
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of
 from tbc.codegen.loops import Share, accesses
-from tbc.dims import Dim, Expr, Symbol, bounds, ceil_div, product, symbols_of
+from tbc.dims import Dim, Expr, Symbol, ceil_div, product, symbols_of
 from tbc.indices import Index, broadcast_index, reshape_runs
 from tbc.ir import Value
 from tbc.program import Step, inside, root_index
@@ -191,10 +191,7 @@ def emit_matmul(e: Emitter, step: Step, out: Memory, share: Share, target: Targe
     p = Product(e, step, out, target)
     zero = const(e.index_type, 0)
     tiles = ceil_div(p.n, p.tile.width)
-    if bounds(p.m)[1] >= ROWS_TO_SPLIT:
-        rows, columns = share.of(e, p.m, p.tile.rows), (zero, e.index(tiles))
-    else:
-        rows, columns = (zero, e.index(p.m)), share.of(e, tiles)
+    rows, columns = share.of_product(e, (p.m, p.tile.rows), (tiles, 1), ROWS_TO_SPLIT)
     batches = e.index(product(p.batch))
     with e.f.loop(zero, batches) as each, e.split(each.index, p.batch) as batch:
         p.columns(batch, rows, columns)

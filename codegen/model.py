@@ -15,6 +15,7 @@ from tbc.codegen.calls import Calls
 from tbc.codegen.expressions import Emitter
 from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.codegen.steps import ATTRIBUTES
+from tbc.codegen.waiting import emit_leave, emit_wait
 from tbc.constants import value_of
 from tbc.dims import Expr, upper
 from tbc.program import Buffer, Program
@@ -23,7 +24,7 @@ from tbc.target import Target
 NULL, ALIGN, DIM, WEIGHTS, VALUE = 3, 4, 5, 6, 7
 """`enum tbc_status`."""
 
-INPUTS, OUTPUTS, ARENA, STATE, CALL_WEIGHTS, DIMS = range(6)
+INPUTS, OUTPUTS, ARENA, STATE, CALL_WEIGHTS, DIMS, SYNC = range(7)
 """The fields of `tbc_call`, each one pointer."""
 
 
@@ -47,7 +48,7 @@ class ModelCode:
 def emit_model(
     program: Program, target: Target, symbol: str, weights_symbol: str | None, datalayout: str
 ) -> ModelCode:
-    """The functions `<symbol>_run`, `<symbol>_run_phase` and `<symbol>_output_shape`.
+    """The functions `<symbol>_run`, `_run_phase`, `_output_shape`, and `_run_part` if it can be.
 
     `weights_symbol` names the constants inside the module; None where the caller brings them.
     """
@@ -81,6 +82,8 @@ class _Emission:
         self._run(phases)
         self._run_phase(phases)
         self._output_shape()
+        if self.target.has_threads:
+            self._run_part(phases)
         return ModelCode(self.hand, self.glue, phases, tuple(names))
 
     def _checks_before(self) -> dict[int, list[Buffer]]:
@@ -161,6 +164,35 @@ class _Emission:
         _return_if(f, f.op("or", outside, f.icmp("uge", part, parts)), DIM)
         wide = [f.cast("zext", v, self.index) for v in (part, parts)]
         status = f.call("i32", f"{self.symbol}_phase", call, phase, *wide)
+        f.do(f"ret {status}")
+        f.finish()
+
+    def _run_part(self, phases: int) -> None:
+        """`i32 <symbol>_run_part(call, part, parts)`: a part of all phases, with waits between.
+
+        What fails in a phase, or in the checks of the call, fails in all parts alike, so none is
+        waited for in vain.
+        """
+        wait, leave = f"{self.symbol}_wait", f"{self.symbol}_leave"
+        emit_wait(self.glue, wait, self.target)
+        emit_leave(self.glue, leave)
+        f = self._entry("run_part", [("i32", "part"), ("i32", "parts")])
+        call, part, parts = f.args
+        _return_if(f, f.icmp("uge", part, parts), DIM)
+        sync = self._field(f, call, SYNC)
+        _return_if(f, f.icmp("eq", sync, Val("ptr", "null")), NULL)
+        wide = [f.cast("zext", v, self.index) for v in (part, parts)]
+        zero, last = const("i32", 0), const("i32", phases - 1)
+        with f.loop(zero, last, carried=[parts]) as loop:
+            status = f.call("i32", f"{self.symbol}_phase", call, loop.index, *wide)
+            goal = loop.carried[0]
+            with _Returning(f, f.icmp("ne", status, zero)):
+                f.call("void", leave, sync, goal)
+                f.do(f"ret {status}")
+            f.call("void", wait, sync, goal)
+            loop.yield_(f.op("add", goal, parts))
+        status = f.call("i32", f"{self.symbol}_phase", call, last, *wide)
+        f.call("void", leave, sync, loop.results[0])
         f.do(f"ret {status}")
         f.finish()
 

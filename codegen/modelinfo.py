@@ -10,17 +10,27 @@ from dataclasses import dataclass, field
 from tbc.codegen.llvm_text import Module
 from tbc.target import Target
 
-ABI = 1
+ABI = 2
 """TBC_ABI of tbc.h."""
 
 
 TAKEN = frozenset(
     {
-        *("call", "check", "cpu_bits", "dtype", "model", "models", "status", "status_text"),
-        *("sum", "symbol", "tensor"),
+        *(
+            "call",
+            "check",
+            "cpu_bits",
+            "dtype",
+            "model",
+            "models",
+            "pool",
+            "pool_run",
+            "pool_start",
+        ),
+        *("pool_stop", "pool_worker", "status", "status_text", "sum", "symbol", "sync", "tensor"),
     }
 )
-"""What tbc.h and a library's table of models have put behind `tbc_` already."""
+"""What the headers and a library's table of models have put behind `tbc_` already."""
 
 
 def symbol_of(name: str) -> str:
@@ -104,16 +114,18 @@ def model_constant(
     run: str,
     run_phase: str,
     output_shape: str,
+    run_part: str | None,
     weights_symbol: str | None,
 ) -> None:
     """Add `@tbc_<name>`, laid out as `tbc_model`, and the NULL-terminated `@tbc_models`.
 
-    `run`, `run_phase`, `output_shape` and `weights_symbol` name functions and a constant of the
-    module or of one that it is linked with; `weights_symbol` is None if the weights are a file.
+    `run`, `run_phase`, `output_shape`, `run_part` and `weights_symbol` name functions and a
+    constant of the module or of one that it is linked with; `run_part` is None if the target has
+    no threads, `weights_symbol` if the weights are a file.
     `@tbc_models` is weak, so that several models fit in one program.
     """
     _Emitter(module, info.name, f"i{target.index_bits}").model(
-        info, (run, run_phase, output_shape), weights_symbol
+        info, (run, run_phase, output_shape, run_part), weights_symbol
     )
     main, table = exported(info)
     module.globals[table] = f"@{table} = weak constant [2 x ptr] [ptr @{main}, ptr null]"
@@ -131,7 +143,7 @@ class _Emitter:
     size: str
     count: int = field(default=0)
 
-    def model(self, info: ModelInfo, functions: Sequence[str], weights: str | None) -> None:
+    def model(self, info: ModelInfo, functions: Sequence[str | None], weights: str | None) -> None:
         words = [
             f"i32 {ABI}",
             f"i32 {info.phases}",
@@ -150,8 +162,7 @@ class _Emitter:
             f"{self.size} {info.state_size}",
             f"{self.size} {info.weights_size}",
             f"i32 {info.weights_sum}",
-            f"ptr @{weights}" if weights else "ptr null",
-            *(f"ptr @{function}" for function in functions),
+            *(f"ptr @{name}" if name else "ptr null" for name in (weights, *functions)),
         ]
         name = info.symbol
         self.module.globals[name] = f"@{name} = constant {_struct(words)}"

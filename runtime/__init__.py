@@ -2,5 +2,6 @@
 
 from tbc.runtime.dims import bind_symbols
 from tbc.runtime.loader import Model, Tensor, load
+from tbc.runtime.pool import Pool, physical_cores
 
-__all__ = ["Model", "Tensor", "bind_symbols", "load"]
+__all__ = ["Model", "Pool", "Tensor", "bind_symbols", "load", "physical_cores"]

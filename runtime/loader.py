@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
+from tbc.runtime.pool import Pool
 from tbc.types import TensorType
 
 _AMX_INT8 = 1 << 6
@@ -39,12 +40,29 @@ class Tensor:
         return Tensor(name, type.dtype.numpy, tuple(shapes.Dim(str(dim)) for dim in type.shape))
 
 
+@dataclass
+class _Pace:
+    """How long runs take on one thread."""
+
+    runs: int = 0
+    quickest: float = float("inf")
+
+    def note(self, seconds: float) -> None:
+        """Take a run into account."""
+        self.runs, self.quickest = self.runs + 1, min(self.quickest, seconds)
+
+    def is_slow(self, least: float) -> bool:
+        """Whether runs take at least so many seconds; the first is slower than others, so two."""
+        return least == 0 or (self.runs >= 2 and self.quickest >= least)
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What a call needs besides memory: the symbols' values, and shape and dtype of each output."""
 
     dims: Any
     outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+    pace: _Pace = field(default_factory=_Pace)
 
 
 class _Room:
@@ -75,7 +93,14 @@ class Model:
         state_size: bytes of the state that `run` carries from call to call; mostly 0.
     """
 
-    def __init__(self, address: int, cpu_bits: int, weights: object = None, keep: object = None):
+    def __init__(
+        self,
+        address: int,
+        cpu_bits: int,
+        weights: object = None,
+        keep: object = None,
+        pool: Pool | None = None,
+    ):
         """The model whose `tbc_model` lies at `address`.
 
         Args:
@@ -83,6 +108,7 @@ class Model:
             cpu_bits: what this CPU can do, as in tbc.h.
             weights: the bytes of its weights file, if it has one; anything with a buffer.
             keep: lives as long as this object, because it holds the code.
+            pool: threads that share runs of some length, if the model's code can wait for others.
 
         Raises:
             IncompatibleArtifact: made for another tbc.h, another CPU, or other weights.
@@ -105,6 +131,8 @@ class Model:
         self.symbols = tuple((s.name.decode(), int(s.lo), int(s.hi)) for s in listed)
         self.state_size = int(raw.state_size)
         self._run = structs.RUN(raw.run)
+        self._run_part = structs.RUN_PART(raw.run_part) if raw.run_part else None
+        self._pool = pool
         self._output_shape = structs.OUTPUT_SHAPE(raw.output_shape)
         self._weights = None if weights is None else self._checked(weights)
         if self._weights is None and raw.weights is None and raw.weights_size:
@@ -132,8 +160,9 @@ class Model:
         arrays = self._arrays(feeds)
         room = self._take_room()
         try:
-            outputs = self._fill(room, arrays, state)
-            self._check(self._run(room.address))
+            plan = self._plan(tuple([array.shape for array in arrays]))
+            outputs = self._fill(room, plan, arrays, state)
+            self._check(self._status(room, plan, (arrays, outputs)))
         finally:
             self._give_back(room)
         return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
@@ -148,7 +177,8 @@ class Model:
         run_phase = structs.RUN_PHASE(self._raw.run_phase)
         room = self._take_room()
         try:
-            outputs = self._fill(room, arrays, state)
+            plan = self._plan(tuple([array.shape for array in arrays]))
+            outputs = self._fill(room, plan, arrays, state)
             times = [time.perf_counter()]
             for phase in range(self._raw.phases):
                 self._check(run_phase(room.address, phase, 0, 1))
@@ -158,14 +188,28 @@ class Model:
         assert len(outputs) == len(self.outputs)  # the arrays outlive the phases that write them
         return [after - before for before, after in pairwise(times)]
 
+    def _status(self, room: _Room, plan: _Plan, keep: object) -> int:
+        """Do a run, on one thread or several; `keep` is the memory that it works on."""
+        if (pool := self._pool) is None or self._run_part is None:
+            return int(self._run(room.address))
+        if plan.pace.is_slow(pool.least_seconds):
+            room.call.sync = ctypes.pointer(pool.sync)
+            status = pool.run(self._run_part, room.address, (room, keep))
+            if status is not None:
+                return status
+        start = time.perf_counter()
+        status = self._run(room.address)
+        plan.pace.note(time.perf_counter() - start)
+        return int(status)
+
     def _fill(
         self,
         room: _Room,
+        plan: _Plan,
         arrays: list[np.ndarray[Any, Any]],
         state: np.ndarray[Any, np.dtype[np.uint8]] | None,
     ) -> list[np.ndarray[Any, Any]]:
         """Prepare a call on these inputs, which must outlive it; the arrays of its outputs."""
-        plan = self._plan(tuple([array.shape for array in arrays]))
         outputs = [np.empty(shape, dtype) for shape, dtype in plan.outputs]
         room.inputs[:] = [_address(array) for array in arrays]
         room.outputs[:] = [_address(array) for array in outputs]
@@ -253,13 +297,19 @@ class Model:
         raise InternalError(f"'{self.name}' returned status {status}")
 
 
-def load(path: str | Path, cpu_bits: int, weights: str | Path | None = None) -> Model:
+def load(
+    path: str | Path,
+    cpu_bits: int,
+    weights: str | Path | None = None,
+    pool: Pool | None = None,
+) -> Model:
     """The model in a shared library, or the first of its variants that this CPU can run.
 
     Args:
         path: a .so, .dylib or .dll made by tbc for this system.
         cpu_bits: what this CPU can do, as in tbc.h.
         weights: the weights file; by default `<name>.weights` beside the library.
+        pool: see `Model`.
 
     Raises:
         IncompatibleArtifact: not such a library, or nothing in it fits this machine.
@@ -276,7 +326,7 @@ def load(path: str | Path, cpu_bits: int, weights: str | Path | None = None) -> 
     found: IncompatibleArtifact | None = None
     for address in _until_null(ctypes.addressof(table)):
         try:
-            return Model(address, cpu_bits, _weights_file(address, path, weights), library)
+            return Model(address, cpu_bits, _weights_file(address, path, weights), library, pool)
         except IncompatibleArtifact as error:
             found = found or error
     found = found or IncompatibleArtifact("the library holds no model")

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-ABI = 1
+ABI = 2
 
 OK, ERROR_ABI, ERROR_CPU, ERROR_NULL, ERROR_ALIGN, ERROR_DIM, ERROR_WEIGHTS, ERROR_VALUE = range(8)
 """enum tbc_status."""
@@ -59,6 +59,16 @@ class Symbol(ctypes.Structure):
     )
 
 
+class Sync(ctypes.Structure):
+    """tbc_sync."""
+
+    _fields_ = (
+        ("arrived", ctypes.c_uint32),
+        ("yield", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+    )
+
+
 class Call(ctypes.Structure):
     """tbc_call."""
 
@@ -69,6 +79,7 @@ class Call(ctypes.Structure):
         ("state", ctypes.c_void_p),
         ("weights", ctypes.c_void_p),
         ("dims", _SIZES),
+        ("sync", ctypes.POINTER(Sync)),
     )
 
 
@@ -97,6 +108,7 @@ class Model(ctypes.Structure):
         ("run", ctypes.c_void_p),
         ("run_phase", ctypes.c_void_p),
         ("output_shape", ctypes.c_void_p),
+        ("run_part", ctypes.c_void_p),
     )
 
 
@@ -104,4 +116,5 @@ RUN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(Call))
 RUN_PHASE = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.POINTER(Call), ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32
 )
+RUN_PART = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(Call), ctypes.c_uint32, ctypes.c_uint32)
 OUTPUT_SHAPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(Call), ctypes.c_uint32, _SIZES)

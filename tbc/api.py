@@ -43,8 +43,14 @@ class Model:
         inputs: name, type and dimensions of each input, in order.
     """
 
-    def __init__(self, specialiser: Specialiser, target: Target, name: str):
-        self.target, self.name = target, name
+    def __init__(
+        self,
+        specialiser: Specialiser,
+        target: Target,
+        name: str,
+        pool: runtime.Pool | None = None,
+    ):
+        self.target, self.name, self._pool = target, name, pool
         self.inputs = tuple(
             runtime.Tensor.of(v.op.name, v.type)
             for v in specialiser.inputs
@@ -56,7 +62,7 @@ class Model:
         self._variants: list[_Variant] = []
         self._sources = tuple(_source(s, specialiser.inputs) for s in specialiser.symbols)
         if self._native and specialiser.is_complete:
-            self._variants.append(_Variant(specialiser.bounded(), target, name))
+            self._variants.append(_Variant(specialiser.bounded(), target, name, pool))
 
     @property
     def graph(self) -> Graph:
@@ -113,7 +119,7 @@ class Model:
             found = next((v for v in reversed(self._variants) if v.fits(extents, feeds)), None)
             if found is None:
                 specialised = self._specialiser.specialise(feeds)
-                found = _Variant(specialised, self.target, self.name)
+                found = _Variant(specialised, self.target, self.name, self._pool)
             elif found is self._variants[-1]:
                 return found
             else:
@@ -144,7 +150,7 @@ def is_native(target: Target) -> bool:
 class InProcess:
     """A graph in this process: its program, code and weights, and the loader's model on them."""
 
-    def __init__(self, graph: Graph, target: Target, name: str):
+    def __init__(self, graph: Graph, target: Target, name: str, pool: runtime.Pool | None = None):
         native = jit_target(target)
         with Workers(1) as workers:
             compiled: Compiled = assemble(lower(graph, native), native, name, workers, embed=False)
@@ -153,17 +159,19 @@ class InProcess:
         self.code = Loaded(compiled.files["obj"], native, [symbol])
         self.weights = aligned_weights(self.program)
         self.model = runtime.Model(
-            self.code.address(symbol), host_target().cpu_bits, weights=self.weights, keep=self.code
+            self.code.address(symbol), host_target().cpu_bits, self.weights, self.code, pool
         )
 
 
 class _Variant:
     """A model in this process, for some sizes and values."""
 
-    def __init__(self, specialised: Specialised, target: Target, name: str):
+    def __init__(
+        self, specialised: Specialised, target: Target, name: str, pool: runtime.Pool | None
+    ):
         self._ranges = tuple(specialised.ranges.values())
         self._values = specialised.values
-        self._model = InProcess(specialised.graph, target, name).model
+        self._model = InProcess(specialised.graph, target, name, pool).model
 
     def fits(self, extents: tuple[int, ...], feeds: Mapping[str, npt.NDArray[Any]]) -> bool:
         """Whether it is compiled for extents of the open symbols, and for values of the inputs."""
@@ -203,7 +211,8 @@ def compile(
         target: a name from `tbc targets`, or an LLVM triple.
         mcpu: a CPU in LLVM's words.
         mattr: features in LLVM's words.
-        threads: threads that a run uses; 1 is what there is.
+        threads: threads that a run may use; 0 is one for every core. Runs of less than a tenth of
+            a millisecond use one, as do those that begin while another is shared.
         dims: for symbolic sizes by name, a number or (least, greatest).
         inputs: values of inputs that are to be constants; the model has those inputs no more.
         name: the name in C; by default the file's, or the graph's.
@@ -212,21 +221,28 @@ def compile(
         InvalidModel: the model breaks ONNX's rules.
         Unsupported: tbc cannot compile a part of it.
         BadTarget: the target is not known.
-        ValueError: `dims` or `inputs` do not fit the model.
+        ValueError: `dims` or `inputs` do not fit the model, or `threads` is negative.
     """
-    if threads != 1:
-        raise Unsupported(f"{threads} threads: a run uses one thread", hint="threads=1")
+    pool = _pool(threads)
     chosen = resolve_target(target, mcpu, mattr)
     specialiser = Specialiser(model, dims or {}, inputs or {})
-    return Model(specialiser, chosen, identifier(name or specialiser.name))
+    return Model(specialiser, chosen, identifier(name or specialiser.name), pool)
 
 
-def load(path: str | Path) -> runtime.Model:
+def load(path: str | Path, *, threads: int = 1) -> runtime.Model:
     """The model in a shared library that tbc made for this kind of machine.
 
-    Weights in a `.weights` file beside it are mapped.
+    Weights in a `.weights` file beside it are mapped. `threads` is as for `compile`.
 
     Raises:
         IncompatibleArtifact: it is for another machine, another tbc, or not tbc's at all.
     """
-    return runtime.load(Path(path), host_target().cpu_bits)
+    return runtime.load(Path(path), host_target().cpu_bits, pool=_pool(threads))
+
+
+def _pool(threads: int) -> runtime.Pool | None:
+    """What shares the runs of a model; None for one thread."""
+    if threads < 0:
+        raise ValueError(f"{threads} threads: 1 or more, or 0 for one a core")
+    count = threads or runtime.physical_cores()
+    return runtime.Pool(count) if count > 1 else None

@@ -137,6 +137,7 @@ def assemble(
         run=f"{symbol}_run",
         run_phase=f"{symbol}_run_phase",
         output_shape=f"{symbol}_output_shape",
+        run_part=f"{symbol}_run_part" if target.has_threads else None,
         weights_symbol=weights_symbol,
     )
     files = _compile(code, target, frozenset({symbol, "tbc_models"}), kinds, workers)

@@ -113,6 +113,16 @@ class Target:
         return self.arch in ("aarch64", "wasm") or "sse4.1" in self.features
 
     @property
+    def has_threads(self) -> bool:
+        """Whether code may wait for other threads: there is a system, and atomics without calls."""
+        if self.os == "none" or self.arch == "wasm":
+            return False
+        if self.arch == "arm":  # ldrex, which all of Armv7 has
+            known = self.cpu == "generic" and re.match(r"(arm|thumb)(eb)?v[7-9]", self.triple)
+            return bool(known) or not self.features.isdisjoint({"hwdiv", "neon"})
+        return self.arch != "riscv" or "a" in self.features
+
+    @property
     def abi(self) -> str:
         """The name of the calling convention where the triple does not decide it, else ""."""
         if self.arch != "riscv":

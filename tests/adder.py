@@ -131,6 +131,7 @@ def text(target: Target, model: ModelInfo) -> str:
         run="run",
         run_phase="run_phase",
         output_shape="output_shape",
+        run_part=None,
         weights_symbol=symbol,
     )
     return module.text()

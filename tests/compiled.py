@@ -24,7 +24,7 @@ from tbc.ir import Graph
 from tbc.ops import Input
 from tbc.program import Program
 from tbc.reference import bind_symbols
-from tbc.runtime import structs
+from tbc.runtime import Pool, structs
 from tbc.target import Target
 
 Array = npt.NDArray[Any]
@@ -102,13 +102,58 @@ class Native:
         self._code = Loaded(compiled.files["obj"], self.target, ["tbc_m"])
         self._raw = structs.Model.from_address(self._code.address("tbc_m"))
         self._weights = Fenced((self.program.weights_size,), np.uint8)
+        self._pools: dict[int, Pool] = {}
         at = 0
         for block in compiled.weights():
             self._weights.array[at : at + block.size] = block
             at += block.size
 
-    def run(self, feeds: Mapping[str, Array], parts: int = 1) -> Run:
-        """One run; with more than one part, every phase part by part, the last part first."""
+    def run(self, feeds: Mapping[str, Array], parts: int = 1, at_once: bool = False) -> Run:
+        """One run; with more than one part, every phase part by part, the last part first.
+
+        `at_once` gives each part a thread of its own instead.
+        """
+        program = self.program
+        call, inputs, outputs, arena = self._call(feeds)
+        status = self._at_once(call, parts) if at_once else self._status(call, parts)
+        for fenced in (*inputs, *outputs, arena, self._weights):
+            assert fenced.is_intact(), "bytes in front of an array have changed"
+        for fenced, value in zip(inputs, program.inputs, strict=True):
+            assert isinstance(value.op, Input)
+            same = fenced.array.tobytes() == np.ascontiguousarray(feeds[value.op.name]).tobytes()
+            assert same, f"the input {value.op.name} has changed"
+        names = (name for name, _ in program.outputs)
+        return Run(status, {n: o.array for n, o in zip(names, outputs, strict=True)})
+
+    def writes(self, feeds: Mapping[str, Array], parts: int) -> list[Array]:
+        """For every phase, how many of its parts change each byte of the outputs and the arena.
+
+        Every part starts from what memory holds before the phase.
+        """
+        call, _, outputs, arena = self._call(feeds)
+        memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, arena)]
+        found = []
+        for phase in range(self._raw.phases):
+            before = [m.copy() for m in memory]
+            after = [m.copy() for m in memory]
+            counts = np.zeros(sum(m.size for m in memory), np.uint8)
+            for part in range(parts):
+                for m, b in zip(memory, before, strict=True):
+                    m[...] = b
+                assert self._run_phase(call, phase, part, parts) == 0
+                changed = [m != b for m, b in zip(memory, before, strict=True)]
+                counts += np.concatenate(changed)
+                for a, m, c in zip(after, memory, changed, strict=True):
+                    a[c] = m[c]
+            for m, a in zip(memory, after, strict=True):
+                m[...] = a
+            found.append(counts)
+        return found
+
+    def _call(
+        self, feeds: Mapping[str, Array]
+    ) -> tuple[structs.Call, list[Fenced], list[Fenced], Fenced]:
+        """A call on these inputs, and the inputs, outputs and arena of it."""
         program = self.program
         dims = bind_symbols(program.inputs, feeds)
         inputs = [Fenced.of(feeds[v.op.name]) for v in program.inputs if isinstance(v.op, Input)]
@@ -122,26 +167,26 @@ class Native:
         call.inputs, call.outputs = _pointers(inputs), _pointers(outputs)
         call.arena, call.weights = arena.address, self._weights.address
         call.dims = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
-        status = self._status(call, parts)
-        for fenced in (*inputs, *outputs, arena, self._weights):
-            assert fenced.is_intact(), "bytes in front of an array have changed"
-        for fenced, value in zip(inputs, program.inputs, strict=True):
-            assert isinstance(value.op, Input)
-            same = fenced.array.tobytes() == np.ascontiguousarray(feeds[value.op.name]).tobytes()
-            assert same, f"the input {value.op.name} has changed"
-        names = (name for name, _ in program.outputs)
-        return Run(status, {n: o.array for n, o in zip(names, outputs, strict=True)})
+        return call, inputs, outputs, arena
+
+    def _at_once(self, call: structs.Call, parts: int) -> int:
+        pool = self._pools.setdefault(parts, Pool(parts, 0))
+        call.sync = ctypes.pointer(pool.sync)
+        status = pool.run(structs.RUN_PART(self._raw.run_part), ctypes.byref(call), call)
+        assert status is not None
+        assert pool.sync.arrived == 0
+        return status
+
+    def _run_phase(self, call: structs.Call, phase: int, part: int, parts: int) -> int:
+        function = structs.RUN_PHASE(self._raw.run_phase)
+        return int(function(ctypes.byref(call), phase, part, parts))
 
     def _status(self, call: structs.Call, parts: int) -> int:
         if parts == 1:
             return int(structs.RUN(self._raw.run)(ctypes.byref(call)))
-        u32 = ctypes.c_uint32
-        run_phase = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, u32, u32, u32)(
-            self._raw.run_phase
-        )
         for phase in range(self._raw.phases):
             for part in reversed(range(parts)):
-                if status := int(run_phase(ctypes.addressof(call), phase, part, parts)):
+                if status := self._run_phase(call, phase, part, parts):
                     return status
         return 0
 

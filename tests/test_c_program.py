@@ -23,7 +23,7 @@ from digits import (
     images,
     write_digits,
 )
-from toolchain import CPU_SOURCE, ROOT, STRICT, needs_cc, run
+from toolchain import CPU_SOURCE, POOL_SOURCE, ROOT, STRICT, needs_cc, run
 
 from tbc import reference
 from tbc.codegen.host import host_target, resolve_target
@@ -71,11 +71,11 @@ def _classify(name: str, folder: Path, *options: str) -> Path:
     return _compile(folder / "classify", folder, *options, *DEFINES[name], *sources)
 
 
-def _needs_sanitizers(folder: Path) -> None:
+def _needs_sanitizers(folder: Path, options: tuple[str, ...] = SANITIZED) -> None:
     """Skip where the compiler has no run-time libraries for them."""
     probe = folder / "probe.c"
     probe.write_text("int main(void) { return 0; }\n")
-    done = run("cc", *SANITIZED, probe, "-o", folder / "sanitized", check=False)
+    done = run("cc", *options, probe, "-o", folder / "sanitized", check=False)
     if done.returncode or run(folder / "sanitized", check=False).returncode:
         pytest.skip("the C compiler has no sanitizers")
 
@@ -129,6 +129,19 @@ def test_valgrind(name: str, tmp_path: Path, workers: Workers) -> None:
     done = run("valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program)
     assert done.stdout == expected_text(name)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("options", [(), ("-g", "-fsanitize=thread")], ids=["plain", "sanitized"])
+def test_a_pool_of_threads(
+    built: tuple[str, Path], options: tuple[str, ...], tmp_path: Path
+) -> None:
+    name, folder = built
+    if options:
+        _needs_sanitizers(tmp_path, options)
+    sources = (C / "pooled.c", POOL_SOURCE, folder / f"lib{name}.a", "-pthread")
+    program = tmp_path / "pooled"
+    done = run(_compile(program, folder, *options, f"-DMODEL=tbc_{name}", *sources))
+    assert (done.stdout, done.stderr) == ("the same bits\n", "")
 
 
 CHOOSE = """

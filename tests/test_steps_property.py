@@ -232,11 +232,11 @@ def _expected(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array] | N
 
 
 def check(graph: Graph, arrays: Mapping[str, Array], workers: Workers) -> None:
-    """Compile the graph; compare runs in one part and in three with the reference."""
+    """Compile the graph; compare runs in one part, in three and by threads with the reference."""
     model = Native(graph, workers)
     expected = _expected(model.lowered, arrays)
-    for parts in (1, 3):
-        run = model.run(arrays, parts)
+    for parts, at_once in ((1, False), (3, False), (2, True)):
+        run = model.run(arrays, parts, at_once)
         assert run.status == (_BAD_VALUE if expected is None else 0)
         for name, array in (expected or {}).items():
             assert_same(run.outputs[name], array)

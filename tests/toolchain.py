@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "runtime/include"
 CPU_SOURCE = ROOT / "runtime/src/tbc_cpu.c"
+POOL_SOURCE = ROOT / "runtime/src/tbc_pool.c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1", f"-I{INCLUDE}")
 BARE = ("-nostdlib", "-fno-sanitize=all", "-fno-stack-protector")
 

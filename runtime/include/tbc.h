@@ -8,7 +8,7 @@
  *     static _Alignas(TBC_NET_ARENA_ALIGN) unsigned char arena[TBC_NET_ARENA_SIZE];
  *     const void *in[] = {pixels};
  *     void *out[] = {scores};
- *     tbc_call call = {in, out, arena, NULL, NULL, NULL};
+ *     tbc_call call = {in, out, arena, NULL, NULL, NULL, NULL};
  *     int32_t status = tbc_net.run(&call);
  *
  * C99 and C++11, freestanding: only <stddef.h> and <stdint.h>.
@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* The layout of the structures below; a model and its caller must agree on it (tbc_check). */
-#define TBC_ABI 1u
+#define TBC_ABI 2u
 
 /* What a call returns. */
 enum tbc_status {
@@ -74,6 +74,16 @@ typedef struct tbc_symbol {
     size_t lo, hi;
 } tbc_symbol;
 
+/*
+ * Where the threads of one run_part wait for each other; at a multiple of 64 bytes it shares no
+ * cache line. One run at a time uses it.
+ */
+typedef struct tbc_sync {
+    uint32_t arrived;             /* 0 before the first run; every run leaves it so */
+    void (*yield)(void *context); /* called again and again by a part that waits long, or NULL */
+    void *context;                /* what it is called with */
+} tbc_sync;
+
 /* One run of a model: everything it reads and writes. */
 typedef struct tbc_call {
     const void *const *inputs; /* one pointer an input, in the model's order */
@@ -82,6 +92,7 @@ typedef struct tbc_call {
     void *state;               /* state_size bytes kept from call to call; NULL if size is 0 */
     const void *weights;       /* NULL, or weights_size bytes that replace those in the model */
     const size_t *dims;        /* one value a symbol; NULL if the model has none */
+    tbc_sync *sync;            /* for run_part alone; the others take NULL */
 } tbc_call;
 
 typedef struct tbc_model {
@@ -113,6 +124,13 @@ typedef struct tbc_model {
 
     /* The sizes of output `index` at this call's dims: shape[0 .. rank-1]. */
     int32_t (*output_shape)(const tbc_call *call, uint32_t index, size_t *shape);
+
+    /*
+     * Share `part` (0 .. parts-1) of the whole model. All parts run at the same time, each on a
+     * thread of its own, since they wait for each other; the outputs are there when all have
+     * returned, and all return the same. NULL where the target has no atomics or no threads.
+     */
+    int32_t (*run_part)(const tbc_call *call, uint32_t part, uint32_t parts);
 } tbc_model;
 
 /* The instruction sets of cpu_bits, one numbering per CPU family. */

@@ -121,7 +121,7 @@ int main(int argc, char **argv) {
     forbid_writing(&weights);
     need(tbc_sum(weights.bytes, MODEL.weights_size) == MODEL.weights_sum, "the weights' checksum");
 
-    const tbc_call call = {inputs, outputs, arena.bytes, NULL, weights.bytes, dims};
+    const tbc_call call = {inputs, outputs, arena.bytes, NULL, weights.bytes, dims, NULL};
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) {
         output[i] = allocate(output_size(&call, i), element_size(MODEL.outputs[i].dtype));
         outputs[i] = output[i].bytes;

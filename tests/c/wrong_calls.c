@@ -22,8 +22,17 @@ static void *arena(size_t off) {
     return room + (TBC_PROBE_ARENA_ALIGN - past) + off;
 }
 
-static int32_t both(const tbc_call *call) {
+/* The status of run, which run_phase and run_part must return too. */
+static int32_t all(const tbc_call *call) {
     const int32_t status = tbc_probe.run(call);
+    tbc_sync sync = {0, NULL, NULL};
+    tbc_call alone = *call;
+
+    alone.sync = &sync;
+    if (tbc_probe.run_part != NULL && tbc_probe.run_part(&alone, 0, 1) != status) {
+        printf("run_part does not see what run sees\n");
+    }
+    if (sync.arrived != 0) printf("run_part leaves a count of arrivals\n");
     for (uint32_t phase = 0; phase < tbc_probe.phases; phase++) {
         const int32_t other = tbc_probe.run_phase(call, phase, 0, 1);
         if (other != status && other != TBC_OK) return other;
@@ -39,30 +48,36 @@ static void pointers(tbc_call good) {
     tbc_call call = good;
     expect("no call", tbc_probe.run(NULL), TBC_ERROR_NULL);
     expect("no call of a phase", tbc_probe.run_phase(NULL, 0, 0, 1), TBC_ERROR_NULL);
+    if (tbc_probe.run_part != NULL) {
+        expect("no call of a part", tbc_probe.run_part(NULL, 0, 1), TBC_ERROR_NULL);
+        expect("nowhere to wait", tbc_probe.run_part(&good, 0, 1), TBC_ERROR_NULL);
+        expect("a part too many", tbc_probe.run_part(&good, 2, 2), TBC_ERROR_DIM);
+        expect("no parts", tbc_probe.run_part(&good, 0, 0), TBC_ERROR_DIM);
+    }
     call.inputs = NULL;
-    expect("no inputs", both(&call), TBC_ERROR_NULL);
+    expect("no inputs", all(&call), TBC_ERROR_NULL);
     call.inputs = no_input;
-    expect("an input that is NULL", both(&call), TBC_ERROR_NULL);
+    expect("an input that is NULL", all(&call), TBC_ERROR_NULL);
     call = good;
     call.outputs = NULL;
-    expect("no outputs", both(&call), TBC_ERROR_NULL);
+    expect("no outputs", all(&call), TBC_ERROR_NULL);
     call.outputs = no_output;
-    expect("an output that is NULL", both(&call), TBC_ERROR_NULL);
+    expect("an output that is NULL", all(&call), TBC_ERROR_NULL);
     call = good;
     call.arena = NULL;
-    expect("no arena", both(&call), TBC_ERROR_NULL);
+    expect("no arena", all(&call), TBC_ERROR_NULL);
     call.arena = arena(1);
-    expect("an arena off by a byte", both(&call), TBC_ERROR_ALIGN);
+    expect("an arena off by a byte", all(&call), TBC_ERROR_ALIGN);
     call.arena = arena(TBC_PROBE_ARENA_ALIGN / 2);
-    expect("an arena off by half its alignment", both(&call), TBC_ERROR_ALIGN);
+    expect("an arena off by half its alignment", all(&call), TBC_ERROR_ALIGN);
     call = good;
     call.weights = (const unsigned char *)tbc_probe.weights + 4;
-    expect("weights off by 4 bytes", both(&call), TBC_ERROR_ALIGN);
+    expect("weights off by 4 bytes", all(&call), TBC_ERROR_ALIGN);
     call.weights = tbc_probe.weights;
-    expect("weights of the model", both(&call), TBC_OK);
+    expect("weights of the model", all(&call), TBC_OK);
     call = good;
     call.dims = NULL;
-    expect("no dims", both(&call), TBC_ERROR_NULL);
+    expect("no dims", all(&call), TBC_ERROR_NULL);
 }
 
 static void sizes(tbc_call good) {
@@ -70,14 +85,14 @@ static void sizes(tbc_call good) {
     const size_t few = 0, many = ROWS + 1, huge = SIZE_MAX, two = 2;
     tbc_call call = good;
     call.dims = &few;
-    expect("a size below its range", both(&call), TBC_ERROR_DIM);
+    expect("a size below its range", all(&call), TBC_ERROR_DIM);
     expect("its output's shape", tbc_probe.output_shape(&call, 0, shape), TBC_ERROR_DIM);
     call.dims = &many;
-    expect("a size above its range", both(&call), TBC_ERROR_DIM);
+    expect("a size above its range", all(&call), TBC_ERROR_DIM);
     call.dims = &huge;
-    expect("a huge size", both(&call), TBC_ERROR_DIM);
+    expect("a huge size", all(&call), TBC_ERROR_DIM);
     call.dims = &two;
-    expect("a size in range", both(&call), TBC_OK);
+    expect("a size in range", all(&call), TBC_OK);
     expect("its output's shape", tbc_probe.output_shape(&call, 0, shape), TBC_OK);
     if (shape[0] != 2 || shape[1] != 3 || shape[2] != WIDTH) {
         printf("the shape is not 2, 3, 8\n");
@@ -93,11 +108,11 @@ static void sizes(tbc_call good) {
 
 static void values(tbc_call good, int32_t at[ROWS * 3]) {
     at[5] = 5;
-    expect("an index behind its axis", both(&good), TBC_ERROR_VALUE);
+    expect("an index behind its axis", all(&good), TBC_ERROR_VALUE);
     at[5] = -6;
-    expect("an index before its axis", both(&good), TBC_ERROR_VALUE);
+    expect("an index before its axis", all(&good), TBC_ERROR_VALUE);
     at[5] = -5;
-    expect("the first index from the end", both(&good), TBC_OK);
+    expect("the first index from the end", all(&good), TBC_OK);
     at[5] = 4;
 }
 
@@ -122,14 +137,14 @@ int main(void) {
     const void *const inputs[] = {at};
     void *const outputs[] = {y};
     const size_t n = ROWS;
-    const tbc_call good = {inputs, outputs, arena(0), NULL, NULL, &n};
+    const tbc_call good = {inputs, outputs, arena(0), NULL, NULL, &n, NULL};
 
-    expect("a good call", both(&good), TBC_OK);
+    expect("a good call", all(&good), TBC_OK);
     pointers(good);
     sizes(good);
     values(good, at);
     models();
-    expect("a good call after all", both(&good), TBC_OK);
+    expect("a good call after all", all(&good), TBC_OK);
     for (int i = 0; i < ROWS * 3; i++) {
         const int32_t row = at[i] < 0 ? at[i] + 5 : at[i];
         for (int j = 0; j < WIDTH; j++) {

@@ -40,6 +40,7 @@ static int run(int32_t (*once)(const tbc_call *)) {
     call.state = NULL;
     call.weights = NULL;
     call.dims = &n;
+    call.sync = NULL;
     if (once(&call) != TBC_OK) return 0;
     for (i = 0; i < 6; i++)
         if (sum[i] != expected[i]) return 0;
@@ -58,6 +59,7 @@ int check(void) {
     if (!is_tensor(&m->outputs[0], "sum")) return 7;
     if (!same(m->symbols[0].name, "n") || m->symbols[0].lo != 0 || m->symbols[0].hi != 4) return 8;
     if (m->align != 64 || m->arena_size != 64 || m->state_size != 0) return 9;
+    if (m->run_part != NULL) return 12;
     if (m->weights_size != 12 || m->weights_sum != tbc_sum(m->weights, 12)) return 10;
     return run(m->run) ? 0 : 11;
 }

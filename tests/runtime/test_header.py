@@ -7,7 +7,18 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toolchain import CPU_SOURCE, EMULATED, INCLUDE, STRICT, ZIG, emulator, needs_cc, needs_zig, run
+from toolchain import (
+    CPU_SOURCE,
+    EMULATED,
+    INCLUDE,
+    POOL_SOURCE,
+    STRICT,
+    ZIG,
+    emulator,
+    needs_cc,
+    needs_zig,
+    run,
+)
 
 from tbc.codegen import modelinfo
 from tbc.codegen.host import host_target
@@ -18,6 +29,7 @@ HEADER = (INCLUDE / "tbc.h").read_text()
 STRUCTURES = {
     "tbc_tensor": structs.Tensor,
     "tbc_symbol": structs.Symbol,
+    "tbc_sync": structs.Sync,
     "tbc_call": structs.Call,
     "tbc_model": structs.Model,
 }
@@ -79,9 +91,11 @@ def test_numbers_are_those_of_the_header():
 def test_the_sources_are_strict(standard):
     flags = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", f"-std={standard}"]
     language = ["-x", "c++" if "+" in standard else "c"]
-    run("cc", *flags, *language, INCLUDE / "tbc.h")
+    for header in ("tbc.h", "tbc_pool.h"):
+        run("cc", *flags, *language, INCLUDE / header)
     if language[1] == "c":
         run("cc", *flags, f"-I{INCLUDE}", CPU_SOURCE)
+        run("cc", *flags, f"-I{INCLUDE}", POOL_SOURCE)
 
 
 @needs_zig

@@ -156,8 +156,8 @@ def test_a_misaligned_arena_is_a_bug():
 
 
 def test_another_abi_is_refused_before_anything_is_read():
-    word = ctypes.c_uint32(2)
-    with pytest.raises(IncompatibleArtifact, match="ABI 2; this tbc has 1"):
+    word = ctypes.c_uint32(1)
+    with pytest.raises(IncompatibleArtifact, match="ABI 1; this tbc has 2"):
         Model(ctypes.addressof(word), HOST.cpu_bits)
 
 

@@ -1,0 +1,180 @@
+"""Runs shared by several threads: the same bits at any number of them, from any callers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from compiled import Native, native_target
+from corpus import CORPUS, io_sets
+from digits import DIGITS, images
+from strategies import Array, assert_same
+
+import tbc
+from tbc.api import InProcess, _pool
+from tbc.codegen.machine import Workers
+from tbc.constants import constant
+from tbc.dims import Expr, Symbol
+from tbc.frontend import load
+from tbc.ir import Builder, Graph
+from tbc.ops import Gather, Input, Unary
+from tbc.runtime import Pool, physical_cores
+from tbc.target import parse
+from tbc.types import DType, TensorType
+
+PARTS = (1, 2, 3, 7)
+BITNET = CORPUS / "a01_hf_bitnet_autobit_online_dynamo/model.onnx"
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1) as workers:
+        yield workers
+
+
+# Of up to 100 rows, 67 are divided among parts, and of 3 the weights.
+@pytest.fixture(scope="module", params=["digits_mlp 67", "digits_mlp 3", "digits_cnn 9", "bitnet"])
+def model(request: pytest.FixtureRequest, workers: Workers) -> tuple[Native, dict[str, Array]]:
+    """A model in this process, and what to feed it."""
+    name, _, rows = request.param.partition(" ")
+    if rows:
+        graph = load(DIGITS / f"{name}.onnx", dims={"batch": (1, 100)}).graph
+        return Native(graph, workers), {"x": images(name)[: int(rows)]}
+    if not BITNET.exists():
+        pytest.skip(f"the corpus is not at {CORPUS}")
+    feeds, _ = max(
+        io_sets(BITNET.parent.name), key=lambda pair: sum(map(np.size, pair[0].values()))
+    )
+    dims = {
+        str(dim): (1, size)
+        for v in load(BITNET).graph.inputs
+        for dim, size in zip(v.type.shape, feeds[v.op.name].shape, strict=True)  # type: ignore[attr-defined]
+        if not isinstance(dim, int)
+    }
+    return Native(load(BITNET, dims=dims).graph, workers), feeds
+
+
+def test_the_number_of_threads_changes_no_bit(model: tuple[Native, dict[str, Array]]) -> None:
+    native, feeds = model
+    expected = native.run(feeds)
+    assert expected.status == 0
+    for parts in PARTS:
+        for at_once in (False, True):
+            run = native.run(feeds, parts, at_once)
+            assert run.status == 0
+            for name, array in expected.outputs.items():
+                assert_same(run.outputs[name], array)
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_no_two_parts_of_a_phase_write_the_same_byte(
+    model: tuple[Native, dict[str, Array]], parts: int
+) -> None:
+    native, feeds = model
+    assert native.run(feeds).status == 0
+    for phase, counts in enumerate(native.writes(feeds, parts)):
+        assert counts.max(initial=0) <= 1, native.program.steps[phase]
+
+
+def rows_of_a_table() -> Graph:
+    """Exponentials of rows of a table, by indices that are data."""
+    build = Builder()
+    n = Expr.of(Symbol("n", 1, 4000))
+    at = build(Input("at", TensorType(DType.i32, (n,))))
+    table = constant(build, np.arange(500, dtype=np.float32).reshape(5, 100) / 500, DType.f32)
+    y = build(Unary("exp"), build(Gather(0), table, at))
+    return Graph("rows", (at,), (("y", y),))
+
+
+def test_a_wrong_value_is_an_error_in_all_parts_and_nothing_is_left_behind() -> None:
+    pool = Pool(3, 0)
+    model = InProcess(rows_of_a_table(), native_target(), "rows", pool).model
+    right = np.arange(3000, dtype=np.int32) % 5
+    wrong = right.copy()
+    wrong[1234] = 5
+    expected = model.run({"at": right})["y"]
+    for _ in range(20):
+        with pytest.raises(ValueError, match="holds a value it cannot accept"):
+            model.run({"at": wrong})
+        assert pool.sync.arrived == 0
+        assert_same(model.run({"at": right})["y"], expected)
+
+
+def test_calls_from_many_threads() -> None:
+    pool = Pool(2, 0)
+    model = InProcess(rows_of_a_table(), native_target(), "rows", pool).model
+    alone = InProcess(rows_of_a_table(), native_target(), "rows").model
+
+    def feeds(number: int) -> dict[str, Array]:
+        return {"at": np.full(10 * number + 1, number % 5, np.int32)}
+
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(lambda number: model.run(feeds(number)), range(200)))
+    for number, result in enumerate(results):
+        assert_same(result["y"], alone.run(feeds(number))["y"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_an_interrupt_at_any_time_leaves_no_part_behind() -> None:
+    pool = Pool(3, 0)
+    model = InProcess(rows_of_a_table(), native_target(), "rows", pool).model
+    feeds = {"at": np.arange(4000, dtype=np.int32) % 5}
+    expected = model.run(feeds)["y"]
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupts = 0
+    try:
+        for delay in np.linspace(20e-6, 2e-3, 150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                for _ in range(100):
+                    model.run(feeds)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupts += 1
+            assert pool.sync.arrived == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts > 0
+    assert_same(model.run(feeds)["y"], expected)
+
+
+def test_compile_takes_a_number_of_threads() -> None:
+    path, x = DIGITS / "digits_mlp.onnx", {"x": images("digits_mlp")}
+    one, two = tbc.compile(path), tbc.compile(path, threads=2)
+    for _ in range(4):
+        assert_same(two.run(x)["logits"], one.run(x)["logits"])
+    with pytest.raises(ValueError, match="-1 threads: 1 or more"):
+        tbc.compile(path, threads=-1)
+
+
+def test_no_threads_are_one_for_every_core() -> None:
+    pool, cores = _pool(0), physical_cores()
+    assert (1 if pool is None else pool.threads) == cores
+    assert _pool(1) is None
+
+
+def test_short_runs_stay_on_one_thread() -> None:
+    pool = Pool(2, 3600.0)
+    model = InProcess(rows_of_a_table(), native_target(), "rows", pool).model
+    for _ in range(4):
+        model.run({"at": np.zeros(5, np.int32)})
+    assert pool._process == 0
+    pool.least_seconds = 1e-9
+    model.run({"at": np.zeros(5, np.int32)})
+    assert pool._process != 0
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        *(("x86-64", True), ("armv8", True), ("armv7", True), ("rv64gc", True), ("s390x", True)),
+        *(("armv6", False), ("cortex-m4f", False), ("rv32imac", False), ("wasm32", False)),
+        *(("windows-x86-64", True), ("apple-m1", True), ("i686", True), ("rv64imc", False)),
+    ],
+)
+def test_code_waits_where_there_are_threads_and_atomics(target: str, expected: bool) -> None:
+    assert parse(target).has_threads == expected
