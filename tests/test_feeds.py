@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tbc.errors import TbcError
 from tbc.feeds import read_feeds
-from tests.fuzz.mutation import damaged
+from tests.fuzz.fields import damaged
 
 
 def saved(save: str, *args: object, **kwargs: object) -> bytes:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutation import damaged, mutated
+from tests.fuzz.fields import damaged
+from tests.fuzz.mutation import mutated
 from tests.fuzz.seeds import generated
 from tests.fuzz.target import SECONDS, check
 

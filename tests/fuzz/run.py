@@ -90,7 +90,9 @@ def _guided(session: Any, models: Sequence[bytes], seed: int) -> None:
         for number, data in enumerate(models):
             (Path(folder) / str(number)).write_bytes(data)
         atheris.Setup(
-            [sys.argv[0], *OPTIONS, f"-seed={seed}", folder], session, custom_mutator=change
+            [sys.argv[0], *OPTIONS, f"-seed={seed}", f"-artifact_prefix={folder}/", folder],
+            session,
+            custom_mutator=change,
         )
         atheris.Fuzz()
 
