@@ -26,7 +26,6 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
     rows = step.anchor.type.shape[0]
     blocks = op.layout.blocks(op.n)
-    least = int(min(bounds(rows)[0], _MOST_ROWS))
     x, packed, *rest = (_pointer(e, a) for a in step.anchor.args)
     common: dict[str, Any] = {
         "target": target,
@@ -37,7 +36,7 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
         "index": e.index_type,
     }
     for kernel, low, high in _by_rows(e, op.kernels, rows):
-        common["rows"] = (0 if high >= ROWS_TO_SPLIT else max(low, least), high)
+        common["rows"] = (0 if high >= ROWS_TO_SPLIT else low, high)
         (m_lo, m_hi), (b_lo, b_hi) = share.of_product(
             e, (rows, 1), (blocks, kernel.nr), ROWS_TO_SPLIT
         )
