@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
+from onnxruntime_oracle import session
 from toolchain import ROOT
 
 from tbc.codegen.machine import Workers
@@ -43,13 +43,8 @@ def labels() -> npt.NDArray[Any]:
 @cache
 def expected_logits(name: str) -> npt.NDArray[np.float32]:
     """onnxruntime's, which takes the graph as it stands."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        DIGITS / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    logits: npt.NDArray[np.float32] = session.run(["logits"], {"x": images(name)})[0]
+    oracle = session(DIGITS / f"{name}.onnx")
+    logits: npt.NDArray[np.float32] = oracle.run(["logits"], {"x": images(name)})[0]
     return logits
 
 

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
+from onnxruntime_oracle import session
 from toolchain import ROOT, ZIG, emulator, needs_cc, needs_zig, run
 
 import tbc
@@ -36,10 +36,7 @@ def answers(command: list[str], text: str) -> tuple[int, str, str]:
 def held_out() -> tuple[str, str]:
     """Every test image as text, and the digits that onnxruntime takes them for."""
     pixels = np.load(DIGITS / "test_images.npy")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(DIGITS / "digits_mlp.onnx", options)
-    (logits,) = session.run(["logits"], {"x": pixels / np.float32(16)})
+    (logits,) = session(DIGITS / "digits_mlp.onnx").run(["logits"], {"x": pixels / np.float32(16)})
     images = "\n".join(" ".join(map(str, image)) for image in pixels)
     return images, "".join(f"{digit}\n" for digit in logits.argmax(1))
 

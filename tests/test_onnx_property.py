@@ -14,6 +14,7 @@ from compiled import Native
 from hypothesis import HealthCheck, given, note, reject, settings
 from onnx_drawing import BATCH, Drawn
 from onnx_strategies import intermediate, models
+from onnxruntime_oracle import session
 from strategies import assert_same
 
 from tbc import frontend, reference
@@ -38,19 +39,13 @@ def by_onnxruntime(drawn: Drawn) -> tuple[list[Array], float]:
     names = intermediate(drawn)
     proto = drawn.model()
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        oracle = session(proto)
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
         reject()  # it has no kernel for such a type
-    inputs = {i.name for i in session.get_inputs()}
+    inputs = {i.name for i in oracle.get_inputs()}
     feeds = {n: a for n, a in drawn.feeds.items() if n in inputs}
-    results = session.run([t.name for t in drawn.results] + list(names), feeds)
+    results = oracle.run([t.name for t in drawn.results] + list(names), feeds)
     floats = [a for a in results if a.dtype.kind == "f" and a.size]
     return results[: len(drawn.results)], max((float(np.abs(a).max()) for a in floats), default=0.0)
 

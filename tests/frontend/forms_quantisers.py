@@ -18,6 +18,7 @@ from forms import (
 )
 from onnx import TensorProto, helper
 from onnx_models import MICROSOFT, QONNX, Array, model, nodes, normal
+from onnxruntime_oracle import LARGEST_WEIGHT
 
 
 def qcdq_torchscript() -> Form:
@@ -92,7 +93,8 @@ def dynamic_quantisation(levels: Sequence[int], zero: int, dtype: Any, weights: 
 
 def qlinear_matmul() -> Form:
     constants = {
-        "w": (127 * trits(2, K, N)).astype(np.int8), "s": np.float32(0.03), "z": np.uint8(128),
+        "w": (LARGEST_WEIGHT * trits(2, K, N)).astype(np.int8), "s": np.float32(0.03),
+        "z": np.uint8(128),
         "ws": np.float32(0.01), "wz": np.int8(0), "ys": np.float32(0.2), "yz": np.uint8(128),
     }  # fmt: skip
     proto = lines(

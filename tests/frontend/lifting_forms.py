@@ -52,6 +52,7 @@ from forms_quantisers import (
     qonnx_binary,
     qonnx_ternary,
 )
+from onnxruntime_oracle import LARGEST_WEIGHT
 
 THREE = (-3.0, -1.0, 1.0, 3.0)
 FORMS: Mapping[str, Callable[[], Form]] = {
@@ -103,7 +104,7 @@ FORMS: Mapping[str, Callable[[], Form]] = {
     "QONNX Quant": qonnx_ternary,
     "QONNX BipolarQuant": qonnx_binary,
     "MatMulInteger, i8": lambda: dynamic_quantisation(
-        (-127, 0, 127), 0, np.int8, "trit per tensor"
+        (-LARGEST_WEIGHT, 0, LARGEST_WEIGHT), 0, np.int8, "trit per tensor"
     ),
     "MatMulInteger, u8": lambda: dynamic_quantisation(
         (0, 128, 255), 128, np.uint8, "2 planes of sign per tensor"

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
+from onnxruntime_oracle import session
 
 from tbc import frontend, reference
 from tbc.frontend import Imported
@@ -88,13 +88,7 @@ def by_onnxruntime(proto: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[A
     """The outputs by onnxruntime, with no optimisation."""
     typed = onnx.ModelProto()
     typed.CopyFrom(proto)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        typed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    results: list[Array] = session.run(None, dict(feeds))
+    results: list[Array] = session(typed).run(None, dict(feeds))
     return results
 
 

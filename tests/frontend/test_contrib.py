@@ -19,6 +19,7 @@ from onnx_models import (
     normal,
     one_node,
 )
+from onnxruntime_oracle import LARGEST_WEIGHT
 
 from tbc import frontend
 from tbc.errors import InvalidModel, Unsupported
@@ -141,7 +142,7 @@ def test_matmul_nbits_is_refused(change: dict[str, int], error: type[Exception])
 U8 = integers(6, 0, 255, 2, 3, 4, 5, dtype=np.uint8)
 SCALE, OTHER, ZERO = np.float32(0.02), np.float32(0.05), np.uint8(120)
 IMAGE, KERNEL = normal(1, 2, 3, 6, 7), normal(2, 5, 3, 3, 2)
-WEIGHTS = integers(5, -99, 99, 6, 3, 2, 2, dtype=np.int8)
+WEIGHTS = integers(5, -LARGEST_WEIGHT, LARGEST_WEIGHT, 6, 3, 2, 2, dtype=np.int8)
 ANGLES = normal(7, 9, 3)
 POSITIONS = integers(8, 0, 8, 3, 4)
 
@@ -274,7 +275,7 @@ def test_dynamic_quantize_lstm(direction: str, by_column: bool, batch: int, scal
     ways = 2 if direction == "bidirectional" else 1
     steps, size, hidden = 4, 6, 5
     shape = [ways, 4 * hidden] if by_column else [ways]
-    weights = [integers(i, -127, 127, ways, k, 4 * hidden, dtype=np.int8)
+    weights = [integers(i, -LARGEST_WEIGHT, LARGEST_WEIGHT, ways, k, 4 * hidden, dtype=np.int8)
                for i, k in ((1, size), (2, hidden))]  # fmt: skip
     scales = [np.abs(normal(i, *shape)) * np.float32(0.005) for i in (3, 4)]
     zeros = [np.zeros(shape, np.int8)] * 2

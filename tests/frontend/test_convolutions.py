@@ -20,6 +20,7 @@ from onnx_models import (
     normal,
     one_node,
 )
+from onnxruntime_oracle import LARGEST_WEIGHT
 
 from tbc import frontend
 from tbc.errors import InvalidModel, Unsupported
@@ -115,7 +116,7 @@ def test_conv_integer(attributes: dict[str, Any], group: int) -> None:
 
 def test_qlinear_conv_by_channel() -> None:
     x = integers(4, 0, 255, 1, 4, 7, 6, dtype=np.uint8)
-    w = integers(5, -128, 127, 3, 4, 3, 3, dtype=np.int8)
+    w = integers(5, -LARGEST_WEIGHT, LARGEST_WEIGHT, 3, 4, 3, 3, dtype=np.int8)
     args = [
         x, np.float32(0.02), np.uint8(120), w, np.array([0.01, 0.02, 0.005], np.float32),
         np.zeros(3, np.int8), np.float32(0.7), np.uint8(99),
