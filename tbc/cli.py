@@ -47,6 +47,14 @@ class Activations(StrEnum):
     int8 = "int8"
 
 
+class Project(StrEnum):
+    """The build system that a project is for."""
+
+    cmake = "cmake"
+    arduino = "arduino"
+    zephyr = "zephyr"
+
+
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
 TargetOption = Annotated[str, typer.Option("--target", help="What to compile for: `tbc targets`.")]
 Mcpu = Annotated[str, typer.Option("--mcpu", help="A CPU in LLVM's words.")]
@@ -134,6 +142,9 @@ def compile(
     activations: Annotated[
         Activations, typer.Option(help="Whether float activations are quantised.")
     ] = Activations.float,
+    project: Annotated[
+        Project, typer.Option(help="The build system of the project that is written.")
+    ] = Project.cmake,
     flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
     ram_limit: Annotated[
         str, typer.Option(help="Fail if arena, state and stack take more RAM: 16K.")
@@ -166,12 +177,15 @@ def compile(
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     chosen = resolve_target(target, mcpu, mattr)
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
+    if project is not Project.cmake:
+        kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
-    options |= {"dim": dim or (), "input": input or (), "linker": [linker]}
+    options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
     with progress(json) as show, Workers(1) as workers:
         show("importing")
         imported, graph, batch = _import(model, dim, input)
         symbol = identifier(name or model.stem)
+        folder = output or Path(f"{symbol}-{target}")
         provenance = provenance_of(model, options)
         dump = Dump(show, print_ir_after or [], dump_dir)
         stages = Stages(dump)
@@ -179,18 +193,19 @@ def compile(
             graph,
             chosen,
             symbol,
-            output or Path(f"{symbol}-{target}"),
+            folder,
             kinds,
             workers,
             stages,
             linker,
             dump.kinds,
             budget.check,
+            project,
         )
         dump.code(compiled.files)
     layers, warnings = stages.layers(), imported.warnings
     report = compile_report(compiled, layers, written, batch, warnings, provenance)
-    path = written[0].path.with_name("report.json")
+    path = folder / "report.json"
     path.write_text(to_json(report) + "\n", encoding="utf-8")
     if json:
         typer.echo(to_json(report))

@@ -265,6 +265,7 @@ def write(
     linker: str = "",
     also: frozenset[str] = frozenset(),
     check: Callable[[Compiled], object] = id,
+    project: str = "cmake",
 ) -> tuple[Compiled, tuple[Written, ...]]:
     """Compile a graph whose symbols all have bounds, and write it as files.
 
@@ -279,6 +280,7 @@ def write(
         linker: the linker to use instead of the one that is found.
         also: what LLVM makes besides ("asm", "llvm"), to be found in `Compiled.files`.
         check: sees what was compiled before anything is written; what it raises is not caught.
+        project: the build system that a project is for: of `codegen.project.PROJECTS`.
     """
     kinds = kinds or default_kinds(target)
     wanted = needed(kinds) | also
@@ -287,7 +289,9 @@ def write(
     check(compiled)
     weights = None if compiled.embedded else compiled.weights()
     written = list(
-        write_artifacts(folder, compiled.info, target, compiled.files, kinds, weights, linker)
+        write_artifacts(
+            folder, compiled.info, target, compiled.files, kinds, weights, linker, project
+        )
     )
     if "ir" in kinds:
         path = folder / f"{name}.ir"
