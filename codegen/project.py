@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import jinja2
 
@@ -60,21 +61,80 @@ def header(info: ModelInfo) -> str:
     return _render("model.h.j2", info)
 
 
-def project_files(info: ModelInfo, shared: str = "", static: str = "") -> dict[str, str]:
-    """File name -> text of everything that a C program needs besides the library itself.
+class Project(NamedTuple):
+    """How a build system wants its folders.
+
+    Attributes:
+        headers: the folder of the headers.
+        library: that of the static library; {cpu} is LLVM's name of the CPU.
+        sources: that of the C sources of tbc.
+        texts: file -> template of everything else; {name} is the model's.
+    """
+
+    headers: str
+    library: str
+    sources: str
+    texts: Mapping[str, str]
+
+
+PROJECTS: Mapping[str, Project] = {
+    "cmake": Project(
+        ".",
+        ".",
+        ".",
+        {
+            "CMakeLists.txt": "cmake/CMakeLists.txt.j2",
+            "{name}Config.cmake": "cmake/Config.cmake.j2",
+            "{name}.pc": "cmake/pkgconfig.pc.j2",
+            "main.c": "cmake/main.c.j2",
+        },
+    ),
+    # https://docs.arduino.cc/arduino-cli/library-specification; PlatformIO reads the same.
+    "arduino": Project(
+        "src",
+        "src/{cpu}",
+        "src",
+        {
+            "library.properties": "arduino/library.properties.j2",
+            "examples/{name}/{name}.ino": "arduino/example.ino.j2",
+        },
+    ),
+    # https://docs.zephyrproject.org/latest/develop/modules.html
+    "zephyr": Project(
+        "include",
+        "lib",
+        "src",
+        {
+            "zephyr/module.yml": "zephyr/module.yml.j2",
+            "zephyr/Kconfig": "zephyr/Kconfig.j2",
+            "zephyr/CMakeLists.txt": "zephyr/CMakeLists.txt.j2",
+        },
+    ),
+}
+"""What `--project` takes."""
+
+
+def project_files(
+    info: ModelInfo, shared: str = "", static: str = "", project: Project = PROJECTS["cmake"]
+) -> dict[str, str]:
+    """File -> text of everything that a C program needs besides the library itself.
 
     Args:
         info: the model.
         shared: the file name of the shared library that lies beside, or "".
         static: that of the static library; by default lib<name>.a.
+        project: the build system's folders.
     """
     static = static or f"lib{info.name}.a"
-    return {
-        f"{info.name}.h": header(info),
-        "main.c": _render("main.c.j2", info),
-        "CMakeLists.txt": _render("CMakeLists.txt.j2", info, shared=shared, static=static),
-        "tbc.h": runtime_file("include/tbc.h"),
-        "tbc_cpu.c": runtime_file("src/tbc_cpu.c"),
+    texts = {
+        file.format(name=info.name): _render(template, info, shared=shared, static=static)
+        for file, template in project.texts.items()
+    }
+    headers, sources = PurePosixPath(project.headers), PurePosixPath(project.sources)
+    return texts | {
+        str(headers / f"{info.name}.h"): header(info),
+        str(headers / "tbc.h"): runtime_file("include/tbc.h"),
+        str(sources / "tbc_cpu.c"): runtime_file("src/tbc_cpu.c"),
     }
 
 

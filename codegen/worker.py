@@ -5,6 +5,9 @@ and replies are pickles on standard input and output:
 
     request  {"machine": {...}, "parts": [(text, passes), ...], "keep": [...], "kinds": [...]}
     reply    (True, {kind: bytes}) or (False, what LLVM said)
+
+LLVM tells how large the frame of a function is only as a warning that it is larger than allowed, so
+nothing is allowed, and the warnings are read.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import pickle
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +53,8 @@ def compile_parts(
         machine: see `target_machine`.
         parts: LLVM text, and whether the pass pipeline runs on it.
         keep: the symbols that stay visible, besides weak ones; all others become internal.
-        kinds: of "obj", "asm", "llvm" and "datalayout".
+        kinds: of "obj", "asm", "llvm", "datalayout" and, beside "obj", "stack": the bytes of stack
+            that the deepest chain of calls takes, as a decimal number.
     """
     tm = target_machine(machine)
     layout = str(tm.target_data)
@@ -66,14 +71,21 @@ def compile_parts(
         if "asm" in kinds:
             done["asm"] = tm.emit_assembly(module.clone()).encode()
         if "obj" in kinds:
-            done["obj"] = tm.emit_object(module)
+            chains = _calls(module)
+            done["obj"], frames = _object(module, tm)
+            done["stack"] = str(_deepest(chains, frames)).encode()
     return {kind: done[kind] for kind in kinds}
 
 
 def _optimised(text: str, passes: bool, layout: str, tm: Any) -> Any:
     """The module of one part, after the pass pipeline if it is wanted."""
     # Without this attribute LLVM turns loops into calls of memcpy and memset.
-    text = re.sub(r"^(define .*?)\{[ \t]*$", r'\1"no-builtins" {', text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^(define .*?)\{[ \t]*$",
+        r'\1"no-builtins" "warn-stack-size"="0" {',
+        text,
+        flags=re.MULTILINE,
+    )
     module = llvm.parse_assembly(text)
     module.data_layout = layout
     module.verify()
@@ -108,6 +120,53 @@ def _internalize(module: Any, keep: frozenset[str], tm: Any) -> None:
     missing = [symbol.name for symbol in symbols() if symbol.is_declaration]
     if missing:
         raise RuntimeError(f"nothing defines {', '.join(missing)}")
+
+
+RETURN = 8
+"""Bytes of a return address, where it is not among the frame's own."""
+_FRAME = re.compile(r"stack frame size \((\d+)\) exceeds limit \(0\) in function '([^']+)'")
+_CALLEE = re.compile(r"\bcall [^@]*@([\w.$]+)\(")
+
+
+def _object(module: Any, tm: Any) -> tuple[bytes, dict[str, int]]:
+    """The object file, and the frames of its functions in bytes; those of none are left out."""
+    errors = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            obj = tm.emit_object(module)
+        finally:
+            os.dup2(errors, 2)
+            os.close(errors)
+            log.seek(0)
+            said = log.read().decode(errors="replace")
+            other = [line for line in said.splitlines() if not _FRAME.search(line)]
+            if other:
+                print(*other, sep="\n", file=sys.stderr, flush=True)
+    return obj, {name: int(size) for size, name in _FRAME.findall(said)}
+
+
+def _calls(module: Any) -> dict[str, frozenset[str]]:
+    """The functions that each calls, by name; code generation adds calls of any weak one."""
+    functions = [f for f in module.functions if not f.is_declaration]
+    weak = frozenset(f.name for f in functions if f.linkage == llvm.Linkage.weak_any)
+    return {
+        f.name: frozenset(_CALLEE.findall(str(f))) | (frozenset() if f.name in weak else weak)
+        for f in functions
+    }
+
+
+def _deepest(calls: Mapping[str, frozenset[str]], frames: Mapping[str, int]) -> int:
+    """The bytes of the deepest chain of calls, return addresses included; nothing calls itself."""
+    depth: dict[str, int] = {}
+
+    def below(name: str) -> int:
+        if name not in depth:
+            deepest = max((below(n) for n in calls[name] if n in calls), default=0)
+            depth[name] = frames.get(name, 0) + RETURN + deepest
+        return depth[name]
+
+    return max(map(below, calls), default=0)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
@@ -13,6 +13,7 @@ from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
 from tbc.passes.share import share
 from tbc.program import (
+    Block,
     Buffer,
     Program,
     Rounds,
@@ -35,16 +36,6 @@ T = TypeVar("T")
 
 ALIGNMENT = 64
 """Bytes to which buffers are aligned: a cache line, and the widest vector."""
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Bytes of the arena that hold something from one step to another; `number` breaks ties."""
-
-    size: int
-    born: int
-    dies: int
-    number: int
 
 
 def plan(
@@ -72,7 +63,7 @@ def plan(
     for number, step in enumerate(steps):
         if step in bodies:
             size = bodies[step].arena_size + 2 * sum(_state_sizes(step))
-            blocks[step] = _Block(size, number, number, step.root.number)
+            blocks[step] = Block(size, number, number, step.root.number, step.root.origin)
     offsets, arena_size = _arena(blocks)
     for found, offset in offsets.items():
         if isinstance(found, Value):
@@ -104,6 +95,7 @@ def plan(
         symbols=symbols,
         steps=tuple(planned),
         buffers=buffers,
+        blocks=tuple(blocks.values()),
         arena_size=arena_size,
         weights_size=weights_size,
         alignment=ALIGNMENT,
@@ -287,7 +279,7 @@ def _columns_last(step: Step) -> tuple[int, ...]:
 
 def _blocks(
     steps: tuple[Step, ...], values: list[Value], graph: Graph
-) -> dict[Value | Step, _Block]:
+) -> dict[Value | Step, Block]:
     """What the arena holds of the values."""
     born = {r: i for i, s in enumerate(steps) for r in s.results}
     dies = dict(born)
@@ -296,12 +288,12 @@ def _blocks(
             dies[value] = i
     for check in graph.checks:
         dies[check] = len(steps)
-    return {v: _Block(_size(v), born[v], dies[v], v.number) for v in values}
+    return {v: Block(_size(v), born[v], dies[v], v.number, v.origin) for v in values}
 
 
-def _arena(blocks: Mapping[T, _Block]) -> tuple[dict[T, int], int]:
+def _arena(blocks: Mapping[T, Block]) -> tuple[dict[T, int], int]:
     """Offsets in the arena, and its size."""
-    placed: list[tuple[int, _Block]] = []
+    placed: list[tuple[int, Block]] = []
     offsets: dict[T, int] = {}
     for key, block in sorted(blocks.items(), key=lambda b: (-b[1].size, b[1].number)):
         offset = 0

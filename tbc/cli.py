@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tbc import __version__
-from tbc.errors import InternalError, TbcError, Unbounded, Unsupported
+from tbc.errors import InternalError, TbcError, Unbounded, Unsupported, UsageError
 
 if TYPE_CHECKING:
     from tbc.bench.dots import Product
@@ -47,8 +47,12 @@ class Activations(StrEnum):
     int8 = "int8"
 
 
-class UsageError(TbcError):
-    """The command line asks for what cannot be."""
+class Project(StrEnum):
+    """The build system that a project is for."""
+
+    cmake = "cmake"
+    arduino = "arduino"
+    zephyr = "zephyr"
 
 
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
@@ -138,6 +142,13 @@ def compile(
     activations: Annotated[
         Activations, typer.Option(help="Whether float activations are quantised.")
     ] = Activations.float,
+    project: Annotated[
+        Project, typer.Option(help="The build system of the project that is written.")
+    ] = Project.cmake,
+    flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
+    ram_limit: Annotated[
+        str, typer.Option(help="Fail if arena, state and stack take more RAM: 16K.")
+    ] = "",
     print_ir_after: Annotated[
         list[str] | None, typer.Option(help="Print the graph after a pass. May be repeated.")
     ] = None,
@@ -148,12 +159,14 @@ def compile(
     verbose: Verbose = False,
 ) -> None:
     """Compile a model to a library, an object, a header and a C project."""
+    from tbc.budget import Budget, parse_size
     from tbc.codegen.host import resolve_target
     from tbc.codegen.machine import Workers
     from tbc.console import print_compile, progress
     from tbc.driver import identifier, write
     from tbc.dump import STAGES, Dump
-    from tbc.report import compile_report, to_json
+    from tbc.inspection import Stages
+    from tbc.report import compile_report, provenance_of, to_json
 
     if activations is not Activations.float:
         raise Unsupported("--activations=int8 is not supported yet", hint="--activations=float")
@@ -161,27 +174,38 @@ def compile(
         raise Unsupported("a library for several targets is not supported yet", hint="one target")
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
+    budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     chosen = resolve_target(target, mcpu, mattr)
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
+    if project is not Project.cmake:
+        kinds = (*kinds, "project")
+    options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
+    options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
     with progress(json) as show, Workers(1) as workers:
         show("importing")
         imported, graph, batch = _import(model, dim, input)
         symbol = identifier(name or model.stem)
+        folder = output or Path(f"{symbol}-{target}")
+        provenance = provenance_of(model, options)
         dump = Dump(show, print_ir_after or [], dump_dir)
+        stages = Stages(dump)
         compiled, written = write(
             graph,
             chosen,
             symbol,
-            output or Path(f"{symbol}-{target}"),
+            folder,
             kinds,
             workers,
-            dump,
+            stages,
             linker,
             dump.kinds,
+            budget.check,
+            project,
         )
         dump.code(compiled.files)
-    report = compile_report(compiled, written, batch, imported.warnings)
-    path = written[0].path.with_name("report.json")
+    layers, warnings = stages.layers(), imported.warnings
+    report = compile_report(compiled, layers, written, batch, warnings, provenance)
+    path = folder / "report.json"
     path.write_text(to_json(report) + "\n", encoding="utf-8")
     if json:
         typer.echo(to_json(report))
@@ -287,7 +311,7 @@ def inspect(
     """Show what becomes of each matrix product and convolution, and what the model needs."""
     from tbc.codegen.host import resolve_target
     from tbc.console import print_inspect, progress
-    from tbc.report import inspect as examine
+    from tbc.inspection import inspect as examine
     from tbc.report import to_json
 
     with progress(json) as show:

@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tbc.errors import InternalError, TbcError
+from tbc.errors import InternalError, TbcError, TooLarge
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tbc.bench.report import BenchReport, Case
     from tbc.differences import Difference
-    from tbc.report import CompileReport, InspectReport
+    from tbc.inspection import InspectReport
+    from tbc.report import CompileReport
     from tbc.target_list import TargetRow
     from tbc.verification import VerifyReport
 
@@ -51,6 +52,11 @@ def print_error(error: TbcError) -> None:
     where = ": ".join(part for part in (error.file, node, error.op) if part)
     text = f"{where}: {error.reason}" if where else error.reason
     screen.print(f"[bold red]{kind}[/]: {escape(text)}", soft_wrap=True)
+    if isinstance(error, TooLarge):
+        table = _table("what", "size", right=("size",))
+        for what, size in error.parts.items():
+            table.add_row(escape(what), _bytes(size))
+        screen.print(table)
     if error.hint:
         screen.print(f"[bold]try[/]: {escape(error.hint)}", soft_wrap=True)
 
@@ -88,10 +94,30 @@ def print_compile(report: CompileReport, path: Path) -> None:
         table.add_row(escape(file.path), _bytes(file.bytes), escape(file.tool))
     table.add_row(escape(str(path)), _bytes(path.stat().st_size))
     screen.print(table)
-    sizes = f"arena {_bytes(report.arena)}, weights {_bytes(report.weights)}"
-    if report.flash is not None and report.code is not None:
-        sizes += f", code {_bytes(report.code)}, flash {_bytes(report.flash)}"
-    screen.print(f"[bold]{escape(report.model)}[/] for {escape(report.target)}: {sizes}")
+    screen.print()
+    table = _table(escape(report.model), f"for {report.target}", right=(f"for {report.target}",))
+    for name, text in _needs(report):
+        table.add_row(name, text)
+    screen.print(table)
+
+
+def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
+    """What a compiled model takes, name by name."""
+    if report.flash is not None:
+        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in report.sections.items())
+        yield "flash", f"{_bytes(report.flash)}: {parts}"
+    else:
+        yield "weights", _bytes(report.weights)
+    yield "arena", f"{_bytes(report.arena)}, at least {_bytes(report.arena_bound)}"
+    if report.state:
+        yield "state", _bytes(report.state)
+    yield "stack", _bytes(report.stack)
+    yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
+    yield "weights read", _bytes(report.weights_read)
+    for each in report.energy:
+        used, other = each.picojoules / 1e6, each.f16_picojoules / 1e6
+        name = f"energy at {each.process_nm} nm"
+        yield name, f"{used:.3g} µJ of arithmetic, {other:.3g} µJ in f16"
 
 
 def print_inspect(report: InspectReport, why: bool) -> None:

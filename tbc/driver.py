@@ -38,7 +38,7 @@ from tbc.target import Target
 from tbc.text import print_graph
 from tbc.types import TensorType
 
-Observer: TypeAlias = Callable[[str, Graph | Program], None]
+Observer: TypeAlias = Callable[[str, Graph | Program], object]
 
 EMBEDDED_WEIGHTS = 64 << 20
 """Bytes of constants that may lie inside the object; more become a file beside it."""
@@ -55,6 +55,7 @@ class Compiled:
         code: the LLVM text, and the function of every phase.
         files: by kind ("obj", "asm", "llvm"), what LLVM made of it.
         embedded: whether the weights are inside the object.
+        stack: bytes of stack that a call takes at most, what the caller's own functions take aside.
     """
 
     program: Program
@@ -63,6 +64,7 @@ class Compiled:
     code: ModelCode
     files: Mapping[str, bytes]
     embedded: bool
+    stack: int
 
     def weights(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The bytes of the constants, block by block."""
@@ -141,7 +143,7 @@ def assemble(
         weights_symbol=weights_symbol,
     )
     files = _compile(code, target, frozenset({symbol, "tbc_models"}), kinds, workers)
-    return Compiled(program, target, info, code, files, embed)
+    return Compiled(program, target, info, code, files, embed, int(files["stack"]))
 
 
 def _compile(
@@ -153,7 +155,12 @@ def _compile(
     while True:
         extra = [Part(builtins_text(builtins, target.triple), passes=False)] if builtins else []
         job = Job(
-            target, (*parts, *extra), keep, kinds | {"obj"}, str(sorted(keep)[0]), closed=False
+            target,
+            (*parts, *extra),
+            keep,
+            kinds | {"obj", "stack"},
+            str(sorted(keep)[0]),
+            closed=False,
         )
         files = workers.compile(job)
         missing = undefined_symbols(files["obj"]) - builtins
@@ -257,6 +264,8 @@ def write(
     observe: Observer = ignore,
     linker: str = "",
     also: frozenset[str] = frozenset(),
+    check: Callable[[Compiled], object] = id,
+    project: str = "cmake",
 ) -> tuple[Compiled, tuple[Written, ...]]:
     """Compile a graph whose symbols all have bounds, and write it as files.
 
@@ -270,14 +279,19 @@ def write(
         observe: sees every stage.
         linker: the linker to use instead of the one that is found.
         also: what LLVM makes besides ("asm", "llvm"), to be found in `Compiled.files`.
+        check: sees what was compiled before anything is written; what it raises is not caught.
+        project: the build system that a project is for: of `codegen.project.PROJECTS`.
     """
     kinds = kinds or default_kinds(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)
     compiled = assemble(program, target, name, workers, wanted)
+    check(compiled)
     weights = None if compiled.embedded else compiled.weights()
     written = list(
-        write_artifacts(folder, compiled.info, target, compiled.files, kinds, weights, linker)
+        write_artifacts(
+            folder, compiled.info, target, compiled.files, kinds, weights, linker, project
+        )
     )
     if "ir" in kinds:
         path = folder / f"{name}.ir"

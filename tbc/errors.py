@@ -98,6 +98,18 @@ class Unbounded(Unfixed):
     """Sizes of the model have no upper bound: the caller must give one."""
 
 
+class TooLarge(TbcError):
+    """A compiled model takes more flash or RAM than it may.
+
+    Attributes:
+        parts: bytes by what takes them, largest first.
+    """
+
+    def __init__(self, reason: str, *, file: str, parts: Mapping[str, int]):
+        super().__init__(reason, file=file)
+        self.parts = dict(parts)
+
+
 class BadTarget(TbcError):
     """The target's name, CPU or features are not known or do not fit each other."""
 
@@ -108,6 +120,10 @@ class IncompatibleArtifact(TbcError):
 
 class LinkFailed(TbcError):
     """The linker refused: its words are the reason."""
+
+
+class UsageError(TbcError):
+    """The command line asks for what cannot be."""
 
 
 class InternalError(TbcError):

@@ -53,6 +53,25 @@ def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
+@dataclass(frozen=True)
+class Block:
+    """Bytes of the arena that hold something from one step to another.
+
+    Attributes:
+        size: in bytes, aligned.
+        born: the number of the step that fills it.
+        dies: the number of the last step that reads it.
+        number: of the value, which breaks ties.
+        origin: the model's node that it is a result of.
+    """
+
+    size: int
+    born: int
+    dies: int
+    number: int
+    origin: str
+
+
 Guard: TypeAlias = tuple[Value, bool]
 """A bool of one element, and what it must be."""
 
@@ -115,7 +134,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in order, one phase each, and the buffers they work on."""
+    """Steps in order, one phase each, the buffers they work on, and what the arena holds when."""
 
     name: str
     inputs: tuple[Value, ...]
@@ -124,9 +143,24 @@ class Program:
     symbols: tuple[Symbol, ...]
     steps: tuple[Step, ...]
     buffers: dict[Value, Buffer]
+    blocks: tuple[Block, ...]
     arena_size: int
     weights_size: int
     alignment: int
+
+    @property
+    def crowded(self) -> tuple[Block, ...]:
+        """What is in the arena when most of it is in use, largest first."""
+        at = [
+            tuple(b for b in self.blocks if b.born <= n <= b.dies) for n in range(len(self.steps))
+        ]
+        fullest = max(at, key=lambda blocks: sum(b.size for b in blocks), default=())
+        return tuple(sorted(fullest, key=lambda b: (-b.size, b.number)))
+
+    @property
+    def arena_bound(self) -> int:
+        """Bytes without which no arena can do, wherever in it things lie."""
+        return sum(block.size for block in self.crowded)
 
     @property
     def all_steps(self) -> tuple[Step, ...]:

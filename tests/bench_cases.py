@@ -13,7 +13,7 @@ import onnx
 
 from tbc.api import compile
 from tbc.bench.onnx_models import bit_linear, nbits
-from tbc.bench.peers import session
+from tbc.bench.peers.onnx import session
 
 Array = npt.NDArray[Any]
 Call = Callable[[], Array]

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 import time
+from importlib.util import find_spec
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tbc.bench import dots, limits
 from tbc.bench.contestants import code_of
 from tbc.bench.dots import Dot, Product, kernels_of
 from tbc.bench.memory import PAGE, Copies, Ring
+from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.plot import COLORS, SIZE
 from tbc.bench.report import KINDS, BenchReport, Case, Row, Work, rows
 from tbc.bench.timing import IS_THREADS, Quartiles, in_turns, quartiles, sample
@@ -30,6 +32,7 @@ from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.llvm_text import Module
 from tbc.codegen.machine import Workers
 from tbc.errors import InternalError
+from tbc.types import DType
 
 LESSER = ("native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
@@ -54,6 +57,26 @@ RUNNABLE = [name for name in LESSER if is_native(resolve_target(name))]
 """Targets whose code this machine can run."""
 
 
+INSTALLED, _ = peers()
+
+
+@pytest.mark.parametrize("peer", INSTALLED, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("m", [1, 3])
+def test_a_peer_multiplies_by_the_same_weights(peer: Peer, m: int) -> None:
+    product = Product(m, 128, 512)
+    if lack := peer.lacks(product):
+        pytest.skip(lack)
+    x, w = product.x(DType.f32), product.weights(DType.trit)
+    contest = Contest(peer, product, w, 0.02, x)
+    expected = x @ w.T.astype(np.float32) * np.float32(0.02)
+    assert contest.result.shape == (m, 128)
+    assert np.abs(contest.result - expected).max() < 0.02 * np.abs(expected).max()
+    calls = contest.cold(2 * peer.bytes(product))
+    assert calls is not None
+    for call in islice(calls, 3):
+        call()
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 
@@ -74,6 +97,8 @@ def test_json() -> None:
         kinds = {row["kind"] for row in case["rows"]}
         assert kinds == {"stream", "peak", "dot", "layer", "peer"}
     assert any("LUT needs n in multiples of 128" in note for note in found["notes"])
+    missing = [m for m in ("llama_cpp", "torch", "litespark_inference") if find_spec(m) is None]
+    assert [n.split()[0] for n in found["notes"] if "is not installed" in n] == missing
 
 
 def test_text_and_models() -> None:

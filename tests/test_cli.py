@@ -25,7 +25,8 @@ from tbc.codegen.modelinfo import TAKEN, symbol_of
 from tbc.driver import identifier
 from tbc.dump import STAGES
 from tbc.errors import InternalError
-from tbc.report import CompileReport, InspectReport, to_json
+from tbc.inspection import InspectReport
+from tbc.report import CompileReport, to_json
 from tbc.target import TARGETS
 from tbc.text import parse_graph, print_graph
 
@@ -257,7 +258,7 @@ def test_bugs_exit_with_3_and_show_a_traceback_on_request(
         def broken(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("tbc.report.lower", broken)
+        monkeypatch.setattr("tbc.inspection.lower", broken)
         quiet, loud = tbc_cli("inspect", DIGITS), tbc_cli("inspect", DIGITS, "-v")
         assert quiet.exit_code == loud.exit_code == 3
         assert "bug in tbc" in quiet.stderr

@@ -11,7 +11,17 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("frontend", "passes", "codegen", "runtime")
 ASSEMBLED = {
     *("api", "backend", "bench", "cli", "console", "driver", "dump", "emulate", "flips", "oracle"),
-    *("report", "specialise", "target_list", "verification", "__init__", "__main__"),
+    *(
+        "report",
+        "budget",
+        "energy",
+        "inspection",
+        "specialise",
+        "target_list",
+        "verification",
+        "__init__",
+        "__main__",
+    ),
 }
 """The modules and packages of tbc/ that put the folders together; the others are the core."""
 ONLY_IN = {

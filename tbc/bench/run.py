@@ -21,7 +21,8 @@ from tbc.bench.dots import Dot, Product, kernels_of
 from tbc.bench.layers import Layer
 from tbc.bench.memory import Ring
 from tbc.bench.onnx_models import bit_linear
-from tbc.bench.peers import PEERS, Contest, runs, session
+from tbc.bench.peers import Contest, Peer, peers
+from tbc.bench.peers.onnx import runs, session
 from tbc.bench.report import BenchReport, Case, Work, rows
 from tbc.bench.timing import IS_THREADS, in_turns
 from tbc.errors import InternalError, Unsupported
@@ -58,6 +59,7 @@ class Bench:
     every: bool
     progress: Callable[[str], None]
     _notes: dict[str, None] = field(default_factory=dict)
+    _peers: list[Peer] = field(default_factory=list)
 
     def report(self, products: Sequence[Product], models: Mapping[Path, Graph]) -> BenchReport:
         """All of them; the models' graphs have bounds for all sizes, and run at the least.
@@ -66,6 +68,9 @@ class Bench:
             InternalError: a kernel or layer computes something wrong.
             Unsupported: a model cannot be fed.
         """
+        found, missing = peers()
+        self._peers.extend(found)
+        self._notes.update(dict.fromkeys(missing))
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         cases = [case for product in products for case in self._product(product)]
         cases += [self._model(path, graph) for path, graph in models.items()]
@@ -124,7 +129,7 @@ class Bench:
         if reason := _differs(result, expected):
             raise InternalError(f"the compiled layer of {product.name} {reason}")
         contests = []
-        for peer in PEERS:
+        for peer in self._peers:
             if lack := peer.lacks(product):
                 self._note(lack)
                 continue

@@ -10,7 +10,7 @@ from toolchain import CPU_SOURCE, INCLUDE, STRICT, needs_cc, run
 from tbc.codegen.archive import Member, symbol_name, write_archive
 from tbc.codegen.host import host_target
 from tbc.codegen.modelinfo import TensorInfo
-from tbc.codegen.project import header, project_files, runtime_file
+from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
 from tbc.target import parse
 
 OUTPUT = "sum: 0.5 -1 4 0.5 -1 4 0.5 -1 4 0.5 ...\n"
@@ -20,15 +20,19 @@ CODES = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)
 """All of enum tbc_dtype."""
 
 
-def write_project(folder, model):
+def write_project(folder, model, kind="cmake"):
     """The whole project of the adder for this machine, with its static library."""
-    target = host_target()
-    for name, text in project_files(model).items():
+    target, project = host_target(), PROJECTS[kind]
+    for name, text in project_files(model, project=project).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     symbol = symbol_name("tbc_adder", target.object_format, target.arch, target.index_bits)
     member = Member("adder.o", adder.compiled(target, model), (symbol,))
     archive = write_archive([member], target.object_format)
-    (folder / "libadder.a").write_bytes(archive)
+    library = folder / project.library.format(cpu=target.cpu) / "libadder.a"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    library.write_bytes(archive)
+    return library
 
 
 def build(folder):
@@ -106,20 +110,131 @@ def test_any_name_makes_a_valid_header_and_program(tmp_path, language):
         run("cc", *flags, tmp_path / source)
 
 
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+
+
 @needs_cc
+@needs_cmake
 def test_cmake_builds_the_project(tmp_path):
-    if shutil.which("cmake") is None:
-        pytest.skip("CMake is not installed")
     write_project(tmp_path, adder.info(host_target()))
     run("cmake", "-S", tmp_path, "-B", tmp_path / "build")
     run("cmake", "--build", tmp_path / "build")
     assert run(tmp_path / "build/adder_example").stdout == OUTPUT
 
 
+USER = """
+cmake_minimum_required(VERSION 3.16)
+project(user C)
+find_package(adder REQUIRED PATHS "${MODEL_DIR}" NO_DEFAULT_PATH)
+find_package(adder REQUIRED PATHS "${MODEL_DIR}" NO_DEFAULT_PATH)
+add_executable(user "${MODEL_DIR}/main.c")
+target_link_libraries(user PRIVATE adder adder_cpu)
+"""
+
+
+@needs_cc
+@needs_cmake
+def test_cmake_finds_the_package(tmp_path):
+    write_project(tmp_path / "model", adder.info(host_target()))
+    (tmp_path / "CMakeLists.txt").write_text(USER)
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DMODEL_DIR={tmp_path / 'model'}")
+    run("cmake", "--build", tmp_path / "build")
+    assert run(tmp_path / "build/user").stdout == OUTPUT
+
+
+@needs_cc
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="pkg-config is not installed")
+def test_pkg_config_tells_the_flags(tmp_path):
+    write_project(tmp_path, adder.info(host_target()))
+    words = run("pkg-config", "--cflags", "--libs", tmp_path / "adder.pc").stdout.split()
+    sources = [tmp_path / "main.c", tmp_path / "tbc_cpu.c"]
+    run("cc", "-std=c99", "-o", tmp_path / "example", *sources, *words)
+    assert run(tmp_path / "example").stdout == OUTPUT
+
+
+ARDUINO = """
+#include <cstdio>
+struct Port {
+    void begin(long) {}
+    void print(const char *text) { std::fputs(text, stdout); }
+    void println(unsigned long number) { std::printf("%lu\\n", number); }
+};
+static Port Serial;
+static unsigned long micros() { return 7; }
+static void delay(int) {}
+"""
+
+
+@needs_cc
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_an_arduino_library_and_its_sketch(tmp_path):
+    """As the IDE does: a sketch becomes C++, and the library is the one in the CPU's folder."""
+    library = write_project(tmp_path, adder.info(host_target()), "arduino")
+    lines = (tmp_path / "library.properties").read_text().splitlines()
+    properties = dict(line.split("=", 1) for line in lines)
+    required = {"name", "version", "author", "maintainer", "sentence", "paragraph", "category"}
+    assert properties.keys() > {*required, "url", "architectures"}
+    assert (properties["precompiled"], properties["ldflags"]) == ("true", "-ladder")
+    sketch = tmp_path / "examples/adder/adder.ino"
+    program = tmp_path / "sketch.cpp"
+    calls = "int main() { setup(); loop(); }\n"
+    program.write_text(ARDUINO + sketch.read_text() + calls)
+    source = tmp_path / "src"
+    run("cc", *STRICT, f"-I{source}", "-c", source / "tbc_cpu.c", "-o", tmp_path / "cpu.o")
+    where = [f"-I{source}", f"-L{library.parent}"]
+    objects = [tmp_path / "cpu.o", *where, "-ladder"]
+    run("c++", "-std=c++11", "-Wall", "-Werror", "-o", tmp_path / "run", program, *objects)
+    assert run(tmp_path / "run").stdout == "no error, microseconds: 0\n"
+
+
+ZEPHYR = """
+cmake_minimum_required(VERSION 3.16)
+project(user C)
+macro(zephyr_include_directories)
+  include_directories(${ARGN})
+endmacro()
+macro(zephyr_library_named name)
+  set(library ${name})
+endmacro()
+macro(zephyr_library_sources)
+  add_library(${library} STATIC ${ARGN})
+endmacro()
+macro(zephyr_library_import name path)
+  add_library(${name} STATIC IMPORTED GLOBAL)
+  set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${path})
+endmacro()
+add_subdirectory(model/zephyr)
+if(CONFIG_TBC_ADDER)
+  add_executable(user main.c)
+  target_include_directories(user PRIVATE model/include)
+  target_link_libraries(user PRIVATE adder adder_cpu)
+endif()
+"""
+
+
+@needs_cc
+@needs_cmake
+def test_a_zephyr_module(tmp_path):
+    """With stand-ins for Zephyr's own functions of the same names."""
+    model = adder.info(host_target())
+    write_project(tmp_path / "model", model, "zephyr")
+    module = (tmp_path / "model/zephyr/module.yml").read_text()
+    assert module == "name: adder\nbuild:\n  cmake: zephyr\n  kconfig: zephyr/Kconfig\n"
+    assert "config TBC_ADDER\n" in (tmp_path / "model/zephyr/Kconfig").read_text()
+    (tmp_path / "CMakeLists.txt").write_text(ZEPHYR)
+    (tmp_path / "main.c").write_text(project_files(model)["main.c"])
+    for chosen in ("", "y"):
+        build = tmp_path / f"build{chosen}"
+        run("cmake", "-S", tmp_path, "-B", build, f"-DCONFIG_TBC_ADDER={chosen}")
+        run("cmake", "--build", build)
+    assert not (tmp_path / "build/user").exists()
+    assert run(tmp_path / "buildy/user").stdout == OUTPUT
+
+
 def test_the_shared_library_is_a_target_of_its_own():
     model = adder.info(parse("x86-64"))
-    assert "SHARED" not in project_files(model)["CMakeLists.txt"]
-    text = project_files(model, "adder.dll", "adder.lib")["CMakeLists.txt"]
+    assert "SHARED" not in project_files(model)["adderConfig.cmake"]
+    text = project_files(model, "adder.dll", "adder.lib")["adderConfig.cmake"]
     for part in ("/adder.dll", "/adder.dll.lib", "/adder.lib", "TBC_ADDER_SHARED"):
         assert part in text
 

@@ -1,11 +1,10 @@
-"""Others that compute the same products, where they are installed: onnxruntime's MatMulNBits."""
+"""onnxruntime's MatMulNBits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,16 +16,12 @@ import onnxruntime
 
 from tbc.bench.dots import Product
 from tbc.bench.onnx_models import block_of, nbits
+from tbc.bench.peers.contest import Array, Make, Peer
 from tbc.bench.timing import Call
-
-Array = npt.NDArray[Any]
-
-SESSIONS = 512
-"""More are not made in order to have cold weights."""
 
 
 @dataclass(frozen=True)
-class Peer:
+class MatMulNBits:
     """A way of onnxruntime to multiply by low-bit weights.
 
     Attributes:
@@ -42,23 +37,38 @@ class Peer:
     multiples: tuple[int, int] = (1, 16)
 
     def lacks(self, product: Product) -> str:
-        """Why it does not compute a product, or ""."""
+        """See `Peer`."""
         n, k = self.multiples
         if product.n % n or product.k % k:
             return f"{self.name} needs n in multiples of {n} and k in multiples of {k}"
         return ""
 
     def bytes(self, product: Product) -> int:
-        """Bytes of the weights and their scales."""
+        """See `Peer`."""
         blocks = product.k // block_of(product.k)
         return product.n * (product.k * self.bits // 8 + 4 * blocks)
 
+    def maker(self, product: Product, w: npt.NDArray[np.int8], scale: float, x: Array) -> Make:
+        """See `Peer`: every session has weights of its own."""
+        model = nbits(w, scale, product.m, self.bits).SerializeToString()
+        feeds = {"x": x}
 
-PEERS = (
-    Peer("onnxruntime MatMulNBits 2 bits", 2),
-    Peer("onnxruntime MatMulNBits 2 bits, LUT", 2, {"mlas.use_lut_gemm": "1"}, (128, 32)),
-    Peer("onnxruntime MatMulNBits 4 bits", 4),
-)
+        def make() -> tuple[Call, Any]:
+            made = session(model, self.options)
+            return runs(made, feeds), lambda: made.run(None, feeds)[0]
+
+        return make
+
+
+def peers() -> Sequence[Peer]:
+    """Of 2 bits, plain and by look-up tables, and of 4."""
+    return (
+        MatMulNBits("onnxruntime MatMulNBits 2 bits", 2),
+        MatMulNBits(
+            "onnxruntime MatMulNBits 2 bits, LUT", 2, {"mlas.use_lut_gemm": "1"}, (128, 32)
+        ),
+        MatMulNBits("onnxruntime MatMulNBits 4 bits", 4),
+    )
 
 
 def session(
@@ -82,33 +92,3 @@ def runs(session: Any, feeds: Mapping[str, Array]) -> Call:
     for output in session.get_outputs():
         binding.bind_output(output.name)
     return partial(session.run_with_iobinding, binding)
-
-
-class Contest:
-    """A peer on x[m, k] by scale * w[n, k].
-
-    Attributes:
-        peer: which.
-        result: what it computes.
-    """
-
-    def __init__(
-        self, peer: Peer, product: Product, w: npt.NDArray[np.int8], scale: float, x: Array
-    ):
-        self.peer, self._feeds = peer, {"x": x}
-        self._bytes = peer.bytes(product)
-        self._model = nbits(w, scale, product.m, peer.bits).SerializeToString()
-        self._first = session(self._model, peer.options)
-        self.result = np.asarray(self._first.run(None, self._feeds)[0])
-
-    def hot(self) -> Iterator[Call]:
-        """Calls on the same weights."""
-        return repeat(runs(self._first, self._feeds))
-
-    def cold(self, size: int) -> Iterator[Call] | None:
-        """Calls on `size` bytes of weights in turn; None if that takes too many sessions."""
-        count = max(1, -(-size // self._bytes))
-        if count > SESSIONS:
-            return None
-        others = (session(self._model, self.peer.options) for _ in range(count - 1))
-        return cycle([runs(each, self._feeds) for each in (self._first, *others)])

@@ -1,0 +1,122 @@
+"""What takes a compiled model's flash and RAM, and whether that is more than there is."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tbc.codegen.objfile import Elf
+from tbc.driver import Compiled
+from tbc.errors import TooLarge, Unsupported, UsageError
+from tbc.program import Program
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+TOP = 12
+"""Lines of a table; the rest is one more."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that a model may take; None is as many as it likes."""
+
+    flash: int | None = None
+    ram: int | None = None
+
+    def check(self, compiled: Compiled) -> None:
+        """Nothing if a model fits.
+
+        Raises:
+            TooLarge: it does not; the error has the table of what takes the space.
+            Unsupported: the target's objects do not tell how large they are.
+        """
+        flash = flash_of(compiled) if self.flash is not None else {}
+        if flash is None:
+            kind = compiled.target.object_format
+            raise Unsupported(f"objects of the format {kind} do not tell what takes flash")
+        ram = ram_of(compiled)
+        for name, limit, parts in (("flash", self.flash, flash), ("RAM", self.ram, ram)):
+            total = sum(parts.values())
+            if limit is not None and total > limit:
+                raise TooLarge(
+                    f"the model takes {total} bytes of {name}, and {limit} are allowed",
+                    file=compiled.info.name,
+                    parts=_largest(parts),
+                )
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes: 16384, 16K, 16KiB or 0.5M, in units of 1024; None for "".
+
+    Raises:
+        UsageError: it is no size.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is no size", hint="bytes, or 64K, or 1.5M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def sections_of(compiled: Compiled) -> dict[str, int] | None:
+    """Bytes of flash by what they hold: "code", "weights", "descriptions"; None if not ELF.
+
+    Descriptions are the constants of tbc.h, and whatever else the code reads.
+    """
+    obj = compiled.files["obj"]
+    if obj[:4] != b"\x7fELF":
+        return None
+    found = [section for section in Elf(obj).sections() if section.in_file]
+    weights = compiled.info.weights_size
+    rest = sum(s.bytes for s in found if not s.is_code) - (weights if compiled.embedded else 0)
+    code = sum(s.bytes for s in found if s.is_code)
+    return {"code": code, "weights": weights, "descriptions": rest}
+
+
+def flash_of(compiled: Compiled) -> dict[str, int] | None:
+    """Bytes of flash by what takes them, function by function and weight by weight."""
+    sections = sections_of(compiled)
+    if sections is None:
+        return None
+    phases = zip(compiled.code.kernels, compiled.program.steps, strict=True)
+    owners = {function: step.root.origin for function, step in phases}
+    parts: dict[str, int] = defaultdict(int)
+    for name, size, section in Elf(compiled.files["obj"]).symbols():
+        if name in owners and section:
+            parts[f"code of {owners[name]}"] += size
+    rest = sections["code"] - sum(parts.values())
+    for what, size in _weights(compiled.program):
+        parts[what] += size
+    parts["code that layers share"] += rest
+    parts["descriptions"] += sections["descriptions"]
+    return dict(parts)
+
+
+def _weights(program: Program) -> Iterator[tuple[str, int]]:
+    """Every constant, by the node that reads it; the last is as long as all that is behind it."""
+    users = {value: step for step in program.all_steps for value in step.reads}
+    constants = program.constants
+    ends = [b.offset for b in constants[1:]] + [program.weights_size]
+    for buffer, end in zip(constants, ends, strict=True):
+        yield f"weights of {users[buffer.value].root.origin}", end - buffer.offset
+
+
+def ram_of(compiled: Compiled) -> dict[str, int]:
+    """Bytes of RAM by what takes them, when most of the arena is in use."""
+    program = compiled.program
+    parts: dict[str, int] = defaultdict(int)
+    for block in program.crowded:
+        parts[f"result of {block.origin}"] += block.size
+    parts["gaps in the arena"] += program.arena_size - program.arena_bound
+    parts["state"] += compiled.info.state_size
+    parts["stack"] += compiled.stack
+    return {what: size for what, size in parts.items() if size}
+
+
+def _largest(parts: Mapping[str, int]) -> dict[str, int]:
+    """The parts by size; the smallest are one."""
+    ordered = sorted(((w, s) for w, s in parts.items() if s), key=lambda part: -part[1])
+    rest = sum(size for _, size in ordered[TOP:])
+    return dict(ordered[:TOP]) | ({f"{len(ordered) - TOP} smaller ones": rest} if rest else {})
