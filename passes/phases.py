@@ -245,6 +245,8 @@ def _tiling(step: Step, target: Target) -> object:
     """What is equal for products whose parts get the same rows and columns; None of others."""
     op, shape = step.anchor.op, step.anchor.type.shape
     match op:
+        case _ if step.copy_to is not None:
+            return None
         case ops.PackedDot() | ops.PackedGroupedDot():
             return op.kernels, op.layout.rows, shape
         case ops.MatMul():

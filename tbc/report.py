@@ -71,8 +71,8 @@ class CompileReport:
         code: the machine code; None of objects that are not ELF.
         flash: code, weights and descriptions, which is what the model takes of a device's flash;
             None of objects that are not ELF.
-        phases: steps of `run_phase`.
-        kernels: of each low-bit dot kernel, how many phases run it.
+        phases: of `run_phase`.
+        kernels: of each low-bit dot kernel, how many steps run it.
         warnings: what is unusual in the model's file.
         files: what was written.
     """
@@ -194,6 +194,8 @@ class InspectReport:
         parameters: elements of the constants that the model computes with, scalars aside.
         weights: the constants in memory.
         arena: scratch memory of one call.
+        steps: calls of kernels.
+        phases: what they are grouped in; threads that share a call meet behind each.
         multiplications: of all layers.
         additions: of all layers.
         warnings: what is unusual in the model's file.
@@ -206,6 +208,8 @@ class InspectReport:
     parameters: int
     weights: int
     arena: int
+    steps: int
+    phases: int
     multiplications: int
     additions: int
     warnings: tuple[str, ...]
@@ -236,6 +240,8 @@ def inspect(
         parameters=_parameters(lifted),
         weights=program.weights_size,
         arena=program.arena_size,
+        steps=len(program.steps),
+        phases=len(program.phases),
         multiplications=sum(layer.multiplications for layer in layers),
         additions=sum(layer.additions for layer in layers),
         warnings=tuple(warnings),
