@@ -32,8 +32,9 @@ from tbc.tiles import LONG, dense_tile, most_rows
 if TYPE_CHECKING:
     from tbc.target import Target
 
-SMALL = 1 << 14
-"""Scalar operations up to which a step is done by one part: about a microsecond."""
+SMALL = 1 << 15
+"""Scalar operations up to which one part does a step: about a microsecond. Two parts meet in a
+quarter of that, and would have to meet before and after it."""
 MANY_ROWS = 64
 """From this many rows on, the parts of a phase divide the rows of a chain."""
 BACK = 8

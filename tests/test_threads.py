@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from tbc.ir import Builder, Graph
 from tbc.ops import Gather, Input, Unary
 from tbc.program import ByRows
 from tbc.runtime import Pool, physical_cores
+from tbc.runtime.loader import TRIALS
 from tbc.target import parse
 from tbc.text import parse_graph
 from tbc.tiles import most_rows
@@ -234,6 +236,32 @@ def test_short_runs_stay_on_one_thread() -> None:
     pool.least_seconds = 1e-9
     model.run({"at": np.zeros(5, np.int32)})
     assert pool._process != 0
+
+
+def test_runs_that_threads_make_slower_go_back_to_one() -> None:
+    shared = []
+
+    class Slow(Pool):
+        def run(self, *arguments: Any) -> int | None:
+            shared.append(time.sleep(0.02))
+            return super().run(*arguments)
+
+    model = InProcess(rows_of_a_table(), native_target(), "rows", Slow(2, 1e-9)).model
+    feeds = {"at": np.arange(4000, dtype=np.int32) % 5}
+    expected = model.run(feeds)["y"]
+    for _ in range(2 * TRIALS + 2):
+        assert_same(model.run(feeds)["y"], expected)
+    assert len(shared) == TRIALS
+
+
+def test_models_share_a_pool() -> None:
+    pool = Pool(3, 0)
+    models = [tbc.compile(DIGITS / f"{n}.onnx", threads=pool) for n in ("digits_mlp", "digits_cnn")]
+    for _ in range(2):
+        for model, name in zip(models, ("digits_mlp", "digits_cnn"), strict=True):
+            x = {"x": images(name)}
+            alone = tbc.compile(DIGITS / f"{name}.onnx", threads=1).run(x)
+            assert_same(model.run(x)["logits"], alone["logits"])
 
 
 @pytest.mark.parametrize(

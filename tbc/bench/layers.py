@@ -29,6 +29,7 @@ class Layer:
 
     Attributes:
         weights: its constants.
+        results: where the calls write their outputs.
         kernels: of its low-bit dots.
     """
 
@@ -39,7 +40,7 @@ class Layer:
         self._arena = Room(int(self._raw.arena_size))
         self._copy = Copies(self._ready.weights, 0)
         self._inputs: list[Room] = []
-        self._results: list[Room] = []
+        self.results: list[Room] = []
         self.weights = self._ready.weights
         self.kernels = tuple(kernel_counts(self._ready.program))
 
@@ -52,14 +53,14 @@ class Layer:
         outputs = self._ready.model.run(feeds)
         given = (np.ascontiguousarray(feeds[t.name]) for t in self._ready.model.inputs)
         self._inputs = [Room.of(array) for array in given]
-        self._results = [Room(array.nbytes) for array in outputs.values()]
+        self.results = [Room(array.nbytes) for array in outputs.values()]
         return outputs
 
     def _call(self, weights: int) -> structs.Call:
         """What a run on weights at an address is called with."""
         call = structs.Call()
         call.inputs = (ctypes.c_void_p * len(self._inputs))(*(r.address for r in self._inputs))
-        call.outputs = (ctypes.c_void_p * len(self._results))(*(r.address for r in self._results))
+        call.outputs = (ctypes.c_void_p * len(self.results))(*(r.address for r in self.results))
         call.arena, call.weights = self._arena.address, weights
         return call
 
