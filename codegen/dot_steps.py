@@ -37,7 +37,8 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     }
     all_blocks = const(e.index_type, 0), e.index(blocks)
     for kernel, low, high in _by_rows(e, op.kernels, rows):
-        common["rows"] = (0 if high >= ROWS_TO_SPLIT else low, high)
+        divides = isinstance(step.division, ByRows) or high >= ROWS_TO_SPLIT
+        common["rows"] = (0 if divides else low, high)
         if isinstance(step.division, ByRows):
             (m_lo, m_hi), (b_lo, b_hi) = share.of(e, rows, step.division.multiple), all_blocks
         else:

@@ -36,7 +36,9 @@ SMALL = 1 << 15
 """Scalar operations up to which one part does a step: about a microsecond. Two parts meet in a
 quarter of that, and would have to meet before and after it."""
 MANY_ROWS = 64
-"""From this many rows on, the parts of a phase divide the rows of a chain."""
+"""From this many rows on, the parts of a phase divide the rows of a product, not its weights."""
+FEW_ROWS = 16
+"""From this many rows on, they divide the rows of a chain without a product."""
 BACK = 8
 """Phases by which a step may come before its place in the order of steps."""
 LARGE = 1 << 17
@@ -157,10 +159,11 @@ class _Shape:
         if isinstance(self.step.anchor.op, ops.Cumulate):
             return
         multiple = most_rows(self.target)
+        least = FEW_ROWS if _tiling(self.step, self.target) is None else MANY_ROWS
         for axis, size in enumerate(root.type.shape):
             behind = prod(int(upper(d)) for d in root.type.shape[axis + 1 :])
             is_even = behind > 1 and behind * multiple * root.type.dtype.bytes >= LINE
-            if bounds(size)[0] < MANY_ROWS or not (is_even or self._is_long()):
+            if bounds(size)[0] < least or not (is_even or self._is_long()):
                 continue
             if all(self._can_divide(axis, loops, place) for loops, place, _ in self.nests()):
                 yield ByRows(axis, multiple)

@@ -25,7 +25,7 @@ PATTERNS = (0xA5, 0x5A)
 @contextmanager
 def divided_finely() -> Iterator[None]:
     """Within it no step is too small to be divided, nor are rows too few."""
-    with patch.multiple("tbc.passes.phases", SMALL=0, MANY_ROWS=2):
+    with patch.multiple("tbc.passes.phases", SMALL=0, MANY_ROWS=2, FEW_ROWS=2):
         yield
 
 
