@@ -69,6 +69,16 @@ static void fill(uint32_t *numbers) {
     for (i = 0; i < 2 * SIZE; i++) numbers[i] = i * 2654435761u;
 }
 
+/* Milliseconds of processor time that the threads of a pool take in 100 ms without a call. */
+static long idle(void) {
+    const struct timespec pause = {0, 100000000};
+    struct timespec before, after;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    nanosleep(&pause, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+    return (after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000;
+}
+
 int main(void) {
     static const uint32_t threads[] = {1, 2, 3, 7};
     static uint32_t alone[2 * SIZE], shared[2 * SIZE];
@@ -105,6 +115,7 @@ int main(void) {
             call.dims = NULL;
             if (round % 50 == 0) nanosleep(&pause, NULL);
         }
+        need(idle() < 50, "threads without a call do not sleep");
         child = fork();
         if (child == 0) {
             fill(shared);
