@@ -138,7 +138,7 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
 
 def _has_filter(e: Emitter, reducer: Reducer, order: tuple[int, ...]) -> bool:
     """Whether a short reduction reads what moves with no axis of the result but the innermost."""
-    if not order or not isinstance(reducer.count, int) or reducer.count > UNROLLED:
+    if not order or not isinstance(reducer.count, int) or not 0 < reducer.count <= UNROLLED:
         return False
     loops = loop_index(reducer.anchor.type.shape)
     outer = {s for axis in order[:-1] for s in symbols_of(loops[axis])}

@@ -94,8 +94,7 @@ def test_a_team_computes_what_one_thread_does() -> None:
     layer = Layer(graph, HOST)
     x = Product(3, 160, 96).x(DType.f32)
     (expected,) = layer.feed({"x": x}).values()
-    calls, runs = layer.shared(Team(2, HOST), 0)
-    assert runs > 1
+    calls, _ = layer.shared(Team(2, HOST), 0)
     for call in islice(calls, 3):
         layer.results[0].bytes[:] = 0
         call()

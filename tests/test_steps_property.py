@@ -253,7 +253,16 @@ def _in_parts(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -
     with divided_finely():
         compiled = compilable(graph, native_target())
         check(compiled, arrays, workers)
-        check_phases(Native(compiled, workers), arrays, (2, 3, 7)[seed % 3])
+        tame = {n: _tame(a) for n, a in arrays.items()}
+        check_phases(Native(compiled, workers), tame, (2, 3, 7)[seed % 3])
+
+
+def _tame(array: Array) -> Array:
+    """An array with no nan in it, nor what soon makes some: which nan results is not defined."""
+    if array.dtype.kind in "iub":
+        return array
+    wide = np.nan_to_num(array.astype(np.float64), nan=1.5, posinf=2.5, neginf=-2.5)
+    return np.clip(wide, -9, 9).astype(array.dtype)
 
 
 def _as_bytes(arrays: Mapping[str, Array]) -> dict[str, Array]:
