@@ -98,7 +98,9 @@ class Reducer:
 
     def source_index(self, index: Index, position: Dim) -> Index:
         """The index into the argument."""
-        return reduced_index(self.anchor, index, split_index(position, self.sizes))
+        nothing = (0,) * len(self.sizes)
+        inner = nothing if self.count == 0 else split_index(position, self.sizes)
+        return reduced_index(self.anchor, index, inner)
 
     def finish(self, result: Val) -> Val:
         """The result in the reduction's own type."""
@@ -138,7 +140,7 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
 
 def _has_filter(e: Emitter, reducer: Reducer, order: tuple[int, ...]) -> bool:
     """Whether a short reduction reads what moves with no axis of the result but the innermost."""
-    if not order or not isinstance(reducer.count, int) or not 0 < reducer.count <= UNROLLED:
+    if not order or not isinstance(reducer.count, int) or reducer.count > UNROLLED:
         return False
     loops = loop_index(reducer.anchor.type.shape)
     outer = {s for axis in order[:-1] for s in symbols_of(loops[axis])}
