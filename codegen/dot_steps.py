@@ -13,7 +13,7 @@ from tbc.codegen.loops import Share
 from tbc.dims import Dim, Expr, Symbol, bounds
 from tbc.ir import Value
 from tbc.kernels import BY_NAME, Kernel, by_rows
-from tbc.program import Step, root_index
+from tbc.program import ByRows, Step, root_index
 from tbc.target import Target
 
 ROWS_TO_SPLIT = 64
@@ -35,11 +35,16 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
         "epilogue": _epilogue(e, step, out),
         "index": e.index_type,
     }
+    all_blocks = const(e.index_type, 0), e.index(blocks)
     for kernel, low, high in _by_rows(e, op.kernels, rows):
-        common["rows"] = (0 if high >= ROWS_TO_SPLIT else low, high)
-        (m_lo, m_hi), (b_lo, b_hi) = share.of_product(
-            e, (rows, 1), (blocks, kernel.nr), ROWS_TO_SPLIT
-        )
+        divides = isinstance(step.division, ByRows) or high >= ROWS_TO_SPLIT
+        common["rows"] = (0 if divides else low, high)
+        if isinstance(step.division, ByRows):
+            (m_lo, m_hi), (b_lo, b_hi) = share.of(e, rows, step.division.multiple), all_blocks
+        else:
+            (m_lo, m_hi), (b_lo, b_hi) = share.of_product(
+                e, (rows, 1), (blocks, kernel.nr), ROWS_TO_SPLIT
+            )
         common |= {"m_lo": m_lo, "m_hi": m_hi, "block_lo": b_lo, "block_hi": b_hi}
         if isinstance(op, ops.PackedDot):
             emit_dot(e.f, kernel, op.layout, op.k, **common)

@@ -8,23 +8,19 @@ the parts of a phase divide.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const
 from tbc.dims import Dim, Expr, Symbol, bounds, product, symbols_of
-from tbc.indices import Index, operands, reshape_index, split_index
+from tbc.indices import Index, split_index, touched
 from tbc.ir import Value
-from tbc.program import Step
+from tbc.pieces import Map, Source, pieces
+from tbc.program import ByRows, Step, loop_index, row_axis
 
 SPLIT = 64
 """Elements to whose multiples a flat loop is divided among parts: a cache line of bytes."""
-
-
-Map: TypeAlias = Callable[[Index], Index]
-Source: TypeAlias = Callable[[Index], tuple[Value, Index]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,11 @@ class Share:
 
     part: Val
     parts: Val
+
+    @staticmethod
+    def whole(e: Emitter) -> Share:
+        """All of it: part 0 of 1."""
+        return Share(const(e.index_type, 0), const(e.index_type, 1))
 
     def of(self, e: Emitter, count: Dim, multiple: int = 1) -> tuple[Val, Val]:
         """This part's range of 0 .. count, cut at multiples."""
@@ -77,14 +78,31 @@ def nest(
     visit: Callable[[Index], None],
     lanes: int,
     lanes_outside: bool = False,
+    split: int = SPLIT,
+    rows: tuple[int, int] | None = None,
 ) -> None:
     """Visit every index of a domain once, in lanes along its last axes where that is possible.
 
     `probe` yields the memory positions that a visit to an index touches; None is one that no
     merging of loops makes regular. With `lanes_outside` the loop in lanes goes around the flat one,
-    so that what depends on the lanes alone is loaded once.
+    so that what depends on the lanes alone is loaded once. What the parts divide is the flat loop,
+    or the elements where there is none, at multiples of `split`; or else `rows`, an axis of the
+    domain and the multiple to cut it at, which then is the outermost loop.
     """
     if product(domain) == 0:
+        return
+    if rows is not None:
+        axis, multiple = rows
+        row = Symbol(e.f.fresh("row"), 0, None, domain[axis])
+
+        def at(index: Index) -> Index:
+            return (*index[:axis], Expr.of(row), *index[axis:])
+
+        rest = (*domain[:axis], *domain[axis + 1 :])
+        own = (lambda index: probe(at(index))), (lambda index: visit(at(index)))
+        low, high = share.of(e, domain[axis], multiple)
+        with e.f.loop(low, high) as loop, e.scope(**{row.name: loop.index}):
+            nest(e, rest, Share.whole(e), *own, lanes, lanes_outside)
         return
     merged = _merge(domain, probe)
     outer, inner = domain[: len(domain) - merged], domain[len(domain) - merged :]
@@ -111,11 +129,11 @@ def nest(
             in_lanes(_strips(e, extent, lanes), lambda: flat(low, high, whole))
         else:
             flat(low, high, lambda i: in_lanes(_strips(e, extent, lanes), lambda: whole(i)))
-    elif isinstance(extent, int) and extent < 4 * SPLIT:
+    elif isinstance(extent, int) and extent < 4 * split:
         with e.f.when(e.f.icmp("eq", share.part, const(e.index_type, 0))):
             in_lanes(_strips(e, extent, lanes), lambda: whole(none))
     else:
-        low, high = share.of(e, extent, SPLIT)
+        low, high = share.of(e, extent, split)
         in_lanes(_range_strips(e, low, high, lanes), lambda: whole(none))
 
 
@@ -190,45 +208,15 @@ def accesses(
     e: Emitter, value: Value, index: Index, bound: Value | None = None
 ) -> Iterator[Dim | None]:
     """The memory positions read to compute an element, not entering the value `bound`."""
-    todo, seen = [(value, index)], set()
-    while todo:
-        value, index = todo.pop()
-        if value is bound or (value, index) in seen:
-            continue
-        seen.add((value, index))
-        if (memory := e.memory.get(value)) is not None:
-            yield memory.address(value, index)
-            continue
-        if isinstance(value.op, ops.GATHERS):
-            yield from _gather_accesses(value, index, todo)
-        else:
-            todo.extend(operands(value, index))
+    for source, at in touched(e.memory, value, index, bound):
+        if (memory := e.memory.get(source)) is not None:
+            yield memory.address(source, at)
+        elif isinstance(source.op, ops.GatherND) or _varies(at):
+            yield None  # what varies in the indices makes the data irregular
 
 
-def _gather_accesses(
-    value: Value, index: Index, todo: list[tuple[Value, Index]]
-) -> Iterator[Dim | None]:
-    """The accesses of a gather: what varies in the indices makes the data irregular."""
-    x, indices = value.args
-    if isinstance(value.op, ops.Gather):
-        axis, rank = value.op.axis, indices.type.rank
-        where = index[axis : axis + rank]
-        if any(not isinstance(w, int) for w in where) and any(
-            s.name == "probe" for w in where for s in symbols_of(w)
-        ):
-            yield None
-        data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
-        todo.append((x, (*index[:axis], data, *index[axis + rank :])))
-        todo.append((indices, where))
-    elif isinstance(value.op, ops.GatherElements):
-        axis = value.op.axis
-        if any(s.name == "probe" for i in index for s in symbols_of(i)):
-            yield None
-        data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
-        todo.append((x, (*index[:axis], data, *index[axis + 1 :])))
-        todo.append((indices, index))
-    else:
-        yield None
+def _varies(index: Index) -> bool:
+    return any(s.name == "probe" for i in index for s in symbols_of(i))
 
 
 # -- plain steps ----------------------------------------------------------------------------------
@@ -236,8 +224,18 @@ def _gather_accesses(
 
 def emit_loops(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
     """A step without a contraction: every element of the root from what it reads."""
-    for domain, place, source in _pieces(step):
-        emit_piece(e, step.root, out, share, lanes, domain, place, source)
+    for domain, place, source in pieces(step):
+        rows = rows_of(step, loop_index(domain), place)
+        emit_piece(e, step.root, out, share, lanes, domain, place, source, rows)
+
+
+def rows_of(step: Step, loops: Index, place: Map) -> ByRows | None:
+    """A step's division by rows, as one of the loops over a domain whose elements go to `place`."""
+    if not isinstance(step.division, ByRows):
+        return None
+    axis = row_axis(step.division.axis, loops, place(loops))
+    assert axis is not None, step
+    return replace(step.division, axis=axis)
 
 
 def emit_piece(
@@ -249,6 +247,7 @@ def emit_piece(
     domain: tuple[Dim, ...],
     place: Map,
     source: Source,
+    rows: ByRows | None = None,
 ) -> None:
     """Store the elements that `source` names for the indices of a domain, at `place`."""
 
@@ -265,7 +264,12 @@ def emit_piece(
         yield out.address(root, place(index))
         yield from accesses(e, value, at)
 
-    nest(e, tuple(domain[a] for a in order), share, probe, visit, lanes)
+    nest(e, tuple(domain[a] for a in order), share, probe, visit, lanes, rows=within(order, rows))
+
+
+def within(order: tuple[int, ...], rows: ByRows | None) -> tuple[int, int] | None:
+    """What `nest` is told of rows, where the domain's axes come in an order."""
+    return None if rows is None else (order.index(rows.axis), rows.multiple)
 
 
 def unordered(index: Index, order: tuple[int, ...]) -> Index:
@@ -274,57 +278,3 @@ def unordered(index: Index, order: tuple[int, ...]) -> Index:
     for position, axis in enumerate(order):
         result[axis] = index[position]
     return tuple(result)
-
-
-def _pieces(step: Step) -> Iterator[tuple[tuple[Dim, ...], Map, Source]]:
-    """A step as (domain, where an index of the domain is stored, what is stored there).
-
-    Paddings and concatenations are cut at their seams, so that no piece has to choose. A reshape
-    at the top is run through in the shape before it, whose axes are the finer or plainer ones.
-    """
-    root = step.root
-    match root.op:
-        case _ if root in step.reads:
-            yield root.type.shape, _shifted({}), _same(root)
-        case ops.Concat(axis):
-            start: Dim = 0
-            for arg in root.args:
-                yield _unreshaped(step, arg, _shifted({axis: start}))
-                start = start + arg.type.shape[axis]
-        case ops.Pad(before, shape, "constant"):
-            x, fill = root.args
-            yield _unreshaped(step, x, _shifted(dict(enumerate(before))))
-            for axis, (b, d, size) in enumerate(zip(before, x.type.shape, shape, strict=True)):
-                inner = (*x.type.shape[:axis], 0, *shape[axis + 1 :])
-                shift = dict(enumerate(before[:axis]))
-                for length, offset in ((b, 0), (size - b - d, b + d)):
-                    if length != 0:
-                        domain = (*inner[:axis], length, *inner[axis + 1 :])
-                        yield domain, _shifted({**shift, axis: offset}), _scalar(fill)
-        case _:
-            yield _unreshaped(step, root, _shifted({}))
-
-
-def _unreshaped(step: Step, value: Value, place: Map) -> tuple[tuple[Dim, ...], Map, Source]:
-    """A piece that holds `value`, its reshapes taken into the place where it is stored."""
-    while isinstance(value.op, ops.Reshape) and value not in step.reads and value.args:
-        inner, outer = value.args[0].type.shape, value.type.shape
-        place = _reshaped(inner, outer, place)
-        value = value.args[0]
-    return value.type.shape, place, _same(value)
-
-
-def _reshaped(inner: tuple[Dim, ...], outer: tuple[Dim, ...], place: Map) -> Map:
-    return lambda index: place(reshape_index(inner, outer, index))
-
-
-def _shifted(offsets: dict[int, Dim]) -> Map:
-    return lambda index: tuple(i + offsets.get(a, 0) for a, i in enumerate(index))
-
-
-def _same(value: Value) -> Source:
-    return lambda index: (value, index)
-
-
-def _scalar(value: Value) -> Source:
-    return lambda index: (value, ())

@@ -16,7 +16,7 @@ from tbc.codegen.loops import Share, accesses
 from tbc.dims import Dim, Expr, Symbol, ceil_div, product, symbols_of
 from tbc.indices import Index, broadcast_index, reshape_runs
 from tbc.ir import Value
-from tbc.program import Step, inside, root_index
+from tbc.program import ByRows, Step, inside, root_index
 from tbc.target import Target
 from tbc.tiles import dense_tile, side_by_side
 from tbc.types import DType
@@ -191,7 +191,10 @@ def emit_matmul(e: Emitter, step: Step, out: Memory, share: Share, target: Targe
     p = Product(e, step, out, target)
     zero = const(e.index_type, 0)
     tiles = ceil_div(p.n, p.tile.width)
-    rows, columns = share.of_product(e, (p.m, p.tile.rows), (tiles, 1), ROWS_TO_SPLIT)
+    if isinstance(step.division, ByRows):
+        rows, columns = share.of(e, p.m, step.division.multiple), (zero, e.index(tiles))
+    else:
+        rows, columns = share.of_product(e, (p.m, p.tile.rows), (tiles, 1), ROWS_TO_SPLIT)
     batches = e.index(product(p.batch))
     with e.f.loop(zero, batches) as each, e.split(each.index, p.batch) as batch:
         p.columns(batch, rows, columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from tbc.codegen.steps import ATTRIBUTES
 from tbc.codegen.waiting import emit_leave, emit_wait
 from tbc.constants import value_of
 from tbc.dims import Expr, upper
-from tbc.program import Buffer, Program
+from tbc.program import Alone, Buffer, Program, Step
 from tbc.target import Target
 
 NULL, ALIGN, DIM, WEIGHTS, VALUE = 3, 4, 5, 6, 7
@@ -35,14 +36,14 @@ class ModelCode:
     Attributes:
         hand: functions that are already scheduled; no pass pipeline.
         glue: everything else.
-        phases: how many steps `run_phase` knows.
-        kernels: by phase, the name of the function that it calls.
+        phases: how many phases `run_phase` knows.
+        kernels: by phase, the names of the functions that it calls.
     """
 
     hand: Module
     glue: Module
     phases: int
-    kernels: tuple[str, ...]
+    kernels: tuple[tuple[str, ...], ...]
 
 
 def emit_model(
@@ -74,7 +75,9 @@ class _Emission:
     def emit(self) -> ModelCode:
         calls = Calls(self.hand, self.glue, self.target, self.symbol)
         calls.expect(self.program)
-        names = [calls.function(self.program, step) for step in self.program.steps]
+        names = [
+            [calls.function(self.program, step) for step in phase] for phase in self.program.phases
+        ]
         tests = self._checks_before()
         phases = len(names) + (len(names) in tests)
         self._phase_function(calls, names, tests)
@@ -84,15 +87,16 @@ class _Emission:
         self._output_shape()
         if self.target.has_threads:
             self._run_part(phases)
-        return ModelCode(self.hand, self.glue, phases, tuple(names))
+        return ModelCode(self.hand, self.glue, phases, tuple(map(tuple, names)))
 
     def _checks_before(self) -> dict[int, list[Buffer]]:
         """By phase, the checks to look at before it: those that the phase before computed."""
         tests: dict[int, list[Buffer]] = {}
-        for number, step in enumerate(self.program.steps):
-            for value in step.results if step.copy_to is None else ():
-                if value in self.program.checks:
-                    tests.setdefault(number + 1, []).append(self.program.buffers[value])
+        for number, phase in enumerate(self.program.phases):
+            stored = (r for step in phase if step.copy_to is None for r in step.results)
+            found = [self.program.buffers[r] for r in stored if r in self.program.checks]
+            if found:
+                tests[number + 1] = found
         return tests
 
     # -- pointers -------------------------------------------------------------------------------
@@ -122,9 +126,9 @@ class _Emission:
     # -- functions ------------------------------------------------------------------------------
 
     def _phase_function(
-        self, calls: Calls, names: list[str], tests: dict[int, list[Buffer]]
+        self, calls: Calls, names: list[list[str]], tests: dict[int, list[Buffer]]
     ) -> None:
-        """`i32 <symbol>_phase(call, phase, part, parts)`: one step, no checks of the call."""
+        """`i32 <symbol>_phase(call, phase, part, parts)`: a phase, no checks of the call."""
         args = [("ptr", "call"), ("i32", "phase"), (self.index, "part"), (self.index, "parts")]
         f = self._function("phase", args, "internal")
         call, phase, part, parts = f.args
@@ -137,14 +141,26 @@ class _Emission:
                 flag = f.load("i8", self._pointer(f, call, buffer), 1)
                 _return_if(f, f.icmp("ne", flag, const("i8", 0)), VALUE)
             if number < len(names):
-                step = self.program.steps[number]
                 place = partial(self._pointer, f, call)
-                rest = self._field(f, call, DIMS), part, parts
-                calls.call(f, names[number], self.program, step, place, *rest)
+                dims = self._field(f, call, DIMS)
+                for step, name in zip(self.program.phases[number], names[number], strict=True):
+                    with self._share(f, step, part, parts) as share:
+                        calls.call(f, name, self.program, step, place, dims, *share)
             f.do("br label %done")
         f.label("done")
         f.do("ret i32 0")
         f.finish()
+
+    @contextmanager
+    def _share(self, f: Function, step: Step, part: Val, parts: Val) -> Iterator[tuple[Val, Val]]:
+        """The part and parts that a step is called with; a region that its one part enters."""
+        if not isinstance(step.division, Alone):
+            yield part, parts
+            return
+        number, zero = step.division.part, const(self.index, 0)
+        own = f.op("urem", const(self.index, number), parts) if number else zero
+        with f.when(f.icmp("eq", part, own)):
+            yield zero, const(self.index, 1)
 
     def _run(self, phases: int) -> None:
         f = self._entry("run", [])

@@ -19,8 +19,17 @@ from tbc.codegen.elements import (
 )
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of, vec, with_elem
-from tbc.codegen.loops import Share, accesses, irregular, nest, unordered
-from tbc.dims import Dim, Expr, Symbol, product, symbols_of
+from tbc.codegen.loops import (
+    SPLIT,
+    Share,
+    accesses,
+    irregular,
+    nest,
+    rows_of,
+    unordered,
+    within,
+)
+from tbc.dims import Dim, Expr, Symbol, bounds, product, symbols_of
 from tbc.indices import Index, reduced_index, split_index
 from tbc.ir import Value
 from tbc.program import Step, loop_index, loop_order, root_index
@@ -89,7 +98,9 @@ class Reducer:
 
     def source_index(self, index: Index, position: Dim) -> Index:
         """The index into the argument."""
-        return reduced_index(self.anchor, index, split_index(position, self.sizes))
+        nothing = (0,) * len(self.sizes)
+        inner = nothing if self.count == 0 else split_index(position, self.sizes)
+        return reduced_index(self.anchor, index, inner)
 
     def finish(self, result: Val) -> Val:
         """The result in the reduction's own type."""
@@ -120,7 +131,11 @@ def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int
             yield from accesses(e, reducer.x, reducer.source_index(index, first))
 
     around = not along and _has_filter(e, reducer, order)
-    nest(e, domain, share, probe, visit, 1 if along else lanes, lanes_outside=around)
+    rows = rows_of(step, loop_index(shape), lambda index: root_index(step, index))
+    width = 1 if along else lanes
+    least = max(int(bounds(reducer.count)[0]), 1)
+    split = max(SPLIT // least, width)
+    nest(e, domain, share, probe, visit, width, around, split, within(order, rows))
 
 
 def _has_filter(e: Emitter, reducer: Reducer, order: tuple[int, ...]) -> bool:

@@ -147,11 +147,10 @@ class _Scatter:
             return tuple(result)
 
         domain = tuple(Expr.of(self.range) if a == self.owned else self.shape[a] for a in axes)
-        whole = Share(const(self.e.index_type, 0), const(self.e.index_type, 1))
         nest(
             self.e,
             domain,
-            whole,
+            Share.whole(self.e),
             lambda index: probe(placed(index)),
             lambda index: visit(placed(index)),
             self.lanes,

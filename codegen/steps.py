@@ -18,7 +18,7 @@ from tbc.codegen.sorts import emit_sort
 from tbc.constants import value_of
 from tbc.dims import Symbol
 from tbc.ir import Value
-from tbc.program import Buffer, Step, inside, outline
+from tbc.program import Buffer, ByRows, Step, inside, outline
 from tbc.target import Target
 from tbc.tiles import side_by_side
 
@@ -112,4 +112,5 @@ def signature(
     scalars = [value_of(s).tobytes().hex() for s in what.scalars]
     bound = [(s.name, str(s.below)) for s in symbols]
     guards = [(step.reads.index(c), holds) for c, holds in step.guards]
-    return "\n".join([what.text, str(orders), str(scalars), str(bound), str(guards)])
+    rows = step.division if isinstance(step.division, ByRows) else None
+    return "\n".join(map(str, [what.text, orders, scalars, bound, guards, rows]))

@@ -11,8 +11,10 @@ from tbc.dims import Dim, Expr, Symbol, is_polynomial, symbols_of, upper
 from tbc.indices import operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
+from tbc.passes.phases import merged
 from tbc.passes.share import share
 from tbc.program import (
+    Alone,
     Block,
     Buffer,
     Program,
@@ -43,13 +45,16 @@ def plan(
     steps: tuple[Step, ...],
     target: Target,
     symbols: tuple[Symbol, ...] | None = None,
+    merge: bool = True,
 ) -> Program:
-    """The program of a graph's steps.
+    """The program of a graph's steps, in phases of several of them if `merge` is given.
 
     `symbols` are those that have values when it runs; by default those of the inputs. Arena offsets
-    are first fit, largest buffer first, among buffers that live at the same time.
+    are first fit, largest buffer first, among buffers that may live at the same time.
     """
     symbols = graph.symbols() if symbols is None else symbols
+    phases = merged(steps, target) if merge else tuple((step,) for step in steps)
+    steps = tuple(step for phase in phases for step in phase)
     bodies = {s: _body(s, s.loop, target, symbols) for s in steps if s.loop is not None}
     buffers: dict[Value, Buffer] = {}
     for number, value in enumerate(graph.inputs):
@@ -59,11 +64,11 @@ def plan(
         if value in computed and value not in buffers:
             buffers[value] = _buffer(value, "output", number)
     orders = _orders(steps, buffers)
-    blocks = _blocks(steps, [r for r in computed if r not in buffers], graph)
-    for number, step in enumerate(steps):
-        if step in bodies:
-            size = bodies[step].arena_size + 2 * sum(_state_sizes(step))
-            blocks[step] = Block(size, number, number, step.root.number, step.root.origin)
+    times = _times(phases)
+    blocks = _blocks(times, [r for r in computed if r not in buffers], graph)
+    for step, body in bodies.items():
+        size = body.arena_size + 2 * sum(_state_sizes(step))
+        blocks[step] = Block(size, *times[step], step.root.number, step.root.origin)
     offsets, arena_size = _arena(blocks)
     for found, offset in offsets.items():
         if isinstance(found, Value):
@@ -71,7 +76,7 @@ def plan(
     filters = _filter_orders(steps, orders)
     panels = _panels(steps, target)
     weights_size = 0
-    planned = []
+    planned = {}
     for step in steps:
         for value in step.reads:
             if value not in buffers:
@@ -82,18 +87,19 @@ def plan(
                 buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
                 elements = layout.elements(value.type.shape) if layout else upper(value.type.size)
                 weights_size += aligned(elements * value.type.dtype.bytes)
-        if (body := bodies.get(step)) is not None:
+        planned[step] = step
+        if step in bodies:
+            body = bodies[step]
             rounds = Rounds(body, offsets[step], _states(step, body.arena_size), weights_size)
             weights_size += body.weights_size
-            step = replace(step, rounds=rounds)
-        planned.append(step)
+            planned[step] = replace(step, rounds=rounds)
     return Program(
         name=graph.name,
         inputs=graph.inputs,
         outputs=graph.outputs,
         checks=graph.checks,
         symbols=symbols,
-        steps=tuple(planned),
+        phases=tuple(tuple(planned[step] for step in phase) for phase in phases),
         buffers=buffers,
         blocks=tuple(blocks.values()),
         arena_size=arena_size,
@@ -112,7 +118,7 @@ def _body(step: Step, op: ops.Repeat, target: Target, symbols: tuple[Symbol, ...
     checks = op.body.checks if len(op.body.outputs) in wanted else ()
     body = replace(op.body, outputs=outputs, checks=checks)
     inner = symbols if op.index is None else (*symbols, op.index)
-    return plan(body, share(fuse(body)), target, inner)
+    return plan(body, share(fuse(body)), target, inner, merge=False)
 
 
 def _state_sizes(step: Step) -> list[int]:
@@ -277,17 +283,32 @@ def _columns_last(step: Step) -> tuple[int, ...]:
     return tuple(axes)
 
 
+def _times(phases: tuple[tuple[Step, ...], ...]) -> dict[Step, tuple[int, int]]:
+    """When each step runs, in order: between two numbers, while other parts are at other steps.
+
+    All that the first part does alone in a phase is done one after the other.
+    """
+    times = {}
+    start = 0
+    for phase in phases:
+        end = start + len(phase) - 1
+        for number, step in enumerate(phase, start):
+            times[step] = (number, number) if step.division == Alone(0) else (start, end)
+        start += len(phase)
+    return times
+
+
 def _blocks(
-    steps: tuple[Step, ...], values: list[Value], graph: Graph
+    times: dict[Step, tuple[int, int]], values: list[Value], graph: Graph
 ) -> dict[Value | Step, Block]:
     """What the arena holds of the values."""
-    born = {r: i for i, s in enumerate(steps) for r in s.results}
-    dies = dict(born)
-    for i, step in enumerate(steps):
+    born = {r: start for s, (start, _) in times.items() if s.copy_to is None for r in s.results}
+    dies = {r: end for s, (_, end) in times.items() if s.copy_to is None for r in s.results}
+    for step, (_, end) in times.items():
         for value in step.reads:
-            dies[value] = i
+            dies[value] = max(end, dies.get(value, end))
     for check in graph.checks:
-        dies[check] = len(steps)
+        dies[check] = len(times)
     return {v: Block(_size(v), born[v], dies[v], v.number, v.origin) for v in values}
 
 

@@ -25,6 +25,9 @@ from tbc.types import TensorType
 
 _AMX_INT8 = 1 << 6
 
+TRIALS = 5
+"""Runs that several threads share before their times decide whether they go on to."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -41,8 +44,8 @@ class Tensor:
 
 
 @dataclass
-class _Pace:
-    """How long runs take on one thread."""
+class _Times:
+    """How long runs take."""
 
     runs: int = 0
     quickest: float = float("inf")
@@ -51,9 +54,24 @@ class _Pace:
         """Take a run into account."""
         self.runs, self.quickest = self.runs + 1, min(self.quickest, seconds)
 
-    def is_slow(self, least: float) -> bool:
-        """Whether runs take at least so many seconds; the first is slower than others, so two."""
-        return least == 0 or (self.runs >= 2 and self.quickest >= least)
+
+@dataclass(frozen=True)
+class _Pace:
+    """How long runs take on one thread, and shared by several."""
+
+    alone: _Times = field(default_factory=_Times)
+    shared: _Times = field(default_factory=_Times)
+
+    def pays(self, least: float) -> bool:
+        """Whether to share a run: if runs take so many seconds, and less when they are shared.
+
+        The first run is slower than others, so it takes two to know, and some to know of threads.
+        """
+        if least == 0:
+            return True
+        if self.alone.runs < 2 or self.alone.quickest < least:
+            return False
+        return self.shared.runs < TRIALS or self.shared.quickest < self.alone.quickest
 
 
 @dataclass(frozen=True)
@@ -192,14 +210,15 @@ class Model:
         """Do a run, on one thread or several; `keep` is the memory that it works on."""
         if (pool := self._pool) is None or self._run_part is None:
             return int(self._run(room.address))
-        if plan.pace.is_slow(pool.least_seconds):
+        start = time.perf_counter()
+        if plan.pace.pays(pool.least_seconds):
             room.call.sync = ctypes.pointer(pool.sync)
             status = pool.run(self._run_part, room.address, (room, keep))
             if status is not None:
+                plan.pace.shared.note(time.perf_counter() - start)
                 return status
-        start = time.perf_counter()
         status = self._run(room.address)
-        plan.pace.note(time.perf_counter() - start)
+        plan.pace.alone.note(time.perf_counter() - start)
         return int(status)
 
     def _fill(

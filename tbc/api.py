@@ -199,7 +199,7 @@ def compile(
     target: str = "native",
     mcpu: str = "",
     mattr: str = "",
-    threads: int = 1,
+    threads: int | runtime.Pool = 0,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
     name: str = "",
@@ -211,8 +211,9 @@ def compile(
         target: a name from `tbc targets`, or an LLVM triple.
         mcpu: a CPU in LLVM's words.
         mattr: features in LLVM's words.
-        threads: threads that a run may use; 0 is one for every core. Runs of less than a tenth of
-            a millisecond use one, as do those that begin while another is shared.
+        threads: threads that a run may use; 0 is one for every physical core. Runs of less than a
+            tenth of a millisecond use one, as do those that take longer on several, and those that
+            begin while another is shared. Or a pool, which any number of models may share.
         dims: for symbolic sizes by name, a number or (least, greatest).
         inputs: values of inputs that are to be constants; the model has those inputs no more.
         name: the name in C; by default the file's, or the graph's.
@@ -229,7 +230,7 @@ def compile(
     return Model(specialiser, chosen, identifier(name or specialiser.name), pool)
 
 
-def load(path: str | Path, *, threads: int = 1) -> runtime.Model:
+def load(path: str | Path, *, threads: int | runtime.Pool = 0) -> runtime.Model:
     """The model in a shared library that tbc made for this kind of machine.
 
     Weights in a `.weights` file beside it are mapped. `threads` is as for `compile`.
@@ -240,8 +241,10 @@ def load(path: str | Path, *, threads: int = 1) -> runtime.Model:
     return runtime.load(Path(path), host_target().cpu_bits, pool=_pool(threads))
 
 
-def _pool(threads: int) -> runtime.Pool | None:
+def _pool(threads: int | runtime.Pool) -> runtime.Pool | None:
     """What shares the runs of a model; None for one thread."""
+    if isinstance(threads, runtime.Pool):
+        return threads
     if threads < 0:
         raise ValueError(f"{threads} threads: 1 or more, or 0 for one a core")
     count = threads or runtime.physical_cores()

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from tbc.codegen.objfile import Elf
 from tbc.driver import Compiled
@@ -80,8 +81,9 @@ def flash_of(compiled: Compiled) -> dict[str, int] | None:
     sections = sections_of(compiled)
     if sections is None:
         return None
-    phases = zip(compiled.code.kernels, compiled.program.steps, strict=True)
-    owners = {function: step.root.origin for function, step in phases}
+    functions = chain.from_iterable(compiled.code.kernels)
+    calls = zip(functions, compiled.program.steps, strict=True)
+    owners = {function: step.root.origin for function, step in calls}
     parts: dict[str, int] = defaultdict(int)
     for name, size, section in Elf(compiled.files["obj"]).symbols():
         if name in owners and section:

@@ -76,6 +76,9 @@ Fixed = Annotated[
     typer.Option("--input", help="Compile in what an input holds: name=1,2 or name=x.npy."),
 ]
 Name = Annotated[str, typer.Option("--name", help="The name in C; by default the file's.")]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Threads that share a run; 0: one for every core, if it pays.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
@@ -221,6 +224,7 @@ def run(
         Path | None, typer.Option("--output", "-o", help="An .npz file for the outputs.")
     ] = None,
     dim: Dims = None,
+    threads: Threads = 0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -229,14 +233,16 @@ def run(
     from tbc.console import print_arrays, progress
     from tbc.feeds import read_feeds, write_arrays
     from tbc.report import to_json
+    from tbc.runtime import Pool
 
+    shared = Pool(threads, 0) if threads > 1 else threads
     with progress(json) as show, _usage():
         show("compiling")
         if model.suffix in LIBRARIES:
-            library = api.load(model)
+            library = api.load(model, threads=shared)
             outputs = library.run(read_feeds(input or (), lambda: _held(library.inputs)))
         else:
-            compiled = api.compile(model, dims=_dims(dim))
+            compiled = api.compile(model, dims=_dims(dim), threads=shared)
             outputs = compiled.run(read_feeds(input or (), lambda: _held(compiled.inputs)))
     if output is not None:
         write_arrays(output, outputs)
@@ -259,6 +265,9 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     rtol: Annotated[float, typer.Option(help="The relative tolerance.")] = 1e-4,
     layers: Annotated[bool, typer.Option("--layers", help="Compare every node's result.")] = False,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads that share each run on this machine.")
+    ] = 1,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -286,6 +295,7 @@ def verify(
             seed=seed,
             layers=layers,
             rtol=rtol,
+            threads=threads,
             progress=show,
         )
     if json:
@@ -345,6 +355,9 @@ def bench(
     all_kernels: Annotated[
         bool, typer.Option("--all-kernels", help="Not only the kernels that are chosen.")
     ] = False,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Run layers and models on so many threads too.")
+    ] = 1,
     plot: Annotated[
         Path | None, typer.Option(help="An .svg file for the rooflines of the products.")
     ] = None,
@@ -375,7 +388,8 @@ def bench(
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
         graphs = {path: _import(path, dim, None)[1] for path in model or ()}
-        report = Bench(chosen, rounds, cold_mib << 20, all_kernels, show).report(products, graphs)
+        every = Bench(chosen, rounds, cold_mib << 20, all_kernels, show, threads)
+        report = every.report(products, graphs)
     if plot:
         plot.write_text(roofline(report), encoding="utf-8")
     if json:

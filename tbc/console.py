@@ -139,7 +139,7 @@ def print_inspect(report: InspectReport, why: bool) -> None:
     screen.print(
         f"[bold]{escape(report.model)}[/] for {escape(report.target)}: "
         f"{report.parameters:,} parameters, weights {_bytes(report.weights)}, "
-        f"arena {_bytes(report.arena)}"
+        f"arena {_bytes(report.arena)}, {report.steps} steps in {report.phases} phases"
     )
     screen.print(
         f"in these layers {report.multiplications:,} multiplications "
@@ -233,10 +233,11 @@ def print_bench(report: BenchReport) -> None:
     """A table for each case, and what was left out."""
     screen = console()
     load = "" if report.load is None else f", load {report.load:.1f}"
+    threads = "one thread" + (f" and {report.threads}" if report.threads > 1 else "")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     screen.print(
         f"[bold]{escape(report.target)}[/]: {escape(report.system)}{load}; {escape(versions)}; "
-        f"one thread, {report.rounds} samples of each, {report.clock} time"
+        f"{threads}, {report.rounds} samples of each, {report.clock} time"
     )
     for case in report.cases:
         weights = case.weights

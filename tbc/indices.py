@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TypeAlias
 
 from tbc import ops
-from tbc.dims import Dim, Expr, FloorDiv, at_most, bounds, dim_max, dim_min, product
+from tbc.dims import (
+    Dim,
+    Expr,
+    FloorDiv,
+    Symbol,
+    at_most,
+    bounds,
+    dim_max,
+    dim_min,
+    product,
+)
 from tbc.errors import InternalError
 from tbc.ir import Value
 
@@ -173,3 +183,34 @@ def reduced_index(value: Value, index: Index, inner: Index) -> Index:
         if op.keepdims:
             next(kept)
     return tuple(result)
+
+
+def touched(
+    memory: Container[Value], value: Value, index: Index, bound: Value | None = None
+) -> Iterator[tuple[Value, Index]]:
+    """Which elements of what lies in memory an element is computed from, not entering `bound`.
+
+    A gather on the way is named too, with the index into its indices: it touches what it gathers
+    from at a place that they tell. What GatherND gathers from is not listed, it may be anywhere.
+    """
+    todo, seen = [(value, index)], set()
+    while todo:
+        value, index = todo.pop()
+        if value is bound or (value, index) in seen:
+            continue
+        seen.add((value, index))
+        if value in memory:
+            yield value, index
+        elif isinstance(value.op, ops.Gather | ops.GatherElements):
+            x, indices = value.args
+            axis, rank = value.op.axis, indices.type.rank
+            is_plain = isinstance(value.op, ops.Gather)
+            where = index[axis : axis + rank] if is_plain else index
+            after = index[axis + (rank if is_plain else 1) :]
+            yield value, where
+            data = Expr.of(Symbol("data", 0, None, x.type.shape[axis]))
+            todo += [(x, (*index[:axis], data, *after)), (indices, where)]
+        elif isinstance(value.op, ops.GATHERS):
+            yield value, index
+        else:
+            todo += operands(value, index)

@@ -73,6 +73,8 @@ class InspectReport:
         parameters: elements of the constants that the model computes with, scalars aside.
         weights: the constants in memory.
         arena: scratch memory of one call.
+        steps: calls of kernels.
+        phases: what they are grouped in; threads that share a call meet behind each.
         multiplications: of all layers.
         additions: of all layers.
         warnings: what is unusual in the model's file.
@@ -85,6 +87,8 @@ class InspectReport:
     parameters: int
     weights: int
     arena: int
+    steps: int
+    phases: int
     multiplications: int
     additions: int
     warnings: tuple[str, ...]
@@ -135,6 +139,8 @@ def inspect(
         parameters=_parameters(stages.lifted),
         weights=program.weights_size,
         arena=program.arena_size,
+        steps=len(program.steps),
+        phases=len(program.phases),
         multiplications=sum(layer.multiplications for layer in layers),
         additions=sum(layer.additions for layer in layers),
         warnings=tuple(warnings),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from tbc import ops
-from tbc.dims import Dim, Expr, Symbol, product
+from tbc.dims import Dim, Expr, Symbol, product, symbols_of
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
 from tbc.tiles import Panels
@@ -55,12 +55,12 @@ def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
 
 @dataclass(frozen=True)
 class Block:
-    """Bytes of the arena that hold something from one step to another.
+    """Bytes of the arena that hold something from one time to another.
 
     Attributes:
         size: in bytes, aligned.
-        born: the number of the step that fills it.
-        dies: the number of the last step that reads it.
+        born: the number of the step that fills it, or of the first that may run beside that one.
+        dies: the number of the last step that reads it, or that may run beside that one.
         number: of the value, which breaks ties.
         origin: the model's node that it is a result of.
     """
@@ -74,6 +74,21 @@ class Block:
 
 Guard: TypeAlias = tuple[Value, bool]
 """A bool of one element, and what it must be."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One part does all of a step: number `part`, modulo how many there are."""
+
+    part: int
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """Every part does a range of an axis of the step's root, cut at multiples of some rows."""
+
+    axis: int
+    multiple: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ class Step:
         guards: conditions among the reads, and what each must be; the step is skipped where one is
             not, and then no later one is defined.
         rounds: of a loop that is planned, how its rounds run; else None.
+        division: how the parts of a phase share the step; None where its code decides that.
     """
 
     root: Value
@@ -100,6 +116,7 @@ class Step:
     also: tuple[Value, ...] = ()
     guards: tuple[Guard, ...] = ()
     rounds: Rounds | None = None
+    division: Alone | ByRows | None = None
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -134,14 +151,18 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in order, one phase each, the buffers they work on, and what the arena holds when."""
+    """Phases in order, the buffers they work on, and what the arena holds when.
+
+    Each part of a phase does its share of the phase's steps, in order, without waiting for another
+    part; all parts meet behind it. So no part of a phase reads what another part of it writes.
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[tuple[str, Value], ...]
     checks: tuple[Value, ...]
     symbols: tuple[Symbol, ...]
-    steps: tuple[Step, ...]
+    phases: tuple[tuple[Step, ...], ...]
     buffers: dict[Value, Buffer]
     blocks: tuple[Block, ...]
     arena_size: int
@@ -161,6 +182,11 @@ class Program:
     def arena_bound(self) -> int:
         """Bytes without which no arena can do, wherever in it things lie."""
         return sum(block.size for block in self.crowded)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of all phases, in order."""
+        return tuple(step for phase in self.phases for step in phase)
 
     @property
     def all_steps(self) -> tuple[Step, ...]:
@@ -219,6 +245,18 @@ def root_index(step: Step, index: Index) -> Index:
         else:  # elementwise, of equal size: leading axes of 1 may be new
             index = (*((0,) * (above.type.rank - below.type.rank)), *index)
     return index
+
+
+def row_axis(axis: int, loops: Index, place: Index) -> int | None:
+    """The axis of a nest of loops that goes along an axis of the place stored to, and only there.
+
+    None where there is no such axis.
+    """
+    if place[axis] not in loops or isinstance(place[axis], int):
+        return None
+    (symbol,) = symbols_of(place[axis])
+    elsewhere = (symbols_of(i) for a, i in enumerate(place) if a != axis)
+    return None if any(symbol in found for found in elsewhere) else loops.index(place[axis])
 
 
 def _path(step: Step) -> list[tuple[Value, Value]]:

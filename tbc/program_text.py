@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tbc.program import Buffer, Program
+from tbc.program import Alone, Buffer, ByRows, Program, Step
 
 
 def program_text(program: Program) -> str:
-    """The steps of a program in order, each with where it reads and writes, a body's set in."""
+    """The steps of a program, by phase, each with where it reads and writes, a body's set in."""
     lines = [f"arena {program.arena_size} bytes, weights {program.weights_size} bytes", ""]
-    for number, step in enumerate(program.steps):
+    steps = [(number, step) for number, phase in enumerate(program.phases) for step in phase]
+    for number, step in steps:
         kernels = getattr(step.anchor.op, "kernels", ())
         title = " ".join(kernels) or type(step.anchor.op).__name__
         if step.copy_to is None:
@@ -16,7 +17,10 @@ def program_text(program: Program) -> str:
         else:
             out = f"output{step.copy_to}"
         reads = ", ".join(_place(program.buffers[v]) for v in step.reads)
-        lines.append(f"{number:4} {title} {step.root.type} {out} <- {reads}  # {step.root.origin}")
+        how = _division(step)
+        lines.append(
+            f"{number:4} {title} {step.root.type} {out} <- {reads}{how}  # {step.root.origin}"
+        )
         if (rounds := step.rounds) is not None:
             inner = program_text(rounds.program).splitlines()
             where = f"scratch +{rounds.scratch}, weights +{rounds.weights}: "
@@ -30,3 +34,14 @@ def _place(buffer: Buffer) -> str:
     order = "" if buffer.order == tuple(range(len(buffer.order))) else f" {buffer.order}"
     panels = f" panels of {buffer.panels.width}" if buffer.panels else ""
     return f"{buffer.place}+{buffer.offset}{order}{panels}"
+
+
+def _division(step: Step) -> str:
+    """How the parts of a phase share a step, if that is not left to its code."""
+    match step.division:
+        case Alone(part):
+            return f" in part {part}"
+        case ByRows(axis, multiple):
+            return f" by {multiple} of axis {axis}"
+        case _:
+            return ""

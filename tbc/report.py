@@ -91,8 +91,8 @@ class CompileReport:
         flash: code, weights and descriptions, which is what the model takes of a device's flash;
             None of objects that are not ELF.
         sections: what `flash` is the sum of: "code", "weights" and "descriptions"; or empty.
-        phases: steps of `run_phase`.
-        kernels: of each low-bit dot kernel, how many phases run it.
+        phases: of `run_phase`.
+        kernels: of each low-bit dot kernel, how many steps run it.
         additions: of the matrix products and convolutions at the upper bounds of all sizes, with
             subtractions.
         multiplications: the same; those of low-bit layers are by their scales.

@@ -57,6 +57,11 @@ class Tile:
         return self.vectors * self.lanes
 
 
+def most_rows(target: Target) -> int:
+    """The most rows of any tile of a target."""
+    return SUMS[target.vector_registers] // 2
+
+
 def dense_tile(target: Target, dtype: DType, m: Dim, n: Dim) -> Tile:
     """The tile of an [m, n] product summed in a type.
 
@@ -67,7 +72,7 @@ def dense_tile(target: Target, dtype: DType, m: Dim, n: Dim) -> Tile:
     while lanes > 1 and bounds(n)[1] < lanes:
         lanes //= 2
     sums = SUMS[target.vector_registers]
-    rows = sums // 2
+    rows = most_rows(target)
     while rows > 1 and rows > bounds(m)[1]:
         rows //= 2
     return Tile(rows, min(sums // rows, MAX_VECTORS), lanes)

@@ -28,6 +28,7 @@ from tbc.ir import Graph
 from tbc.oracle import Feeds, Model, Oracle, oracle_of
 from tbc.passes import FRONT
 from tbc.reference import run_graph
+from tbc.runtime import Pool
 from tbc.specialise import Specialiser
 from tbc.target import Target
 
@@ -120,6 +121,7 @@ def verify(
     seed: int = 0,
     layers: bool = False,
     rtol: float = RTOL,
+    threads: int = 1,
     progress: Progress = lambda _: None,
 ) -> VerifyReport:
     """Whether a model, compiled, computes what it should; foreign code runs in an emulator.
@@ -131,6 +133,7 @@ def verify(
         seed: of the random inputs.
         layers: also compare the result of every node.
         rtol: see `differences.difference`.
+        threads: threads that share each run on this machine.
         progress: told what is being done.
 
     Raises:
@@ -148,7 +151,7 @@ def verify(
         return specialiser.bound(each, special)
 
     oracle = oracle_of(model, importer, {**specialiser.values, **special.values})
-    check = _Check(chosen, identifier(specialiser.name), oracle, rtol, progress)
+    check = _Check(chosen, identifier(specialiser.name), oracle, rtol, progress, threads)
     if feeds is not None:
         sets = [{n: a for n, a in feeds.items() if n not in special.values}]
     else:
@@ -183,10 +186,19 @@ def _front(graph: Graph, target: Target) -> Graph:
 class _Check:
     """Compares one model, compiled for one target, with reference and oracle."""
 
-    def __init__(self, target: Target, name: str, oracle: Oracle, rtol: float, progress: Progress):
+    def __init__(
+        self,
+        target: Target,
+        name: str,
+        oracle: Oracle,
+        rtol: float,
+        progress: Progress,
+        threads: int,
+    ):
         self.target, self.name, self.oracle = target, name, oracle
         self.rtol, self.progress = rtol, progress
-        self.runner = "this machine"
+        self.pool = Pool(threads, 0) if threads > 1 else None
+        self.runner = "this machine" + (f", {threads} threads" if threads > 1 else "")
 
     def outputs(
         self, graph: Graph, inputs: list[dict[str, Array]]
@@ -252,7 +264,7 @@ class _Check:
         """Runs the graph's compiled code."""
         self.progress(f"compiling for {self.target.name}")
         if is_native(self.target):
-            yield InProcess(graph, self.target, self.name).model.run
+            yield InProcess(graph, self.target, self.name, self.pool).model.run
             return
         with Workers(1) as workers:
             compiled = assemble(lower(graph, self.target), self.target, self.name, workers)

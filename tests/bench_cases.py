@@ -46,7 +46,7 @@ class Case:
 
 
 def by_tbc(model: Path | onnx.ModelProto, x: Array) -> Call:
-    compiled = compile(model, name="bench")
+    compiled = compile(model, name="bench", threads=1)
 
     def call() -> Array:
         (y,) = compiled.run({"x": x}).values()

@@ -49,15 +49,16 @@ def model_case(network: RealModel) -> Case:
 
 
 def steps(graph: Graph, model: Model, feeds: dict[str, Array]) -> list[str]:
-    """The slowest steps of a run: the median of their times, their share, and what they do."""
+    """The slowest phases of a run: the median of their times, their share, and what they do."""
     program = lower(graph, jit_target(host_target()))
     samples = [model.phase_seconds(feeds) for _ in range(ROUNDS)]
-    times = np.median(samples, axis=0)[: len(program.steps)]
-    lines = [f"{times.sum() * 1e6:.1f} µs in {len(times)} steps, each with a call from Python"]
+    times = np.median(samples, axis=0)[: len(program.phases)]
+    lines = [f"{times.sum() * 1e6:.1f} µs in {len(times)} phases, each with a call from Python"]
     for number in np.argsort(-times)[:SHOWN]:
         share = times[number] / times.sum()
-        text = described(program.steps[number])
-        lines.append(f"  {times[number] * 1e6:8.1f} µs  {share:4.0%}  {text}")
+        for i, step in enumerate(program.phases[number]):
+            time = f"{times[number] * 1e6:8.1f} µs  {share:4.0%}" if i == 0 else " " * 17
+            lines.append(f"  {time}  {described(step)}")
     return [*lines, ""]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from tbc.runtime import Pool, structs
 from tbc.target import Target
 
 Array = npt.NDArray[Any]
+RunPhase = Callable[[int, int, int], int]
+"""(phase, part, parts) -> status."""
 
 _POISON = 0xA5
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -125,30 +127,17 @@ class Native:
         names = (name for name, _ in program.outputs)
         return Run(status, {n: o.array for n, o in zip(names, outputs, strict=True)})
 
-    def writes(self, feeds: Mapping[str, Array], parts: int) -> list[Array]:
-        """For every phase, how many of its parts change each byte of the outputs and the arena.
-
-        Every part starts from what memory holds before the phase.
-        """
-        call, _, outputs, arena = self._call(feeds)
+    def phase_by_phase(self, feeds: Mapping[str, Array]) -> tuple[list[Array], RunPhase]:
+        """The bytes of the outputs and of the arena of a run, and what does a part of a phase."""
+        call, *kept = self._call(feeds)
+        _, outputs, arena = kept
         memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, arena)]
-        found = []
-        for phase in range(self._raw.phases):
-            before = [m.copy() for m in memory]
-            after = [m.copy() for m in memory]
-            counts = np.zeros(sum(m.size for m in memory), np.uint8)
-            for part in range(parts):
-                for m, b in zip(memory, before, strict=True):
-                    m[...] = b
-                assert self._run_phase(call, phase, part, parts) == 0
-                changed = [m != b for m, b in zip(memory, before, strict=True)]
-                counts += np.concatenate(changed)
-                for a, m, c in zip(after, memory, changed, strict=True):
-                    a[c] = m[c]
-            for m, a in zip(memory, after, strict=True):
-                m[...] = a
-            found.append(counts)
-        return found
+
+        def run_phase(phase: int, part: int, parts: int) -> int:
+            assert kept  # the call points to them
+            return self._run_phase(call, phase, part, parts)
+
+        return memory, run_phase
 
     def _call(
         self, feeds: Mapping[str, Array]

@@ -22,16 +22,20 @@ from tbc.api import is_native
 from tbc.bench import dots, limits
 from tbc.bench.contestants import code_of
 from tbc.bench.dots import Dot, Product, kernels_of
+from tbc.bench.layers import Layer
 from tbc.bench.memory import PAGE, Copies, Ring
+from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.plot import COLORS, SIZE
 from tbc.bench.report import KINDS, BenchReport, Case, Row, Work, rows
+from tbc.bench.team import Team
 from tbc.bench.timing import IS_THREADS, Quartiles, in_turns, quartiles, sample
 from tbc.cli import app
 from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.llvm_text import Module
 from tbc.codegen.machine import Workers
 from tbc.errors import InternalError
+from tbc.frontend import load
 from tbc.types import DType
 
 LESSER = ("native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -99,6 +103,26 @@ def test_json() -> None:
     assert any("LUT needs n in multiples of 128" in note for note in found["notes"])
     missing = [m for m in ("llama_cpp", "torch", "litespark_inference") if find_spec(m) is None]
     assert [n.split()[0] for n in found["notes"] if "is not installed" in n] == missing
+
+
+def test_threads() -> None:
+    found = report("--gemv", "128x160", "--cold-mib", 0, "--threads", 3)
+    assert (found["threads"], found["clock"]) == (3, "wall")
+    (case,) = found["cases"]
+    names = [row["name"] for row in case["rows"] if row["kind"] == "layer"]
+    assert names == [names[0], f"{names[0]}, 3 threads"]
+
+
+def test_a_team_computes_what_one_thread_does() -> None:
+    graph = load(bit_linear(Product(3, 160, 96).weights(DType.trit), 0.02, 3)).graph
+    layer = Layer(graph, HOST)
+    x = Product(3, 160, 96).x(DType.f32)
+    (expected,) = layer.feed({"x": x}).values()
+    calls, _ = layer.shared(Team(2, HOST), 0)
+    for call in islice(calls, 3):
+        layer.results[0].bytes[:] = 0
+        call()
+        assert layer.results[0].bytes.tobytes() == expected.tobytes()
 
 
 def test_text_and_models() -> None:

@@ -144,6 +144,26 @@ def test_a_pool_of_threads(
     assert (done.stdout, done.stderr) == ("the same bits\n", "")
 
 
+@pytest.mark.parametrize("sanitizer", ["", "thread", "address,undefined"])
+def test_pool_without_a_compiled_model(sanitizer: str, tmp_path: Path) -> None:
+    options = ("-g", "-O1", f"-fsanitize={sanitizer}") if sanitizer else ()
+    if options:
+        _needs_sanitizers(tmp_path, options)
+    program = _compile(
+        tmp_path / "threaded", tmp_path, *options, C / "threaded.c", POOL_SOURCE, "-pthread"
+    )
+    done = run(program, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("the same numbers\n", "", 0)
+
+
+def test_the_thread_sanitizer_sees_parts_that_do_not_wait(tmp_path: Path) -> None:
+    options = ("-g", "-O1", "-fsanitize=thread", "-DWAIT=0")
+    _needs_sanitizers(tmp_path, options)
+    sources = (C / "threaded.c", POOL_SOURCE, "-pthread")
+    done = run(_compile(tmp_path / "threaded", tmp_path, *options, *sources), check=False)
+    assert "data race" in done.stderr
+
+
 CHOOSE = """
 def choose(x: f32[3, 16], c: bool):
     w: f32[16, 3] = transpose(x, perm=(1, 0))

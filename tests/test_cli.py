@@ -284,6 +284,30 @@ def test_run_takes_every_form_of_input(images: np.ndarray[Any, Any], tmp_path: P
     assert f"{expected[0, 0]:.6g}" in tbc_cli("run", DIGITS, "--input", plain).stdout
 
 
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_threads_change_no_bit(threads: int, images: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    expected = tbc.compile(DIGITS, threads=1).run({"x": images})["logits"]
+    np.save(tmp_path / "x.npy", images)
+    printed = succeeded("run", DIGITS, "--input", tmp_path / "x.npy", "--threads", threads)
+    np.testing.assert_array_equal(np.float32(printed["logits"]["values"]), expected)
+
+
+def test_verify_by_threads() -> None:
+    report = succeeded("verify", DIGITS, "--samples", 1, "--threads", 3)
+    assert report["ok"]
+    assert report["runner"] == "this machine, 3 threads"
+
+
+def test_inspect_counts_steps_and_phases() -> None:
+    alone, threads = (
+        succeeded("inspect", DIGITS, "--target", target) for target in ("cortex-m4f", "armv8")
+    )
+    assert alone["phases"] == alone["steps"]
+    assert threads["phases"] < threads["steps"]
+    text = tbc_cli("inspect", DIGITS, "--target", "armv8").stdout
+    assert f"{threads['steps']} steps in {threads['phases']} phases" in " ".join(text.split())
+
+
 @needs_linker
 def test_run_takes_a_library(images: np.ndarray[Any, Any], tmp_path: Path) -> None:
     tbc_cli("compile", DIGITS, "-o", tmp_path, "--emit", "shared", "--dim", "batch=1..8")

@@ -8,14 +8,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+from compiled import Native
 from corpus import CASES, CORPUS, Array, io_sets, is_within, meta_of
+from phase_check import check_phases, divided_finely
 
 import tbc
+from tbc.codegen.machine import Workers
 from tbc.dims import Expr, Symbol
 from tbc.frontend import load
+from tbc.specialise import Specialiser
 
 MEMORY = 512 << 20
 SECONDS = 2
@@ -51,6 +57,21 @@ def test_compiled_models_are_right(name: str) -> None:
             got = results[output]
             assert (got.shape, got.dtype) == (array.shape, array.dtype)
             assert is_within(got, array, meta["tolerance"]), output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finely", [False, True], ids=["as planned", "finely"])
+@pytest.mark.parametrize("name", [n for n in COMPILED if any(io_sets(n))])
+def test_parts_have_nothing_to_do_with_each_other(name: str, finely: bool) -> None:
+    model = CORPUS / name / "model.onnx"
+    sets = [feeds for feeds, _ in io_sets(name)]
+    feeds = max(sets, key=lambda feeds: sum(map(np.size, feeds.values())))
+    special = Specialiser(model, bounds_for(model, sets), {}).specialise(feeds)
+    inputs = {n: a for n, a in feeds.items() if n not in special.values}
+    with Workers(1) as workers, divided_finely() if finely else nullcontext():
+        native = Native(special.graph, workers)
+    for parts in (2, 3, 7):
+        check_phases(native, inputs, parts)
 
 
 REFUSE = """

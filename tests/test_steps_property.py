@@ -13,6 +13,7 @@ from compiled import Native, graph_of, native_target
 from graph_strategies import BATCH, MAKERS, N, Pool, bindings, feeds, fits, graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from phase_check import check_phases, divided_finely
 from strategies import Array, assert_same, random_array
 
 from tbc import kernels, ops, reference
@@ -246,6 +247,24 @@ def _small(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> N
     check(compilable(graph, native_target()), _as_bytes(feeds(graph, dims, seed)), workers)
 
 
+def _in_parts(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
+    """What `check` does, and `check_phases`, with all steps divided that can be."""
+    arrays = _as_bytes(feeds(graph, dims, seed))
+    with divided_finely():
+        compiled = compilable(graph, native_target())
+        check(compiled, arrays, workers)
+        tame = {n: _tame(a) for n, a in arrays.items()}
+        check_phases(Native(compiled, workers), tame, (2, 3, 7)[seed % 3])
+
+
+def _tame(array: Array) -> Array:
+    """An array with no nan in it, nor what soon makes some: which nan results is not defined."""
+    if array.dtype.kind in "iub":
+        return array
+    wide = np.nan_to_num(array.astype(np.float64), nan=1.5, posinf=2.5, neginf=-2.5)
+    return np.clip(wide, -9, 9).astype(array.dtype)
+
+
 def _as_bytes(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays as they cross the border: small floats by their bits."""
     return {n: a.view(np.uint8) if a.dtype in SMALL_FLOATS else a for n, a in arrays.items()}
@@ -267,6 +286,19 @@ def test_small_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed
 @given(wide_graphs(), wide_bindings(), st.integers(0, 99))
 def test_wide_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
     _small(graph, dims, seed, workers)
+
+
+@settings(_QUIET, max_examples=25)
+@given(wide_graphs(), wide_bindings(), st.integers(0, 99))
+def test_parts(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _in_parts(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@settings(_QUIET, max_examples=700)
+@given(wide_graphs(steps=14), wide_bindings(), st.integers(0, 99))
+def test_many_parts(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _in_parts(graph, dims, seed, workers)
 
 
 @pytest.mark.slow

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from compiled import Native, native_target
 from corpus import CORPUS, io_sets
 from digits import DIGITS, images
+from phase_check import check_phases, divided_finely
 from strategies import Array, assert_same
 
 import tbc
 from tbc.api import InProcess, _pool
+from tbc.codegen.llvm_text import const
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.dims import Expr, Symbol
 from tbc.frontend import load
 from tbc.ir import Builder, Graph
 from tbc.ops import Gather, Input, Unary
+from tbc.program import ByRows
 from tbc.runtime import Pool, physical_cores
+from tbc.runtime.loader import TRIALS
 from tbc.target import parse
+from tbc.text import parse_graph
+from tbc.tiles import most_rows
 from tbc.types import DType, TensorType
 
 PARTS = (1, 2, 3, 7)
@@ -69,14 +79,74 @@ def test_the_number_of_threads_changes_no_bit(model: tuple[Native, dict[str, Arr
                 assert_same(run.outputs[name], array)
 
 
-@pytest.mark.parametrize("parts", [2, 7])
-def test_no_two_parts_of_a_phase_write_the_same_byte(
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_have_nothing_to_do_with_each_other(
     model: tuple[Native, dict[str, Array]], parts: int
 ) -> None:
-    native, feeds = model
-    assert native.run(feeds).status == 0
-    for phase, counts in enumerate(native.writes(feeds, parts)):
-        assert counts.max(initial=0) <= 1, native.program.steps[phase]
+    assert check_phases(*model, parts) >= 2
+
+
+CHAIN = """
+def g(x: f32[96, 40], w: f32[40, 48], u: f32[48, 96]):
+    biased: f32[96, 40] = exp(x)
+    most: f32[96, 1] = reduce(biased, kind="max", axes=(1,), keepdims=True)
+    most40: f32[96, 40] = broadcast(most, shape=(96, 40))
+    scaled: f32[96, 40] = div(biased, most40)
+    y: f32[96, 48] = matmul(scaled, w)
+    z: f32[48, 48] = matmul(u, y)
+    return {"z": z}
+"""
+"""A chain of rows up to y; z needs all of its rows."""
+
+
+def test_a_chain_of_rows_is_one_phase(workers: Workers) -> None:
+    with divided_finely():
+        native = Native(parse_graph(CHAIN), workers)
+    first, second = native.program.phases
+    assert [type(s.anchor.op).__name__ for s in second] == ["MatMul"]
+    assert len(first) >= 3
+    assert {s.division for s in first} == {ByRows(0, most_rows(native.target))}
+    x, w, u = (
+        np.random.default_rng(n).standard_normal(shape, np.float32)
+        for n, shape in enumerate([(96, 40), (40, 48), (48, 96)])
+    )
+    feeds = {"x": x, "w": w, "u": u}
+    for parts in (2, 3, 7):
+        assert check_phases(native, feeds, parts) == parts
+        assert_same(native.run(feeds, parts).outputs["z"], native.run(feeds).outputs["z"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"_Shape.keeps_rows": lambda *_: True},
+        {"_Shape.keeps_places": lambda *_: True, "_Shape.rows": lambda *_: ()},
+    ],
+    ids=["other rows", "other places"],
+)
+def test_parts_that_read_each_others_results_are_found(
+    workers: Workers, wrong: dict[str, Any]
+) -> None:
+    with divided_finely(), ExitStack() as stack:
+        for name, value in wrong.items():
+            stack.enter_context(patch(f"tbc.passes.phases.{name}", value))
+        native = Native(parse_graph(CHAIN), workers)
+    assert len(native.program.phases) == 1
+    feeds = {
+        n: np.ones(s, np.float32) for n, s in (("x", (96, 40)), ("w", (40, 48)), ("u", (48, 96)))
+    }
+    with pytest.raises(AssertionError, match="reads what it may not"):
+        check_phases(native, feeds, 2)
+
+
+def test_parts_that_write_the_same_byte_are_found(workers: Workers) -> None:
+    with patch(
+        "tbc.codegen.loops.Share.of",
+        lambda self, e, count, _=1: (const(e.index_type, 0), e.index(count)),
+    ):
+        native = Native(rows_of_a_table(), workers)
+    with pytest.raises(AssertionError, match="two parts write the same byte"):
+        check_phases(native, {"at": np.zeros(1000, np.int32)}, 2)
 
 
 def rows_of_a_table() -> Graph:
@@ -166,6 +236,32 @@ def test_short_runs_stay_on_one_thread() -> None:
     pool.least_seconds = 1e-9
     model.run({"at": np.zeros(5, np.int32)})
     assert pool._process != 0
+
+
+def test_runs_that_threads_make_slower_go_back_to_one() -> None:
+    shared = []
+
+    class Slow(Pool):
+        def run(self, *arguments: Any) -> int | None:
+            shared.append(time.sleep(0.02))
+            return super().run(*arguments)
+
+    model = InProcess(rows_of_a_table(), native_target(), "rows", Slow(2, 1e-9)).model
+    feeds = {"at": np.arange(4000, dtype=np.int32) % 5}
+    expected = model.run(feeds)["y"]
+    for _ in range(2 * TRIALS + 2):
+        assert_same(model.run(feeds)["y"], expected)
+    assert len(shared) == TRIALS
+
+
+def test_models_share_a_pool() -> None:
+    pool = Pool(3, 0)
+    models = [tbc.compile(DIGITS / f"{n}.onnx", threads=pool) for n in ("digits_mlp", "digits_cnn")]
+    for _ in range(2):
+        for model, name in zip(models, ("digits_mlp", "digits_cnn"), strict=True):
+            x = {"x": images(name)}
+            alone = tbc.compile(DIGITS / f"{name}.onnx", threads=1).run(x)
+            assert_same(model.run(x)["logits"], alone["logits"])
 
 
 @pytest.mark.parametrize(

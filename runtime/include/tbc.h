@@ -97,7 +97,7 @@ typedef struct tbc_call {
 
 typedef struct tbc_model {
     uint32_t abi;        /* TBC_ABI of the compiler; stays the first field for ever */
-    uint32_t phases;     /* how many steps run_phase knows */
+    uint32_t phases;     /* how many phases run_phase knows */
     const char *name;    /* the model's name */
     const char *version; /* the tbc that compiled it */
     const char *target;  /* what it was compiled for */
@@ -117,7 +117,7 @@ typedef struct tbc_model {
     int32_t (*run)(const tbc_call *call);
 
     /*
-     * Share `part` (0 .. parts-1) of step `phase` (0 .. phases-1). Never waits: the caller runs all
+     * Share `part` (0 .. parts-1) of `phase` (0 .. phases-1). Never waits: the caller runs all
      * parts of a phase, on any threads, before it starts the next. Results do not depend on parts.
      */
     int32_t (*run_phase)(const tbc_call *call, uint32_t phase, uint32_t part, uint32_t parts);

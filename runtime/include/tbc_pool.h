@@ -8,12 +8,14 @@
  *
  * One call at a time: the functions of a pool are for one thread at a time. Between calls its own
  * threads look for the next one for a moment, then sleep. Nothing is allocated: a pool is memory of
- * the caller, who must not move it before it is stopped.
+ * the caller, who must not move it before it is stopped. Any number of models can share a pool. A
+ * process that was forked off has no threads of it: there calls run on the caller's thread alone.
  */
 #ifndef TBC_POOL_H
 #define TBC_POOL_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "tbc.h"
 
@@ -23,6 +25,9 @@ extern "C" {
 
 /* The most threads of a pool, that of the caller among them. */
 #define TBC_POOL_MOST 64
+
+/* Bytes of stack of its own threads; models use less than half of it. */
+#define TBC_POOL_STACK (256u << 10)
 
 struct tbc_pool;
 
@@ -45,6 +50,7 @@ typedef struct tbc_pool {
     uint32_t arrived; /* parts that have ended a phase, where the model has no run_part */
     uint32_t meetings;
     int stop;
+    pid_t process; /* where the threads are */
     const tbc_model *model;
     const tbc_call *call;
     tbc_pool_worker workers[TBC_POOL_MOST - 1];

@@ -8,6 +8,7 @@
 #include "tbc_pool.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 /* How often a thread looks whether something has changed before it sleeps. */
 enum { SPINS = 4000 };
@@ -109,9 +110,21 @@ static int make_locks(tbc_pool *pool) {
     return 0;
 }
 
+/* One more thread. The stacks that systems give are too small (musl) or larger than needed. */
+static int start_thread(tbc_pool_worker *worker) {
+    pthread_attr_t attributes;
+    int failed;
+    if (pthread_attr_init(&attributes) != 0) return 0;
+    failed = pthread_attr_setstacksize(&attributes, TBC_POOL_STACK) != 0 ||
+             pthread_create(&worker->thread, &attributes, work, worker) != 0;
+    pthread_attr_destroy(&attributes);
+    return !failed;
+}
+
 uint32_t tbc_pool_start(tbc_pool *pool, uint32_t threads) {
     const uint32_t most = threads < TBC_POOL_MOST ? threads : TBC_POOL_MOST;
     if (!make_locks(pool)) return 0;
+    pool->process = getpid();
     pool->sync.arrived = 0;
     pool->sync.yield = yield_cpu;
     pool->sync.context = NULL;
@@ -121,7 +134,7 @@ uint32_t tbc_pool_start(tbc_pool *pool, uint32_t threads) {
         tbc_pool_worker *const worker = &pool->workers[pool->threads - 1];
         worker->pool = pool;
         worker->part = pool->threads;
-        if (pthread_create(&worker->thread, NULL, work, worker) != 0) break;
+        if (!start_thread(worker)) break;
     }
     return pool->threads;
 }
@@ -131,7 +144,7 @@ int32_t tbc_pool_run(tbc_pool *pool, const tbc_model *model, const tbc_call *cal
     uint32_t running;
     int32_t status;
     if (model == NULL || call == NULL) return TBC_ERROR_NULL;
-    if (pool->threads == 1) return model->run(call);
+    if (pool->threads == 1 || pool->process != getpid()) return model->run(call);
     shared = *call;
     shared.sync = &pool->sync;
     announce(pool, model, &shared);
@@ -149,6 +162,7 @@ int32_t tbc_pool_run(tbc_pool *pool, const tbc_model *model, const tbc_call *cal
 
 void tbc_pool_stop(tbc_pool *pool) {
     uint32_t i;
+    if (pool->process != getpid()) return;
     announce(pool, NULL, NULL);
     for (i = 0; i + 1 < pool->threads; i++) pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->ended);

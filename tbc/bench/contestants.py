@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from tbc.bench.limits import STEP, STREAMS, Peak, Stream, peaks
 from tbc.bench.memory import Ring, Room
 from tbc.bench.peers import Contest
 from tbc.bench.report import Work
+from tbc.bench.team import Team
 from tbc.bench.timing import Call
 from tbc.codegen.jit import Loaded
 from tbc.codegen.llvm_text import Module
@@ -98,6 +100,12 @@ def layer(layer: Layer, product: Product, calls: Iterator[Call]) -> Contestant:
     """A compiled layer."""
     name = ", ".join(["tbc BitLinear", *layer.kernels])
     return Work("layer", name, macs=product.macs, bytes=layer.weights.nbytes), calls
+
+
+def shared(layer: Layer, work: Work, team: Team, cold: int) -> Contestant:
+    """The runs of a layer or a model, shared by threads; on `cold` bytes of weights in turn."""
+    calls, runs = layer.shared(team, cold)
+    return replace(work, name=f"{work.name}, {team.threads} threads", part=float(runs)), calls
 
 
 def peer(contest: Contest, product: Product, calls: Iterator[Call]) -> Contestant:

@@ -108,9 +108,9 @@ def emit(module: Module, kernel: Kernel, product: Product, target: Target) -> No
     f.finish()
 
 
-def load(module: Module, target: Target, workers: Workers) -> Loaded:
-    """The functions of a module in this process."""
-    native, names = jit_target(target), tuple(module.functions)
+def load(module: Module, target: Target, workers: Workers, names: tuple[str, ...] = ()) -> Loaded:
+    """Functions of a module in this process; by default all of them."""
+    native, names = jit_target(target), names or tuple(module.functions)
     job = Job(native, (Part(module.text(), passes=False),), frozenset(names))
     return Loaded(workers.compile(job)["obj"], native, names)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import repeat
+from itertools import cycle, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from tbc.api import InProcess
 from tbc.bench.memory import Copies, Room
-from tbc.bench.timing import Call
+from tbc.bench.team import LEAST, Team
+from tbc.bench.timing import WALL, Call, shortest
 from tbc.codegen.modelinfo import symbol_of
 from tbc.ir import Graph
 from tbc.report import kernel_counts
@@ -28,6 +29,7 @@ class Layer:
 
     Attributes:
         weights: its constants.
+        results: where the calls write their outputs.
         kernels: of its low-bit dots.
     """
 
@@ -38,7 +40,7 @@ class Layer:
         self._arena = Room(int(self._raw.arena_size))
         self._copy = Copies(self._ready.weights, 0)
         self._inputs: list[Room] = []
-        self._results: list[Room] = []
+        self.results: list[Room] = []
         self.weights = self._ready.weights
         self.kernels = tuple(kernel_counts(self._ready.program))
 
@@ -51,24 +53,43 @@ class Layer:
         outputs = self._ready.model.run(feeds)
         given = (np.ascontiguousarray(feeds[t.name]) for t in self._ready.model.inputs)
         self._inputs = [Room.of(array) for array in given]
-        self._results = [Room(array.nbytes) for array in outputs.values()]
+        self.results = [Room(array.nbytes) for array in outputs.values()]
         return outputs
 
-    def _call(self, weights: int) -> Call:
-        """A run on weights at an address."""
+    def _call(self, weights: int) -> structs.Call:
+        """What a run on weights at an address is called with."""
         call = structs.Call()
         call.inputs = (ctypes.c_void_p * len(self._inputs))(*(r.address for r in self._inputs))
-        call.outputs = (ctypes.c_void_p * len(self._results))(*(r.address for r in self._results))
+        call.outputs = (ctypes.c_void_p * len(self.results))(*(r.address for r in self.results))
         call.arena, call.weights = self._arena.address, weights
-        return partial(self._run, ctypes.byref(call))
+        return call
 
     def hot(self) -> Iterator[Call]:
         """Runs on the same weights."""
-        return repeat(self._call(self._copy.addresses[0]))
+        return repeat(self._runs(self._call(self._copy.addresses[0])))
+
+    def _runs(self, call: structs.Call) -> Call:
+        return partial(self._run, ctypes.byref(call))
+
+    def shared(self, team: Team, size: int) -> tuple[Iterator[Call], int]:
+        """Calls of some runs each, by a team, and how many; cold ones if there is a size."""
+        copies = Copies(self.weights, size)
+        calls = list(map(self._call, copies.addresses))
+        run_part = ctypes.cast(self._raw.run_part, ctypes.c_void_p).value
+        assert run_part is not None
+        single = shortest(repeat(team.call(run_part, calls[:1])), WALL)
+        count = max(1, round(LEAST / single))
+
+        def forever() -> Iterator[Call]:
+            kept = copies, cycle(calls)
+            while True:
+                yield team.call(run_part, list(islice(kept[1], count)))
+
+        return forever(), count
 
     def cold(self, size: int) -> Iterator[Call]:
         """Runs on one copy of the weights after the other, `size` bytes of them in turn."""
         copies = Copies(self.weights, size)
-        calls = [self._call(address) for address in copies.addresses]
+        calls = [self._runs(self._call(address)) for address in copies.addresses]
         while True:  # a generator keeps the copies, which addresses do not
             yield from calls

@@ -67,6 +67,7 @@ class BenchReport:
         triple: the same in LLVM's words.
         features: the CPU features that code for it uses, of those that tbc knows.
         system: the operating system.
+        threads: on how many layers and models run besides one.
         clock: "thread", which stands still while other processes run, or "wall".
         load: processes that wanted to run, on average of the minute before; None if not known.
         versions: of tbc and of others that took part.
@@ -81,6 +82,7 @@ class BenchReport:
     features: tuple[str, ...]
     system: str
     clock: str
+    threads: int
     load: float | None
     versions: Mapping[str, str]
     notes: tuple[str, ...]

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.peers.onnx import runs, session
 from tbc.bench.report import BenchReport, Case, Work, rows
-from tbc.bench.timing import IS_THREADS, in_turns
+from tbc.bench.team import Team
+from tbc.bench.timing import CLOCK, WALL, Clock, in_turns
 from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
 from tbc.frontend import load
@@ -51,6 +53,7 @@ class Bench:
             only.
         every: whether to run every kernel, not only those that are chosen.
         progress: told what is being done.
+        threads: layers and models run on so many threads too, if they are more than one.
     """
 
     target: Target
@@ -58,6 +61,7 @@ class Bench:
     cold: int
     every: bool
     progress: Callable[[str], None]
+    threads: int = 1
     _notes: dict[str, None] = field(default_factory=dict)
     _peers: list[Peer] = field(default_factory=list)
 
@@ -79,7 +83,8 @@ class Bench:
             triple=self.target.triple,
             features=tuple(sorted(self.target.features)),
             system=platform.platform(),
-            clock="thread" if IS_THREADS else "wall",
+            clock="thread" if self._clock is not WALL else "wall",
+            threads=self.threads,
             load=busy,
             versions={"tbc": __version__, "onnxruntime": onnxruntime.__version__},
             notes=tuple(self._notes),
@@ -88,13 +93,28 @@ class Bench:
             cases=tuple(cases),
         )
 
+    @property
+    def _clock(self) -> Clock:
+        """The time of a thread leaves out in what time others help it."""
+        return CLOCK if self.threads == 1 else WALL
+
+    @cached_property
+    def _team(self) -> Team | None:
+        return Team(self.threads, self.target) if self.threads > 1 else None
+
+    def _with_team(self, layer: Layer, alone: Contestant, cold: int = 0) -> list[Contestant]:
+        """A layer or model on one thread, and on several if that is wanted."""
+        team = [contestants.shared(layer, alone[0], self._team, cold)] if self._team else []
+        return [alone, *team]
+
     def _note(self, text: str) -> None:
         self._notes[text] = None
 
     def _case(self, name: str, weights: str, found: Sequence[Contestant]) -> Case:
         """The contestants, timed."""
         self.progress(f"timing {name}, {weights} weights")
-        times = in_turns({str(i): calls for i, (_, calls) in enumerate(found)}, self.rounds)
+        calls = {str(i): calls for i, (_, calls) in enumerate(found)}
+        times = in_turns(calls, self.rounds, clock=self._clock)
         works = (work for work, _ in found)
         return Case(name, weights, rows(list(zip(works, times.values(), strict=True))))
 
@@ -116,7 +136,7 @@ class Bench:
             yield self._case(product.name, "cold", found)
         found = [*limits.streams(product, None), *limits.peaks()]
         found += [contestants.dot(dot, product, None) for dot in dots]
-        found.append(contestants.layer(layer, product, layer.hot()))
+        found += self._with_team(layer, contestants.layer(layer, product, layer.hot()))
         found += [contestants.peer(each, product, each.hot()) for each in contests]
         yield self._case(product.name, "hot", found)
 
@@ -147,7 +167,8 @@ class Bench:
         if layer.weights.nbytes * COPIES < self.cold:
             self._note(f"a layer of {product.name} is too small to have cold weights")
         else:
-            yield contestants.layer(layer, product, layer.cold(self.cold))
+            alone = contestants.layer(layer, product, layer.cold(self.cold))
+            yield from self._with_team(layer, alone, self.cold)
         for contest in contests:
             self.progress(f"preparing {contest.peer.name}")
             calls = contest.cold(self.cold)
@@ -168,7 +189,7 @@ class Bench:
         except ValueError as error:
             raise Unsupported(f"no random inputs suit the model: {error}", file=str(path)) from None
         layer.feed(feeds)
-        found: list[Contestant] = [(Work("model", f"tbc, {path.name}"), layer.hot())]
+        found = self._with_team(layer, (Work("model", f"tbc, {path.name}"), layer.hot()))
         try:
             other = repeat(runs(session(path), feeds))
             found.append((Work("model", f"onnxruntime, {path.name}"), other))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 Call: TypeAlias = Callable[[], object]
+Clock: TypeAlias = Callable[[], float]
 
 SAMPLE = 2e-4
 """Seconds that a sample takes at least: long beside the clock, short beside a time slice."""
@@ -18,7 +19,8 @@ SAMPLE = 2e-4
 
 IS_THREADS = time.get_clock_info("thread_time").resolution <= 1e-6
 """Whether the system tells precisely how long a thread has run: on Linux and macOS, not Windows."""
-CLOCK = time.thread_time if IS_THREADS else time.perf_counter
+WALL: Clock = time.perf_counter
+CLOCK: Clock = time.thread_time if IS_THREADS else WALL
 """Where it can, it stands still while other processes have the processor."""
 
 LONG = 10
@@ -39,22 +41,25 @@ def quartiles(seconds: Sequence[float]) -> Quartiles:
     return Quartiles(*(float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75))))
 
 
-def sample(calls: Iterable[Call]) -> float:
+def sample(calls: Iterable[Call], clock: Clock = CLOCK) -> float:
     """Seconds a call; the calls are at hand before the clock starts."""
     ready = tuple(calls)
-    start = CLOCK()
+    start = clock()
     for call in ready:
         call()
-    return (CLOCK() - start) / len(ready)
+    return (clock() - start) / len(ready)
 
 
-def shortest(calls: Iterator[Call]) -> float:
+def shortest(calls: Iterator[Call], clock: Clock = CLOCK) -> float:
     """The shortest of a few single calls: how long one takes if nothing comes between."""
-    return min(sample(islice(calls, 1)) for _ in range(3))
+    return min(sample(islice(calls, 1), clock) for _ in range(3))
 
 
 def in_turns(
-    contestants: Mapping[str, Iterator[Call]], rounds: int, least: float = SAMPLE
+    contestants: Mapping[str, Iterator[Call]],
+    rounds: int,
+    least: float = SAMPLE,
+    clock: Clock = CLOCK,
 ) -> dict[str, Quartiles]:
     """Seconds a call of each contestant, from one sample of it in each round.
 
@@ -65,13 +70,14 @@ def in_turns(
         contestants: endless calls by name.
         rounds: samples of each.
         least: seconds that a sample takes at least, in as many calls as that needs.
+        clock: what tells the seconds.
     """
-    single = {name: max(shortest(calls), 1e-9) for name, calls in contestants.items()}
+    single = {name: max(shortest(calls, clock), 1e-9) for name, calls in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, calls in contestants.items():
             if single[name] < LONG * least:
-                sample(islice(calls, 1))
+                sample(islice(calls, 1), clock)
             count = max(1, round(least / single[name]))
-            seconds[name].append(sample(islice(calls, count)))
+            seconds[name].append(sample(islice(calls, count), clock))
     return {name: quartiles(found) for name, found in seconds.items()}

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -87,3 +88,11 @@ def test_memory_that_threads_wait_on_shares_no_cache_line():
 
 def test_there_is_a_core():
     assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+
+
+def test_threads_without_a_run_sleep():
+    pool = Pool(4)
+    assert pool.run(lambda call, part, parts: 0, None, None) == 0
+    start = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - start < 0.05
