@@ -30,6 +30,9 @@ from tbc.codegen.llvm_text import Function, Val, const, vec
 PAIR = 8
 """Weights of a row that an instruction multiplies."""
 
+MOST_FIELDS = 5
+"""Of codes that usmmla multiplies without a panel."""
+
 _Key: TypeAlias = tuple[int, int, int, int]
 """Pair of activation rows, block, pair of weight rows, scale of the fields that are summed."""
 
@@ -38,8 +41,12 @@ USDOT = Dot4(name="usdot")
 
 
 def i8mm_tile(f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = None) -> Sums:
-    """The exact sums of a tile, as `integer_tile`; `steps` are given for panels only."""
-    if tile.mr == 1 and tile.layout.code != "u8":
+    """The exact sums of a tile, as `integer_tile`; `steps` are given for panels only.
+
+    The activations of more than `MOST_FIELDS` fields, by twos, would take the sums' registers.
+    """
+    alone = tile.mr == 1 or len(tile.fields) > MOST_FIELDS
+    if alone and tile.layout.code != "u8":
         return integer_tile(USDOT, f, tile, x, w)
     mmla = _Mmla(f, tile, x, w)
     pairs = tile.layout.rows // 2

@@ -269,8 +269,10 @@ def _step(
         if tile.one_offset:
             starts = _one_offset(f, tile, w, index, unit)
         places = [(n, v) for m, n, v in _places(isa, tile) if m == 0]
-        # Where rows are few, their activations stay in registers, and one vector of weights.
+        # Where rows are few, their activations stay in registers, and one vector of weights. But 4
+        # fields' activations are one register of a scalable vector, and LLVM orders fields better.
         few = 2 * tile.mr * len(isa.sums) <= len(places)
+        few = few and not (tile.one_offset and len(tile.fields) <= 4)
         for group in [[at] for at in places] if few else [places]:
             vectors = {
                 (n, v): isa.weights(f, tile.layout.coding, tile.at(f, starts[n], v * isa.vector))

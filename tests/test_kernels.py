@@ -171,6 +171,8 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("armv8.6", 128, "trit_panel_6x1c4_i8mm"),
         ("a64fx", 1, "trit_gemv_1x1c4_sve"),
         ("a64fx", 128, "trit_gemm_4x1c4_sve"),
+        ("armv9", 1, "trit_gemv_1x1c4_sve"),
+        ("armv9", 128, "trit_panel_5x1c4_neondot"),
         ("armv9+i8mm", 1, "trit_gemv_1x1c4_svei8mm"),
         ("armv9+i8mm", 128, "trit_panel_6x1c4_i8mm"),
         ("neoverse-v1", 1, "trit_gemv_1x1c4_svei8mm"),

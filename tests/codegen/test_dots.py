@@ -309,14 +309,13 @@ def innermost(asm: str) -> int:
     return max(last - first for first, last in inner)
 
 
-PAIRED = ("i8mm", "sve", "svei8mm")
-
-
 def units_of_a_step(kernel: Kernel, mr: int) -> int:
     """How many units along k the innermost loop takes at a time."""
     if kernel.panel and kernel.arch == "aarch64":
         return 4
-    return 2 if (kernel.dot.name == "i8mm") == (mr > 1) and kernel.dot.name in PAIRED else 1
+    if kernel.dot.scalable:
+        return 2 if mr == 1 else 1
+    return 2 if kernel.dot.name == "i8mm" and mr > 1 and kernel.code != "b1" else 1
 
 
 @ids
