@@ -36,8 +36,8 @@ MOST_FIELDS = 5
 _Key: TypeAlias = tuple[int, int, int, int]
 """Pair of activation rows, block, pair of weight rows, scale of the fields that are summed."""
 
-USDOT = Dot4(name="usdot")
-"""How weights are read, and one row of activations multiplied."""
+USDOT, USMMLA = Dot4(name="usdot"), Dot4(name="usmmla")
+"""How weights are read, and one row of activations multiplied, or two."""
 
 
 def i8mm_tile(f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = None) -> Sums:
@@ -190,10 +190,8 @@ class _Mmla:
         self, sums: State[_Key], n: int, v: int, scale: int, weights: Val, xs: list[Val]
     ) -> None:
         """Add a vector of weights times each pair of activation rows."""
-        name = "llvm.aarch64.neon.usmmla.v4i32.v16i8"
         for p, x in enumerate(xs):
-            (total,) = sums[p, n, v, scale]
-            sums[p, n, v, scale] = (self.f.intrinsic("<4 x i32>", name, total, weights, x),)
+            sums[p, n, v, scale] = USMMLA.dot(self.f, sums[p, n, v, scale], weights, x)
 
     def rows(self, sums: State[_Key], m: int, n: int) -> Val:
         """<16 x i32>: the sums of activation row m with block n."""

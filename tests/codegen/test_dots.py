@@ -98,6 +98,8 @@ def specs_of(kernel: Kernel) -> list[Spec]:
         specs.append(Spec(kernel, kernel.panel + 5 * unit - 1))
     if kernel.mr == 1:
         specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
+    elif kernel.dot.name == "i8mm" and not kernel.panel:  # with a loop of its own
+        specs.append(Spec(kernel, 1))
     if not kernel.does_groups:
         return specs
     specs.append(Spec(kernel, 3 * odd, odd))
