@@ -11,12 +11,13 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_neon, dots_x86
+from tbc.codegen import dots_neon, dots_sve, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
-from tbc.codegen.dots_panel import Panels, Take
+from tbc.codegen.dots_mmla import USDOT, i8mm_tile, store_pairs
+from tbc.codegen.dots_panel import Panel, Panels, Take
 from tbc.codegen.dots_portable import Wide, words_tile
 from tbc.codegen.dots_rows import heights, row_tiles
-from tbc.codegen.dots_tile import Isa, Parts, State, Sums, Tile, integer_tile, iterate, zeros
+from tbc.codegen.dots_tile import Parts, State, Sums, Tile, integer_tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.kernels import Kernel
 from tbc.layout import Layout
@@ -32,17 +33,28 @@ The rows may lie beyond the last one, where the last block is padded.
 TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 """(f, tile, the first activation row, each block) -> the tile's sums."""
 
+_SVE = {"sve": "sdot", "svei8mm": "usdot"}
+"""The instructions of the dots whose vectors are scalable."""
+
 EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in (dots_x86.ISAS | dots_neon.ISAS).items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},
+    "i8mm": i8mm_tile,
+    **{dot: partial(dots_sve.sve_tile, name) for dot, name in _SVE.items()},
     "scalar": words_tile,
     "f32avx2": partial(float_tile, dots_x86.Permuted()),
     **{name: partial(float_tile, Masked()) for name in ("f32x4", "f32x8", "f32x16")},
     "f32": floats_tile,
 }
 """By the name of the kernel's dot."""
-_PANEL_ISAS: dict[str, Isa] = dots_x86.ISAS
-"""The dots that kernels with panels can have."""
+_PANELS: dict[str, Panel] = {
+    **{
+        name: Panel(isa, partial(integer_tile, isa))
+        for name, isa in (dots_x86.ISAS | dots_neon.ISAS).items()
+    },
+    "i8mm": Panel(USDOT, i8mm_tile, store_pairs, together=2),
+}
+"""How the dots that can have them go over panels."""
 
 
 TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
@@ -92,10 +104,19 @@ def emit_dot(
     tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
     if kernel.panel:
         whole = tiles(kernel.mr, kernel.nr)
-        panels = Panels.on_stack(f, _PANEL_ISAS[kernel.dot.name], whole, rows)
+        panels = Panels.on_stack(f, _PANELS[kernel.dot.name], whole, rows)
         for columns in _streams(f, block_lo, block_hi, kernel.nr):
             ws = tuple(whole.at(f, packed, block, layout.block_bytes(k)) for block in columns)
             panels.cover(f, x, ws, (m_lo, m_hi), _by_column(f, whole, columns, epilogue))
+        return
+
+    if kernel.dot.scalable:
+
+        def take(row: Val, block: Val, acc: Val) -> None:
+            epilogue(f, row, f.op("mul nsw", block, const(index, layout.rows)), acc)
+
+        name, blocks = _SVE[kernel.dot.name], (block_lo, block_hi)
+        dots_sve.cover(name, f, tiles, x, packed, (m_lo, m_hi), rows, blocks, take)
         return
 
     def sums(mr: int, m: Val, blocks: Parts) -> Sums:

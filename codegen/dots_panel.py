@@ -6,12 +6,13 @@ over it in tiles before the next one is unpacked; their sums are kept in memory 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tbc.codegen.dots_rows import heights, row_tiles, shares
-from tbc.codegen.dots_tile import Isa, Parts, Tile, integer_tile
-from tbc.codegen.llvm_text import Function, Val, const
+from tbc.codegen.dots_tile import Isa, Parts, Sums, Tile
+from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.kernels import PANEL_ROWS
 from tbc.layout import Layout
 
@@ -20,6 +21,32 @@ BYTES = Layout("u8")
 
 Take = Callable[[Val, Val, Val], None]
 """(activation row, number of the block in the tile, its sums): emits what becomes of them."""
+
+
+Add = Callable[[Function, Tile, Val, Parts, Val], Sums]
+"""(f, tile of bytes, first activation row, blocks of a panel, dwords along k) -> their sums."""
+
+Store = Callable[[Function, Tile, Val, list[list[Val]]], None]
+"""(f, tile, place in the panel, vectors of codes by dword along k): writes a step's codes."""
+
+
+def store_dwords(f: Function, tile: Tile, out: Val, dwords: list[list[Val]]) -> None:
+    """Write codes as `integer_tile` reads them: of each dword along k those of all rows."""
+    for number, vectors in enumerate(dwords):
+        for v, codes in enumerate(vectors):
+            size = lanes_of(codes.type)
+            f.store(codes, tile.at(f, out, number * tile.layout.unit_bytes + v * size), size)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """How weights are unpacked into a panel, and what goes over it."""
+
+    isa: Isa
+    add: Add
+    store: Store = store_dwords
+    together: int = 1
+    """Dwords along k that must lie in a panel together."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +61,7 @@ class Panels:
         heights: the heights that tiles can have.
     """
 
-    isa: Isa
+    how: Panel
     tile: Tile
     units: int
     panel: Val
@@ -42,7 +69,7 @@ class Panels:
     heights: frozenset[int]
 
     @staticmethod
-    def on_stack(f: Function, isa: Isa, tile: Tile, rows: tuple[int, int]) -> Panels:
+    def on_stack(f: Function, how: Panel, tile: Tile, rows: tuple[int, int]) -> Panels:
         """Panels in the frame of the function, for from rows[0] to rows[1] activation rows."""
         most = tile.kernel.panel // tile.layout.unit_k
         count = -(-tile.steps // most)
@@ -51,7 +78,7 @@ class Panels:
         panel = f.alloca("i8", size, ALIGN)
         sums = f.alloca("i8", 64 * PANEL_ROWS * tile.nr, ALIGN)
         found = heights(rows, tile.kernel.mr, PANEL_ROWS)
-        return Panels(isa, tile, units, panel, sums, found)
+        return Panels(how, tile, units, panel, sums, found)
 
     def cover(self, f: Function, x: Val, w: Parts, m: tuple[Val, Val], take: Take) -> None:
         """Compute the sums of activation rows m with the blocks at w, and take them."""
@@ -77,18 +104,29 @@ class Panels:
 
     def _unpack(self, f: Function, tile: Tile, starts: list[Val], units: Val) -> None:
         """Write the codes of a panel, a byte each."""
-        isa, layout = self.isa, tile.layout
-        step = layout.unit_bytes
-        with f.loop(tile.number(0), units) as loop:
-            for n, start in enumerate(starts):
-                unit = tile.at(f, start, loop.index, step)
-                out = tile.at(f, self._block(f, tile, n), loop.index, step * layout.fields)
-                for v in range(0, step, isa.vector):
-                    numbers = isa.weights(f, layout.coding, tile.at(f, unit, v))
-                    for field, (number, bit) in enumerate(layout.coding.places):
-                        (part,) = numbers[number]
-                        codes = isa.field(f, part, bit, tile.mask)
-                        f.store(codes, tile.at(f, out, field * step + v), isa.vector)
+        fields = tile.layout.fields
+        several = self.how.together // math.gcd(self.how.together, fields)
+        zero, one = tile.number(0), tile.number(1)
+        most = units if several == 1 else f.op("sub nsw", units, f.op("and", units, one))
+        for first, last, count in ((zero, most, several), (most, units, 1))[:several]:
+            with f.loop(first, last, count) as loop:
+                for n, start in enumerate(starts):
+                    unit = tile.at(f, start, loop.index, tile.layout.unit_bytes)
+                    out = tile.at(f, self._block(f, tile, n), loop.index, 64 * fields)
+                    self.how.store(f, tile, out, self._codes(f, tile, unit, count))
+
+    def _codes(self, f: Function, tile: Tile, unit: Val, units: int) -> list[list[Val]]:
+        """Vectors of the codes of some units, by dword along k."""
+        isa, layout = self.how.isa, tile.layout
+        found = []
+        for start in range(0, units * layout.unit_bytes, layout.unit_bytes):
+            vectors = [
+                isa.weights(f, layout.coding, tile.at(f, unit, start + v))
+                for v in range(0, layout.unit_bytes, isa.vector)
+            ]
+            for number, bit in layout.coding.places:
+                found.append([isa.field(f, v[number][0], bit, tile.mask) for v in vectors])
+        return found
 
     def _block(self, f: Function, tile: Tile, n: int) -> Val:
         """Where block n of the panel begins."""
@@ -110,9 +148,16 @@ class Panels:
     def _add_tile(
         self, f: Function, tile: Tile, size: int, x: Val, w: Parts, steps: Val, sums: Val
     ) -> None:
-        most = self.units * tile.layout.fields
-        small = replace(tile, kernel=tile.kernel.on_bytes, layout=BYTES, mr=size, steps=most)
-        found = integer_tile(self.isa, f, small, x, w, steps)
+        fields = tile.layout.fields
+        small = replace(
+            tile,
+            kernel=tile.kernel.on_bytes,
+            layout=BYTES,
+            mr=size,
+            steps=self.units * fields,
+            together=fields,
+        )
+        found = self.how.add(f, small, x, w, steps)
         for place, acc in enumerate(acc for row in found for acc in row):
             at = tile.at(f, sums, 64 * place)
             f.store(f.op("add", f.load(acc.type, at, ALIGN), acc), at, ALIGN)

@@ -23,6 +23,7 @@ class Wide:
 
     vector: int = 64
     prefetch: int = 0
+    step_k: int = 0
     sums: tuple[str, ...] = ("<64 x i16>",)
     wide: tuple[str, ...] = ("<32 x i32>",)
 

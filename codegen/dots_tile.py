@@ -6,7 +6,8 @@ An `Isa` says how a machine loads, masks, multiplies and adds; nothing here know
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
@@ -30,6 +31,10 @@ class Tile:
     Attributes:
         x_stride: bytes between activation rows.
         index: the type of indices.
+        units: units along k of a step.
+        together: units along k come in multiples of this.
+        one_offset: whether all blocks are to be addressed by one offset in a register; LLVM would
+            rather advance an address for each.
     """
 
     kernel: Kernel
@@ -40,6 +45,9 @@ class Tile:
     steps: int
     x_stride: int
     index: str
+    units: int = 1
+    together: int = 1
+    one_offset: bool = False
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -89,6 +97,10 @@ class Isa(Protocol):
         """How many bytes ahead to fetch weights that are used only once; 0 for not at all."""
 
     @property
+    def step_k(self) -> int:
+        """A step takes several units along k where they have fewer than this many weights a row."""
+
+    @property
     def sums(self) -> tuple[str, ...]:
         """The types of a vector's sums."""
 
@@ -97,10 +109,10 @@ class Isa(Protocol):
         """The types of its 32-bit sums; the same where the sums have 32 bits."""
 
     def row(self, f: Function, tile: Tile, x: Val) -> Parts:
-        """What a step keeps of the unit of activations at x."""
+        """What a step keeps of the activations at x, `tile.units` units of them."""
 
     def activation(self, f: Function, row: Parts, field: int) -> Parts:
-        """The 4 activations of a field, repeated through a vector."""
+        """The 4 activations of a field, counted through the units, repeated through a vector."""
 
     def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
         """The vector of weights at w, by the numbers of `Code.places`."""
@@ -163,11 +175,19 @@ def integer_tile(
     zero, stop = tile.number(0), steps or tile.number(tile.steps)
     widen = tile.kernel.widen
 
-    def step(index: Val, sums: State[_Key]) -> None:
-        _step(isa, f, tile, x, w, index, sums)
+    def add(first: Val, last: Val, sums: State[_Key]) -> State[_Key]:
+        several = replace(tile, units=isa.step_k // tile.layout.unit_k)
+        if several.units > 1:
+            most = whole(f, tile, first, last, several.units)
+            step = partial(_step, isa, f, several, x, w)
+            sums = iterate(f, first, most, sums, step, several.units)
+            if most == last:
+                return sums
+            first = most
+        return iterate(f, first, last, sums, partial(_step, isa, f, tile, x, w))
 
     def add_steps(first: Val, last: Val, wide: State[_Key]) -> None:
-        sums = iterate(f, first, last, {key: zeros(*isa.sums) for key in keys}, step)
+        sums = add(first, last, {key: zeros(*isa.sums) for key in keys})
         wide |= {key: isa.widen(f, wide[key], parts) for key, parts in sums.items()}
 
     def chunk(index: Val, wide: State[_Key]) -> None:
@@ -178,18 +198,18 @@ def integer_tile(
 
     wide = {key: zeros(*isa.wide) for key in keys}
     if not widen:
-        wide = iterate(f, zero, stop, wide, step)
+        wide = add(zero, stop, wide)
     elif tile.steps > widen:
         wide = iterate(f, zero, stop, wide, chunk, widen)
     else:
         add_steps(zero, stop, wide)
 
     def rows(place: _Place) -> Val:
-        return _rescaled(f, [(isa.rows(f, wide[place, scale]), scale) for scale in scales])
+        return rescaled(f, [(isa.rows(f, wide[place, scale]), scale) for scale in scales])
 
     vectors = range(tile.layout.unit_bytes // isa.vector)
     return [
-        [_concat(f, [rows((m, n, v)) for v in vectors]) for n in range(tile.nr)]
+        [concat(f, [rows((m, n, v)) for v in vectors]) for n in range(tile.nr)]
         for m in range(tile.mr)
     ]
 
@@ -206,7 +226,17 @@ def _places(isa: Isa, tile: Tile) -> list[_Place]:
     return [(m, n, v) for m in range(tile.mr) for n in range(tile.nr) for v in range(vectors)]
 
 
-def _rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
+def whole(f: Function, tile: Tile, first: Val, last: Val, units: int) -> Val:
+    """As much of the tile's units first..last as can be taken `units` at a time ends there."""
+    if tile.together % units == 0:
+        return last
+    if first.text.isdigit() and last.text.isdigit():
+        return const(last.type, int(last.text) - (int(last.text) - int(first.text)) % units)
+    rest = f.op("urem", f.op("sub nsw", last, first), const(last.type, units))
+    return f.op("sub nsw", last, rest)
+
+
+def rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
     """sum(sums >> scale), each shift exact."""
     total, *rest = (
         f.op("ashr exact", s, const(s.type, scale)) if scale else s for s, scale in sums
@@ -216,7 +246,7 @@ def _rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
     return total
 
 
-def _concat(f: Function, parts: list[Val]) -> Val:
+def concat(f: Function, parts: list[Val]) -> Val:
     """The lanes of all parts, one behind the other."""
     while len(parts) > 1:
         lanes = range(2 * lanes_of(parts[0].type))
@@ -227,20 +257,38 @@ def _concat(f: Function, parts: list[Val]) -> Val:
 def _step(
     isa: Isa, f: Function, tile: Tile, x: Val, w: Parts, index: Val, sums: State[_Key]
 ) -> None:
-    """Add one unit of k to the sums."""
+    """Add a step's units of k to the sums."""
     x = tile.at(f, x, index, tile.x_unit)
-    units = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
+    blocks = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
     if isa.prefetch and tile.mr == 1:
-        for unit in units:
-            _prefetch(f, unit, isa.prefetch)
-    vectors = {
-        (n, v): isa.weights(f, tile.layout.coding, tile.at(f, units[n], v * isa.vector))
-        for m, n, v in _places(isa, tile)
-        if m == 0
-    }
-    for field in range(len(tile.fields)):
-        _add_field(isa, f, tile, rows, vectors, field, sums)
+        for block in blocks:
+            _prefetch(f, block, isa.prefetch)
+    for unit in range(tile.units):
+        starts = [tile.at(f, block, unit, tile.layout.unit_bytes) for block in blocks]
+        if tile.one_offset:
+            starts = _one_offset(f, tile, w, index, unit)
+        places = [(n, v) for m, n, v in _places(isa, tile) if m == 0]
+        # Where rows are few, their activations stay in registers, and one vector of weights. But 4
+        # fields' activations are one register of a scalable vector, and LLVM orders fields better.
+        few = 2 * tile.mr * len(isa.sums) <= len(places)
+        few = few and not (tile.one_offset and len(tile.fields) <= 4)
+        for group in [[at] for at in places] if few else [places]:
+            vectors = {
+                (n, v): isa.weights(f, tile.layout.coding, tile.at(f, starts[n], v * isa.vector))
+                for n, v in group
+            }
+            for field in range(len(tile.fields)):
+                _add_field(isa, f, tile, rows, vectors, unit, field, sums)
+
+
+def _one_offset(f: Function, tile: Tile, w: Parts, index: Val, unit: int) -> list[Val]:
+    """The blocks' addresses of a unit, behind an offset that LLVM does not look through."""
+    offset = f.op("mul nsw", index, tile.number(tile.layout.unit_bytes))
+    if unit:
+        offset = f.op("add nsw", offset, tile.number(unit * tile.layout.unit_bytes))
+    offset = f.emit(offset.type, f"freeze {offset}")
+    return [f.offset(block, offset) for block in w]
 
 
 def _prefetch(f: Function, ptr: Val, ahead: int) -> None:
@@ -256,11 +304,13 @@ def _add_field(
     tile: Tile,
     rows: list[Parts],
     vectors: dict[tuple[int, int], tuple[Parts, ...]],
+    unit: int,
     field: int,
     sums: State[_Key],
 ) -> None:
     """Add one field of a unit: of its activations and weights, the fewer stay in registers."""
     number, shift, scale = tile.fields[field]
+    quad = unit * len(tile.fields) + field
 
     def weights(at: tuple[int, int]) -> Parts:
         parts = vectors[at][number]
@@ -273,11 +323,11 @@ def _add_field(
     if len(rows) > len(vectors):
         ws = {at: weights(at) for at in vectors}
         for m, row in enumerate(rows):
-            x = isa.activation(f, row, field)
+            x = isa.activation(f, row, quad)
             for at, w in ws.items():
                 add((m, *at), w, x)
     else:
-        xs = [isa.activation(f, row, field) for row in rows]
+        xs = [isa.activation(f, row, quad) for row in rows]
         for at in vectors:
             w = weights(at)
             for m, x in enumerate(xs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tbc.codegen.dots_f32 import SIGN
 from tbc.codegen.dots_tile import Isa, Parts, Tile
@@ -15,6 +15,7 @@ class _Bytes:
     """Vectors of unsigned bytes of weights, against 4 bytes of activations that a load repeats."""
 
     vector: int
+    step_k: int = field(default=0, kw_only=True)
 
     @property
     def prefetch(self) -> int:
@@ -113,6 +114,7 @@ class Maddwd:
 
     vector: int = 16
     prefetch: int = 2048
+    step_k: int = 0
     sums: tuple[str, ...] = ("<4 x i32>",)
     wide: tuple[str, ...] = ("<4 x i32>",)
 

@@ -12,7 +12,6 @@ from tbc import kernels, ops
 from tbc.constants import constant
 from tbc.dims import Dim, bounds, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
-from tbc.kernels import is_code_of
 from tbc.layout import Layout
 from tbc.types import DType
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 CACHED = 1 << 20
 """Bytes of weights that can be expected to stay in a core's own cache from call to call."""
-FEW, MANY = 4, 64
-"""Activation rows: up to FEW, reading weights takes the time; from MANY on, unpacking is free."""
 
 
 def select(graph: Graph, target: Target) -> Graph:
@@ -43,15 +40,21 @@ def select(graph: Graph, target: Target) -> Graph:
 
 
 def _layout(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> Layout:
-    """The packing of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits."""
+    """The packing of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits.
+
+    Of equal costs, the book's memory decides.
+    """
     if w.type.dtype is DType.sign:
         return Layout("b1", group)
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     bits, book = Layout("i2", group), Layout("x5", group)
-    least = bounds(product(x.type.shape[:-1]))[0]
-    pays = is_streamed and (least <= FEW or least >= MANY)
-    smaller = book.size(n, k) < 0.9 * bits.size(n, k)
-    return book if pays and smaller and is_code_of(target, "x5", x.type.dtype) else bits
+    if not is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
+        return bits
+    least = int(min(bounds(product(x.type.shape[:-1]))[0], kernels.MANY)) or 1
+    costs = (
+        kernels.streamed_cost(target, layout, x.type.dtype, least, n, k) for layout in (book, bits)
+    )
+    return book if next(costs) * kernels.WORTH <= next(costs) else bits
 
 
 def _dot(value: Value, target: Target, is_streamed: bool) -> Value:

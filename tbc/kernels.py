@@ -11,8 +11,9 @@ shifted down, exactly, at the end.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,11 @@ class Dot:
         products: products added in one sum by one instruction.
         bits: the width of the sums.
         sums: sums of 16 rows of weights that a tile can hold in registers beside what it adds.
+        scalable: whether its vectors are as long as the machine has them. Then a kernel's nr and
+            cost are those of the shortest, of 16 bytes; longer ones take more blocks at once.
+        reading: instructions, as costs count them, for which a core has time while it reads a byte
+            of weights from memory, all cores reading. 0.31 was measured on a Sapphire Rapids: 2
+            instructions and 6.5 bytes a cycle.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Dot:
     products: int = 1
     bits: int = 32
     sums: int = 4
+    scalable: bool = False
+    reading: float = 0.31
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
@@ -129,6 +137,11 @@ class Kernel:
         """The features of LLVM that it needs."""
         return self.dot.requires
 
+    @property
+    def does_groups(self) -> bool:
+        """Whether rows may have a scale for each of several groups."""
+        return not self.panel and not self.dot.scalable
+
     def scales_of(self, rows: int) -> int:
         """How many field positions a tile of some activation rows reads in place."""
         return max(min(self.scales, self.dot.sums // (rows * self.nr)), 1)
@@ -141,16 +154,16 @@ class Kernel:
 
     def fields(self, rows: int) -> tuple[Field, ...]:
         """How a tile of some rows reads every field of a byte."""
-        scales = self.scales_of(rows)
-        coding = CODES[self.code]
-        return tuple(
-            Field(
-                number,
-                bit // coding.bits // scales * scales * coding.bits,
-                bit // coding.bits % scales * coding.bits,
-            )
-            for number, bit in coding.places
-        )
+        scales, coding = self.scales_of(rows), CODES[self.code]
+        numbers = Counter(number for number, _ in coding.places)
+
+        def read(number: int, bit: int) -> Field:
+            shift = bit // coding.bits // scales * scales * coding.bits
+            if shift and numbers[number] == 1:  # no other field shares the shift
+                shift = bit
+            return Field(number, shift, bit - shift)
+
+        return tuple(read(number, bit) for number, bit in coding.places)
 
     def _largest(self, products: int) -> int:
         """The greatest magnitude that a step can add to a sum, `products` of them a field."""
@@ -199,8 +212,13 @@ _VBMI512 = Dot(
     products=4,
     sums=18,
 )
-_NEON = Dot("neon", arch="aarch64", requires=_features("neon"), bits=16)
-_DOTPROD = Dot("neondot", arch="aarch64", requires=_features("dotprod"), products=4)
+# By data sheets, not measured: 2 to 4 instructions a cycle in cores that share their memory are 1.1
+# instructions a byte (Apple M1) to 2 (Cortex-A72, Neoverse); 0.2 to 0.5 for a core that is alone.
+_NEON = Dot("neon", arch="aarch64", requires=_features("neon"), bits=16, reading=1.2)
+_DOTPROD = replace(_NEON, name="neondot", requires=_features("dotprod"), products=4, bits=32)
+_I8MM = replace(_DOTPROD, name="i8mm", requires=_features("i8mm"))
+_SVE = replace(_DOTPROD, name="sve", requires=_features("sve"), scalable=True)
+_SVE_I8MM = replace(_SVE, name="svei8mm", requires=_features("sve i8mm"))
 _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
 _SCALAR = Dot("scalar")
@@ -225,10 +243,19 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_SSSE3, "b1", 1, ((1, 1, 0.266), (2, 1, 0.203))),
     (_SSE2, "i2", 1, ((1, 1, 0.527), (2, 1, 0.41))),
     (_SSE2, "b1", 1, ((1, 1, 0.535), (2, 1, 0.414))),
+    (_SVE_I8MM, "i2", 3, ((1, 1, 0.137),)),
+    (_SVE_I8MM, "b1", 3, ((1, 1, 0.146),)),
+    (_SVE, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0908))),
+    (_SVE, "b1", 3, ((1, 1, 0.146), (4, 1, 0.0933))),
+    (_I8MM, "i2", 4, ((1, 1, 0.137), (4, 1, 0.0742))),
+    (_I8MM, "b1", 4, ((1, 1, 0.141), (4, 1, 0.0918))),
+    (_I8MM, "x5", 2, ((1, 1, 0.212), (4, 1, 0.0957))),
     (_DOTPROD, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0898))),
-    (_DOTPROD, "b1", 2, ((1, 1, 0.156), (4, 1, 0.0918))),
+    (_DOTPROD, "b1", 4, ((1, 1, 0.141), (4, 1, 0.0918))),
+    (_DOTPROD, "x5", 2, ((1, 1, 0.212), (4, 1, 0.111))),
     (_NEON, "i2", 1, ((1, 1, 0.246), (2, 1, 0.195))),
     (_NEON, "b1", 1, ((1, 1, 0.258), (2, 1, 0.199))),
+    (_NEON, "x5", 1, ((1, 1, 0.316), (2, 1, 0.241))),
     (_NEON32, "i2", 1, ((1, 1, 0.383),)),
     (_NEON32, "b1", 1, ((1, 1, 0.504),)),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
@@ -256,6 +283,15 @@ _PANELS = (
     (_AVXVNNI, "b1", 6, 1, 0.0417, 0.0938, 320, 0.09),
     (_AVX2, "i2", 3, 2, 0.0729, 0.0938, 320, 0.086),
     (_AVX2, "b1", 3, 2, 0.0729, 0.0938, 320, 0.09),
+    (_I8MM, "i2", 6, 1, 0.0384, 0.0859, 320, 0.164),
+    (_I8MM, "b1", 6, 1, 0.0384, 0.0859, 320, 0.178),
+    (_I8MM, "x5", 6, 1, 0.0384, 0.0859, 320, 0.219),
+    (_DOTPROD, "i2", 5, 1, 0.0664, 0.0781, 320, 0.141),
+    (_DOTPROD, "b1", 5, 1, 0.0664, 0.0781, 320, 0.148),
+    (_DOTPROD, "x5", 5, 1, 0.0664, 0.0781, 320, 0.2),
+    (_NEON, "i2", 2, 1, 0.15, 0.156, 320, 0.141),
+    (_NEON, "b1", 2, 1, 0.15, 0.156, 320, 0.148),
+    (_NEON, "x5", 2, 1, 0.15, 0.156, 320, 0.194),
 )
 
 KERNELS: tuple[Kernel, ...] = (
@@ -272,12 +308,37 @@ KERNELS: tuple[Kernel, ...] = (
 BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in KERNELS}
 
 
+def _kernels(
+    target: Target, code: str, activations: DType, grouped: bool = False
+) -> Iterator[Kernel]:
+    """Those that a target has for weights in a code, and groups of them if `grouped`."""
+    for kernel in KERNELS:
+        if (
+            (kernel.code, kernel.activations) == (code, activations)
+            and kernel.dot.runs_on(target)
+            and (kernel.does_groups or not grouped)
+            and not (kernel.panel and target.os == "windows")  # stacks grow by a helper's pages
+        ):
+            yield kernel
+
+
 def is_code_of(target: Target, code: str, activations: DType) -> bool:
     """Whether a target has kernels for weights in a code."""
-    return any(
-        (kernel.code, kernel.activations) == (code, activations) and kernel.dot.runs_on(target)
-        for kernel in KERNELS
-    )
+    return any(_kernels(target, code, activations))
+
+
+def streamed_cost(
+    target: Target, layout: Layout, activations: DType, m: int, n: int, k: int
+) -> float:
+    """Instructions a weight, for m activation rows, where w[n, k] comes from memory.
+
+    Reading is counted as the instructions that its time would be enough for. Infinite where the
+    target has no kernel for the layout's code.
+    """
+    read = layout.size(n, k) / (n * k)
+    found = _kernels(target, layout.code, activations, bool(layout.group))
+    costs = (max(kernel.rows_cost(m), kernel.dot.reading * read) for kernel in found)
+    return min(costs, default=math.inf)
 
 
 def choose(
@@ -290,14 +351,7 @@ def choose(
     Raises:
         Unsupported: the sums of k products need not fit in any kernel.
     """
-    fit = [
-        kernel
-        for kernel in KERNELS
-        if (kernel.code, kernel.activations) == (code, activations)
-        and kernel.dot.runs_on(target)
-        and k <= kernel.max_k
-        and not (grouped and kernel.panel)
-    ]
+    fit = [kernel for kernel in _kernels(target, code, activations, grouped) if k <= kernel.max_k]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
     least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tbc import reference
 from tbc.dims import Expr, Symbol
 from tbc.errors import Unsupported
-from tbc.kernels import BY_NAME, KERNELS, WORTH, Kernel, by_rows, choose, meaning
+from tbc.kernels import BY_NAME, KERNELS, WORTH, Kernel, by_rows, choose, meaning, streamed_cost
 from tbc.layout import CODES, Layout
 from tbc.ops import Dot
 from tbc.target import TARGETS, parse
@@ -161,7 +161,21 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("x86-64-v4+vnni", 128, "trit_panel_8x3c4_vnni512"),
         ("armv8", 1, "trit_gemv_1x1c4_neon"),
         ("armv8.2+dotprod", 1, "trit_gemv_1x1c4_neondot"),
-        ("armv8.2+dotprod", 64, "trit_gemm_4x1c4_neondot"),
+        ("armv8", 2, "trit_gemm_2x1c4_neon"),
+        ("armv8", 128, "trit_panel_2x1c4_neon"),
+        ("windows-arm64", 128, "trit_gemm_2x1c4_neon"),
+        ("armv8.2+dotprod", 2, "trit_gemm_4x1c4_neondot"),
+        ("armv8.2+dotprod", 128, "trit_panel_5x1c4_neondot"),
+        ("armv8.6", 1, "trit_gemv_1x1c4_i8mm"),
+        ("armv8.6", 4, "trit_gemm_4x1c4_i8mm"),
+        ("armv8.6", 128, "trit_panel_6x1c4_i8mm"),
+        ("a64fx", 1, "trit_gemv_1x1c4_sve"),
+        ("a64fx", 128, "trit_gemm_4x1c4_sve"),
+        ("armv9", 1, "trit_gemv_1x1c4_sve"),
+        ("armv9", 128, "trit_panel_5x1c4_neondot"),
+        ("armv9+i8mm", 1, "trit_gemv_1x1c4_svei8mm"),
+        ("armv9+i8mm", 128, "trit_panel_6x1c4_i8mm"),
+        ("neoverse-v1", 1, "trit_gemv_1x1c4_svei8mm"),
         ("armv7", 1, "trit_gemv_1x1c4_scalar"),
         ("armv7+neon", 1, "trit_gemv_1x1c4_neon32"),
         ("rv64gc", 8, "trit_gemv_1x1c4_scalar"),
@@ -230,10 +244,26 @@ def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
         assert kernel.rows_cost(kernel.mr) == pytest.approx(kernel.mr * kernel.cost + once)
 
 
-def test_grouped_dots_have_no_panels():
-    target = parse("x86-64-v4+vnni")
-    (kernel,) = choose(target, "i2", DType.i8, 512, 2560, grouped=True)
-    assert not kernel.panel
+@pytest.mark.parametrize("target", ["x86-64-v4+vnni", "armv8.6", "armv9+i8mm", "a64fx"])
+def test_grouped_dots_have_neither_panels_nor_scalable_vectors(target: str):
+    for m in (1, 512):
+        (kernel,) = choose(parse(target), "i2", DType.i8, m, 2560, grouped=True)
+        assert kernel.does_groups
+        assert not kernel.panel
+        assert not kernel.dot.scalable
+
+
+def test_streamed_weights_cost_at_least_their_reading():
+    target, large = parse("x86-64-v4+vnni+vbmi"), (4096, 2560)
+    costs = {
+        code: streamed_cost(target, Layout(code), DType.i8, 1, *large) for code in ("i2", "x5")
+    }
+    assert costs["x5"] == pytest.approx(0.8 * costs["i2"], rel=0.01)
+    many = streamed_cost(target, Layout("i2"), DType.i8, 512, *large)
+    assert many == min(
+        k.rows_cost(512) for k in KERNELS if k.code == "i2" and k.dot.name == "vnni512"
+    )
+    assert streamed_cost(target, Layout("x5"), DType.f32, 1, *large) == float("inf")
 
 
 def test_long_sums_go_to_kernels_that_hold_them():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbc.codegen import dots_neon, dots_x86
+from tbc.codegen import dots_mmla, dots_neon, dots_x86
 from tbc.codegen.llvm_text import Function, Module, Val, const, lanes_of, vec
 from tbc.kernels import KERNELS
 from tbc.target import Target
@@ -85,11 +85,13 @@ class Peak:
         name: of the instructions.
         dot: of the dot in `tbc.kernels` that uses them; "" for floats.
         operand: the type of its operands.
+        rows: rows of activations that an instruction multiplies with each byte of weights.
     """
 
     name: str
     dot: str
     operand: str
+    rows: int = 1
 
     @property
     def symbol(self) -> str:
@@ -103,7 +105,7 @@ class Peak:
 
     def macs(self, target: Target) -> int:
         """Multiply-adds of a round of the loop."""
-        return lanes_of(self.operand) * _chains(target)
+        return lanes_of(self.operand) * self.rows * _chains(target)
 
     def emit(self, module: Module, target: Target) -> None:
         """void symbol(64 bytes, rounds, out).
@@ -132,7 +134,7 @@ class Peak:
         return f.op("fadd", f.op("fmul", total, x), x)
 
 
-_ISAS = dots_x86.ISAS | dots_neon.ISAS
+_ISAS = dots_x86.ISAS | dots_neon.ISAS | {"i8mm": dots_mmla.USMMLA}
 
 CHAINS = {8: 4, 16: 12, 32: 24}
 """By vector registers, how many sums there are at once: more than an instruction takes cycles."""
@@ -145,6 +147,7 @@ INTEGER_PEAKS = (
     Peak("pmaddubsw 128", "ssse3", "<16 x i8>"),
     Peak("pmaddwd 128", "sse2", "<8 x i16>"),
     Peak("sdot", "neondot", "<16 x i8>"),
+    Peak("usmmla", "i8mm", "<16 x i8>", rows=2),
 )
 
 

@@ -222,7 +222,8 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
     """
     kernel, rng = spec.kernel, np.random.default_rng(seed)
     rows = [*range(kernel.mr + 2), 2 * kernel.mr + 1]
-    sizes = sorted({1, 15, 16, 17, 16 * kernel.nr, 16 * kernel.nr + 1, 32 * kernel.nr + 19})
+    nr = 4 * kernel.nr if kernel.dot.scalable else kernel.nr
+    sizes = sorted({1, 15, 16, 17, 16 * nr, 16 * nr + 1, 32 * nr + 19})
     shapes = [*itertools.product(rows[1:3], sizes), *itertools.product(rows, sizes[-2:])]
     made = []
 
@@ -238,8 +239,8 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
     source = fills(spec, rng, special)
     for m, n in shapes[::every]:
         add(m, n)
-    m, n = kernel.mr + 3, 16 * (kernel.nr + 3)
-    for ranges in ((1, m - 1, 1, kernel.nr + 2), (m, m, 0, 2), (0, m, 3, 3), (2, 3, 2, 3)):
+    m, n = kernel.mr + 3, 16 * (nr + 3)
+    for ranges in ((1, m - 1, 1, nr + 2), (m, m, 0, 2), (0, m, 3, 3), (2, 3, 2, 3)):
         add(m, n, ranges)
     return made
 

@@ -38,6 +38,9 @@ HOME = {
     "vbmi512": "x86-64-v4+vnni+vbmi",
     "neon": "armv8",
     "neondot": "armv8.2+dotprod",
+    "i8mm": "armv8.6",
+    "sve": "armv8.2+sve",
+    "svei8mm": "armv9+i8mm",
     "neon32": "armv7+neon",
     "wide": "x86-64",
     "scalar": "x86-64",
@@ -90,15 +93,19 @@ def specs_of(kernel: Kernel) -> list[Spec]:
     unit = Layout(kernel.code).unit_k
     chunk = kernel.widen * unit
     odd = 2 * unit - 3
-    specs = [
-        Spec(kernel, 5 * unit - 1),
-        Spec(kernel, 2 * chunk + unit + 3),
-        Spec(kernel, 3 * odd, odd),
-    ]
+    specs = [Spec(kernel, 5 * unit - 1), Spec(kernel, 2 * chunk + unit + 3)]
+    if kernel.panel:
+        specs.append(Spec(kernel, kernel.panel + 5 * unit - 1))
+    if kernel.mr == 1:
+        specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
+    elif kernel.dot.name == "i8mm" and not kernel.panel:  # with a loop of its own
+        specs.append(Spec(kernel, 1))
+    if not kernel.does_groups:
+        return specs
+    specs.append(Spec(kernel, 3 * odd, odd))
     if kernel.activations is DType.i8:
         specs.append(Spec(kernel, 4 * unit, 2 * unit, scaled=True))
     if kernel.mr == 1:
-        specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
         specs += [Spec(kernel, 35, 7), Spec(kernel, 4 * unit, 2 * unit)]
     return specs
 
@@ -127,6 +134,16 @@ class Foreign:
 FOREIGN = (
     Foreign("armv8", "aarch64-linux-musl", "qemu-aarch64 -cpu cortex-a53", "neon wide f32x4"),
     Foreign("armv8.2+dotprod", "aarch64-linux-musl", "qemu-aarch64", "neondot scalar"),
+    Foreign("armv8.6", "aarch64-linux-musl", "qemu-aarch64 -cpu max", "i8mm"),
+    *(
+        Foreign(
+            "armv9+i8mm", "aarch64-linux-musl", f"qemu-aarch64 -cpu max,{length}", "sve svei8mm"
+        )
+        for length in (
+            *("sve128=on", "sve256=on", "sve512=on"),
+            "sve2048=on,sve-default-vector-length=256",
+        )
+    ),
     Foreign("i686", "x86-linux-musl", "qemu-i386", "sse2 f32x4"),
     Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar f32"),
     Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32"),
@@ -240,6 +257,9 @@ INSTRUCTIONS = {
     "vbmi512": r"vpermb\s.*%zmm",
     "neon": r"smlal2\s.*8h",
     "neondot": r"sdot\s.*4b\[\d\]",
+    "i8mm": r"usmmla\s|usdot\s.*4b\[\d\]",
+    "sve": r"\tsdot\tz",
+    "svei8mm": r"\tusdot\tz",
     "neon32": r"vml(al|a)\.",
     "wide": r"pmullw\s",
     "scalar": r"imulq\s",
@@ -291,6 +311,15 @@ def innermost(asm: str) -> int:
     return max(last - first for first, last in inner)
 
 
+def units_of_a_step(kernel: Kernel, mr: int) -> int:
+    """How many units along k the innermost loop takes at a time."""
+    if kernel.panel and kernel.arch == "aarch64":
+        return 4
+    if kernel.dot.scalable:
+        return 2 if mr == 1 else 1
+    return 2 if kernel.dot.name == "i8mm" and mr > 1 and kernel.code != "b1" else 1
+
+
 @ids
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
     layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
@@ -303,6 +332,7 @@ def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
         rows = GROUP if scalar else layout.rows * mr * kernel.nr
-        assert innermost(asm) / (rows * k) == pytest.approx(cost, rel=error)
+        units = units_of_a_step(kernel, mr)
+        assert innermost(asm) / (rows * k * units) == pytest.approx(cost, rel=error)
         if kernel.mr == 1:
             break
