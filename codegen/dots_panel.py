@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tbc.codegen.dots_rows import heights, row_tiles, shares
-from tbc.codegen.dots_tile import Isa, Parts, Tile, integer_tile
+from tbc.codegen.dots_tile import Isa, Parts, Tile, integer_tile, prefetch
 from tbc.codegen.llvm_text import Function, Val, const
 from tbc.kernels import PANEL_ROWS
 from tbc.layout import Layout
@@ -82,6 +82,8 @@ class Panels:
         with f.loop(tile.number(0), units) as loop:
             for n, start in enumerate(starts):
                 unit = tile.at(f, start, loop.index, step)
+                if isa.prefetch:
+                    prefetch(f, unit, isa.prefetch)
                 out = tile.at(f, self._block(f, tile, n), loop.index, step * layout.fields)
                 for v in range(0, step, isa.vector):
                     numbers = isa.weights(f, layout.coding, tile.at(f, unit, v))

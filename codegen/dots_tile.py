@@ -231,19 +231,25 @@ def _step(
     x = tile.at(f, x, index, tile.x_unit)
     units = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
-    if isa.prefetch and tile.mr == 1:
+    if isa.prefetch and tile.mr <= _STREAMING and tile.layout.code != "u8":
         for unit in units:
-            _prefetch(f, unit, isa.prefetch)
-    vectors = {
-        (n, v): isa.weights(f, tile.layout.coding, tile.at(f, units[n], v * isa.vector))
-        for m, n, v in _places(isa, tile)
-        if m == 0
-    }
-    for field in range(len(tile.fields)):
-        _add_field(isa, f, tile, rows, vectors, field, sums)
+            prefetch(f, unit, isa.prefetch)
+    places = [(n, v) for m, n, v in _places(isa, tile) if m == 0]
+    # Where rows are few, their activations stay in registers, and one vector of weights at a time.
+    for group in [[at] for at in places] if 2 * tile.mr <= len(places) else [places]:
+        vectors = {
+            (n, v): isa.weights(f, tile.layout.coding, tile.at(f, units[n], v * isa.vector))
+            for n, v in group
+        }
+        for field in range(len(tile.fields)):
+            _add_field(isa, f, tile, rows, vectors, field, sums)
 
 
-def _prefetch(f: Function, ptr: Val, ahead: int) -> None:
+_STREAMING = 4
+"""Rows, at most, of tiles whose weights are read once, so that it pays to fetch them early."""
+
+
+def prefetch(f: Function, ptr: Val, ahead: int) -> None:
     """Fetch for reading into all caches; the address may lie behind the buffer."""
     ptr = f.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
     read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)
