@@ -15,6 +15,7 @@ import pytest
 from dots_harness import NativeRunner, Spec, calls, make_call, module_text, run_foreign, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from x86_intrinsics import emulated
 
 from tbc.codegen.dots import EMITTERS
 from tbc.codegen.dots_portable import GROUP
@@ -68,10 +69,15 @@ def job(specs: list[Spec], target: Target) -> Job:
     return Job(target, parts, frozenset(spec.name for spec in specs))
 
 
-def loaded(workers: Workers, specs: list[Spec], target: Target) -> Loaded:
-    target = jit_target(target)
-    obj = workers.compile(job(specs, target))["obj"]
-    return Loaded(obj, target, [spec.name for spec in specs])
+def loaded(workers: Workers, specs: list[Spec], target: Target, plain: bool = False) -> Loaded:
+    """The functions; `plain`: with intrinsics of x86 that this machine may lack as functions."""
+    made = job(specs, target)
+    if plain:
+        parts = tuple(replace(part, text=emulated(part.text)) for part in made.parts)
+        made = replace(made, target=host_target(), parts=parts)
+    made = replace(made, target=jit_target(made.target))
+    names = [spec.name for spec in specs]
+    return Loaded(workers.compile(made)["obj"], made.target, names)
 
 
 def level(kernel: Kernel) -> Target:
@@ -114,6 +120,33 @@ def test_native(kernel: Kernel, workers: Workers, run: NativeRunner):
     for spec in specs:
         for call in calls(spec, seed=spec.k, special=True):
             assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
+
+
+SCARCE = {"avxvnni", "avx512bw", "vnni512", "vbmi512"}
+"""Dots whose instructions many machines lack: they are also tried as plain functions."""
+
+on_x86 = pytest.mark.skipif(host_target().arch != "x86", reason="calls are passed as on x86")
+scarce = [kernel for kernel in KERNELS if kernel.dot.name in SCARCE]
+
+
+def check_plain(kernel: Kernel, specs: list[Spec], workers: Workers, run: NativeRunner) -> None:
+    code = loaded(workers, specs, parse(HOME[kernel.dot.name]), plain=True)
+    for spec in specs:
+        for call in calls(spec, seed=spec.k):
+            assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
+
+
+@on_x86
+@pytest.mark.parametrize("kernel", [k for k in scarce if k.code != "b1"], ids=lambda k: k.name)
+def test_intrinsics_as_functions(kernel: Kernel, workers: Workers, run: NativeRunner):
+    check_plain(kernel, specs_of(kernel)[:1], workers, run)
+
+
+@pytest.mark.slow
+@on_x86
+@pytest.mark.parametrize("kernel", scarce, ids=lambda k: k.name)
+def test_intrinsics_as_functions_fully(kernel: Kernel, workers: Workers, run: NativeRunner):
+    check_plain(kernel, specs_of(kernel), workers, run)
 
 
 @dataclass(frozen=True)
