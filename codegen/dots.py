@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_neon, dots_x86
+from tbc.codegen import dots_amx, dots_neon, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
 from tbc.codegen.dots_panel import Panels, Take
 from tbc.codegen.dots_portable import Wide, words_tile
@@ -41,8 +41,9 @@ EMITTERS: dict[str, TileEmitter] = {
     "f32": floats_tile,
 }
 """By the name of the kernel's dot."""
-_PANEL_ISAS: dict[str, Isa] = dots_x86.ISAS
-"""The dots that kernels with panels can have."""
+_UNPACK = dots_x86.ISAS["vbmi512"]
+_PANEL_ISAS: dict[str, Isa] = {**dots_x86.ISAS, "amx": _UNPACK, "amxvbmi": _UNPACK}
+"""The dots that kernels with panels can have, and what unpacks for them."""
 
 
 TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
@@ -96,6 +97,8 @@ def emit_dot(
         for columns in _streams(f, block_lo, block_hi, kernel.nr):
             ws = tuple(whole.at(f, packed, block, layout.block_bytes(k)) for block in columns)
             panels.cover(f, x, ws, (m_lo, m_hi), _by_column(f, whole, columns, epilogue))
+        if kernel.has_tiles:
+            dots_amx.release(f)
         return
 
     def sums(mr: int, m: Val, blocks: Parts) -> Sums:

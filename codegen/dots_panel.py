@@ -6,9 +6,11 @@ over it in tiles before the next one is unpacked; their sums are kept in memory 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tbc.codegen import dots_amx
 from tbc.codegen.dots_rows import heights, row_tiles, shares
 from tbc.codegen.dots_tile import Isa, Parts, Tile, integer_tile, prefetch
 from tbc.codegen.llvm_text import Function, Val, const
@@ -32,6 +34,7 @@ class Panels:
         panel: where the bytes of a panel lie: block by block, k by k.
         sums: where the sums of `PANEL_ROWS` rows by nr blocks lie.
         heights: the heights that tiles can have.
+        config: room for the shapes of tile registers, if there are any.
     """
 
     isa: Isa
@@ -40,6 +43,7 @@ class Panels:
     panel: Val
     sums: Val
     heights: frozenset[int]
+    config: Val | None
 
     @staticmethod
     def on_stack(f: Function, isa: Isa, tile: Tile, rows: tuple[int, int]) -> Panels:
@@ -47,11 +51,15 @@ class Panels:
         most = tile.kernel.panel // tile.layout.unit_k
         count = -(-tile.steps // most)
         units = -(-tile.steps // count)
+        if tile.kernel.has_tiles:
+            together = math.lcm(dots_amx.DEPTH, tile.layout.unit_k) // tile.layout.unit_k
+            units = -(-units // together) * together
         size = tile.nr * units * tile.layout.unit_k * tile.layout.rows
         panel = f.alloca("i8", size, ALIGN)
         sums = f.alloca("i8", 64 * PANEL_ROWS * tile.nr, ALIGN)
         found = heights(rows, tile.kernel.mr, PANEL_ROWS)
-        return Panels(isa, tile, units, panel, sums, found)
+        config = f.alloca("i8", dots_amx.DEPTH, ALIGN) if tile.kernel.has_tiles else None
+        return Panels(isa, tile, units, panel, sums, found, config)
 
     def cover(self, f: Function, x: Val, w: Parts, m: tuple[Val, Val], take: Take) -> None:
         """Compute the sums of activation rows m with the blocks at w, and take them."""
@@ -98,8 +106,12 @@ class Panels:
 
     def _add(self, f: Function, tile: Tile, x: Val, units: Val, count: Val) -> None:
         """Add a panel's part of the sums, tile by tile."""
-        steps = f.op("mul nsw", units, tile.number(tile.layout.fields))
         w = tuple(self._block(f, tile, n) for n in range(tile.nr))
+        if self.config is not None:
+            depth = f.op("mul nsw", units, tile.number(tile.layout.unit_k))
+            dots_amx.Tiles(tile, self.config, x, w, self.sums).add(f, count, depth)
+            return
+        steps = f.op("mul nsw", units, tile.number(tile.layout.fields))
 
         def add(row: Val, height: int) -> None:
             rows = tile.at(f, x, row, tile.x_stride)

@@ -37,6 +37,8 @@ HOME = {
     "avxvnni": "x86-64-v3+avxvnni",
     "vnni512": "x86-64-v4+vnni",
     "vbmi512": "x86-64-v4+vnni+vbmi",
+    "amx": "x86-64-v4+amx",
+    "amxvbmi": "x86-64-v4+vbmi+amx",
     "neon": "armv8",
     "neondot": "armv8.2+dotprod",
     "neon32": "armv7+neon",
@@ -99,8 +101,10 @@ def specs_of(kernel: Kernel) -> list[Spec]:
     specs = [
         Spec(kernel, 5 * unit - 1),
         Spec(kernel, 2 * chunk + unit + 3),
-        Spec(kernel, 3 * odd, odd),
     ]
+    if kernel.has_tiles:  # whole steps of 64, the last one of a panel shorter, several panels
+        return [*specs, *(Spec(kernel, k) for k in (64, 640, 652, 1300))]
+    specs.append(Spec(kernel, 3 * odd, odd))
     if kernel.activations is DType.i8:
         specs.append(Spec(kernel, 4 * unit, 2 * unit, scaled=True))
     if kernel.mr == 1:
@@ -110,7 +114,8 @@ def specs_of(kernel: Kernel) -> list[Spec]:
 
 
 def test_every_dot_has_an_emitter_and_every_emitter_a_kernel():
-    assert set(EMITTERS) == {kernel.dot.name for kernel in KERNELS} == set(HOME)
+    assert {kernel.dot.name for kernel in KERNELS} == set(HOME)
+    assert set(EMITTERS) == {kernel.dot.name for kernel in KERNELS if not kernel.has_tiles}
 
 
 @ids
@@ -122,7 +127,7 @@ def test_native(kernel: Kernel, workers: Workers, run: NativeRunner):
             assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
 
 
-SCARCE = {"avxvnni", "avx512bw", "vnni512", "vbmi512"}
+SCARCE = {"avxvnni", "avx512bw", "vnni512", "vbmi512", "amx", "amxvbmi"}
 """Dots whose instructions many machines lack: they are also tried as plain functions."""
 
 on_x86 = pytest.mark.skipif(host_target().arch != "x86", reason="calls are passed as on x86")
@@ -324,7 +329,29 @@ def innermost(asm: str) -> int:
     return max(last - first for first, last in inner)
 
 
-@ids
+@pytest.mark.parametrize("code", ["i2", "b1", "x5"])
+def test_a_step_of_tiles_is_loads_and_products(code: str, workers: Workers):
+    (kernel,) = (k for k in KERNELS if k.code == code and k.has_tiles)
+    target = parse(HOME[kernel.dot.name])
+    asm = workers.compile(replace(job([Spec(kernel, 2560)], target), kinds=frozenset({"asm"})))
+    bodies = re.split(r"\.LBB\w+:", asm["asm"].decode())
+    steps = [body for body in bodies if "\ttdpbsud" in body]
+    counts = {
+        tuple(len(re.findall(rf"\t{name}", body)) for name in ("tdpbsud", "tileload", r"[a-z]"))
+        for body in steps
+    }
+    products = {count: (loads, total) for count, loads, total in counts}
+    assert products.keys() == {1, 2, 4}  # a tile of rows or two, by a block or two
+    assert products[4][0] == products[2][0] + 1 == 4
+    assert products[4][1] <= 16
+
+
+counted = pytest.mark.parametrize(
+    "kernel", [k for k in KERNELS if not k.has_tiles], ids=lambda kernel: kernel.name
+)
+
+
+@counted
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
     layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
     name = kernel.dot.name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tbc.codegen.llvm_text import Function, Module, Val, const, elem_of, lanes_of, vec, with_elem
+from tbc.codegen.llvm_text import Function, Module, Val, const, elem_of, lanes_of, with_elem
 
 TILES = 8
 ROWS, ROW_BYTES = 16, 64
@@ -18,7 +18,8 @@ ROWS, ROW_BYTES = 16, 64
 
 def _every(f: Function, a: Val, step: int, first: int) -> Val:
     """Lanes first, first + step, … of a."""
-    return f.shuffle(a, a, range(first, lanes_of(a.type), step))
+    lanes = range(first, lanes_of(a.type), step)
+    return f.shuffle(a, a, lanes) if len(lanes) > 1 else f.extract(a, first)
 
 
 def _products(f: Function, a: Val, b: Val, opcodes: tuple[str, str], group: int) -> Val:
@@ -37,7 +38,8 @@ def _vpdpbusd(f: Function) -> Val:
 
 
 def _pmaddubsw(f: Function) -> Val:
-    sums = _products(f, *f.args, ("zext", "sext"), 2)
+    u, s = f.args
+    sums = _products(f, u, s, ("zext", "sext"), 2)
     for bound, name in ((-32768, "sgt"), (32767, "slt")):
         limit = const(sums.type, bound)
         sums = f.select(f.icmp(name, sums, limit), sums, limit)
@@ -45,7 +47,8 @@ def _pmaddubsw(f: Function) -> Val:
 
 
 def _pmaddwd(f: Function) -> Val:
-    return _products(f, *f.args, ("sext", "sext"), 2)
+    a, b = f.args
+    return _products(f, a, b, ("sext", "sext"), 2)
 
 
 def _vpermb(f: Function) -> Val:
@@ -174,7 +177,7 @@ def _tdp(opcodes: tuple[str, str]) -> Callable[[Function], None]:
             x = f.load("<4 x i8>", dword(a, m.index, k.index), 4)
             w = f.load("<4 x i8>", dword(b, k.index, n.index), 4)
             at = dword(c, m.index, n.index)
-            product = f.extract(_products(f, x, w, opcodes, 4), 0)
+            product = _products(f, x, w, opcodes, 4)
             f.store(f.op("add", f.load("i32", at, 4), product), at, 4)
 
     return emit
