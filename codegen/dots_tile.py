@@ -151,6 +151,16 @@ def zeros(*types: str) -> Parts:
     return tuple(const(t, 0) for t in types)
 
 
+def lanewise(f: Function, target: Target, opcode: str, a: Val, b: Val) -> Val:
+    """A float operation on vectors; lane by lane where the target's vectors are not IEEE's."""
+    if target.vector_bytes > 4:
+        return f.op(opcode, a, b)
+    result = Val(a.type, "poison")
+    for lane in range(lanes_of(a.type)):
+        result = f.insert(result, f.op(opcode, f.extract(a, lane), f.extract(b, lane)), lane)
+    return result
+
+
 def integer_tile(
     isa: Isa, f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = None
 ) -> Sums:

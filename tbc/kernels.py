@@ -300,9 +300,11 @@ def is_code_of(target: Target, code: str, activations: DType) -> bool:
 
 
 def choose(
-    target: Target, code: str, activations: DType, m: Dim, k: int, grouped: bool = False
+    target: Target, code: str, activations: DType, m: Dim, k: int, group: int = 0
 ) -> tuple[Kernel, ...]:
     """The kernels of a dot of m activation rows, each the cheapest for some numbers of rows.
+
+    With a group, sums end after that many weights, which must not be more than a panel holds.
 
     Where m is no number, those up to `MANY` are looked at, and the greatest.
 
@@ -315,7 +317,7 @@ def choose(
         if (kernel.code, kernel.activations) == (code, activations)
         and kernel.dot.runs_on(target)
         and k <= kernel.max_k
-        and not (grouped and kernel.panel)
+        and not (group and (kernel.has_tiles or 0 < kernel.panel < group))
     ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")

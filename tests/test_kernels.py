@@ -235,10 +235,14 @@ def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
         assert kernel.rows_cost(kernel.mr) == pytest.approx(kernel.mr * kernel.cost + once)
 
 
-def test_grouped_dots_have_no_panels():
-    target = parse("x86-64-v4+vnni")
-    (kernel,) = choose(target, "i2", DType.i8, 512, 2560, grouped=True)
-    assert not kernel.panel
+def test_groups_are_panels_if_they_fit():
+    for target, group, is_panel in (
+        ("x86-64-v4+vnni", 128, True),
+        ("x86-64-v4+vnni", 640, False),
+        ("x86-64-v4+vnni+amx", 128, True),
+    ):
+        (kernel,) = choose(parse(target), "i2", DType.i8, 512, 2560, group)
+        assert (bool(kernel.panel), kernel.has_tiles) == (is_panel, False)
 
 
 def test_long_sums_go_to_kernels_that_hold_them():
