@@ -11,14 +11,23 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_neon, dots_sve, dots_x86
+from tbc.codegen import dots_amx, dots_neon, dots_sve, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
 from tbc.codegen.dots_mmla import USDOT, i8mm_tile, store_pairs
 from tbc.codegen.dots_panel import Panel, Panels, Take
 from tbc.codegen.dots_portable import Wide, words_tile
 from tbc.codegen.dots_rows import heights, row_tiles
-from tbc.codegen.dots_tile import Parts, State, Sums, Tile, integer_tile, iterate, zeros
-from tbc.codegen.llvm_text import Function, Val, const, lanes_of
+from tbc.codegen.dots_tile import (
+    Parts,
+    State,
+    Sums,
+    Tile,
+    integer_tile,
+    iterate,
+    lanewise,
+    zeros,
+)
+from tbc.codegen.llvm_text import Function, Val, const
 from tbc.kernels import Kernel
 from tbc.layout import Layout
 from tbc.target import Target
@@ -47,14 +56,16 @@ EMITTERS: dict[str, TileEmitter] = {
     "f32": floats_tile,
 }
 """By the name of the kernel's dot."""
+_UNPACK = dots_x86.ISAS["vbmi512"]
 _PANELS: dict[str, Panel] = {
     **{
         name: Panel(isa, partial(integer_tile, isa))
         for name, isa in (dots_x86.ISAS | dots_neon.ISAS).items()
     },
+    **{name: Panel(_UNPACK, partial(integer_tile, _UNPACK)) for name in ("amx", "amxvbmi")},
     "i8mm": Panel(USDOT, i8mm_tile, store_pairs, together=2),
 }
-"""How the dots that can have them go over panels."""
+"""How the dots that can have them go over panels; of tile registers, how they are unpacked."""
 
 
 TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
@@ -108,6 +119,8 @@ def emit_dot(
         for columns in _streams(f, block_lo, block_hi, kernel.nr):
             ws = tuple(whole.at(f, packed, block, layout.block_bytes(k)) for block in columns)
             panels.cover(f, x, ws, (m_lo, m_hi), _by_column(f, whole, columns, epilogue))
+        if kernel.has_tiles:
+            dots_amx.release(f)
         return
 
     if kernel.dot.scalable:
@@ -163,29 +176,52 @@ def emit_grouped_dot(
     steps = layout.padded_k(k) // layout.unit_k // groups
     tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
 
-    def sums(mr: int, m: Val, blocks: Parts) -> Sums:
-        tile, nr = tiles(mr, len(blocks)), len(blocks)
-        rows = tile.at(f, x, m, tile.x_stride)
-        starts = [tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks]
+    def terms(m: Val, blocks: Parts) -> Callable[[Val, Sums], Sums]:
+        """(group, its raw sums) -> its terms, of the activation rows from m on."""
+        tile = tiles(1, len(blocks))
         row_scales = [tile.at(f, scales, block, groups * _SCALES) for block in blocks]
         row_sums = None if xsum is None else tile.at(f, xsum, m, groups * 4)
         row_x_scales = None if x_scales is None else tile.at(f, x_scales, m, groups * 4)
 
-        def group(g: Val, totals: State[tuple[int, int]]) -> None:
-            xs = tile.at(f, rows, g, steps * tile.x_unit)
-            ws = tuple(tile.at(f, w, g, steps * layout.unit_bytes) for w in starts)
-            raw = EMITTERS[kernel.dot.name](f, tile, xs, ws)
+        def of_group(g: Val, raw: Sums) -> Sums:
             s = [_load_f32(f, tile.at(f, scale, g, _SCALES)) for scale in row_scales]
             sum_of_x = None if row_sums is None else tile.at(f, row_sums, g, 4)
             scale_of_x = None if row_x_scales is None else tile.at(f, row_x_scales, g, 4)
-            for i in range(mr):
-                terms = _centred(f, tile, raw[i], sum_of_x, i * groups * 4)
+            found = []
+            for i, row in enumerate(raw):
+                row = _centred(f, tile, row, sum_of_x, i * groups * 4)
                 if scale_of_x is not None:
                     one = f.load("float", tile.at(f, scale_of_x, i * groups * 4), 4)
-                    terms = [_lanewise(f, target, "fmul", f.splat(one, 16), t) for t in terms]
-                for j, term in enumerate(terms):
-                    scaled = _lanewise(f, target, "fmul", s[j], term)
-                    totals[i, j] = (_lanewise(f, target, "fadd", totals[i, j][0], scaled),)
+                    row = [lanewise(f, target, "fmul", f.splat(one, 16), t) for t in row]
+                found.append(
+                    [lanewise(f, target, "fmul", *pair) for pair in zip(s, row, strict=True)]
+                )
+            return found
+
+        return of_group
+
+    if kernel.panel:
+        whole = tiles(kernel.mr, kernel.nr)
+        panels = Panels.on_stack(f, _PANELS[kernel.dot.name], whole, rows, groups)
+        for columns in _streams(f, block_lo, block_hi, kernel.nr):
+            ws = tuple(whole.at(f, packed, block, layout.block_bytes(k)) for block in columns)
+            take = _by_column(f, whole, columns, epilogue)
+            of_blocks = partial(terms, blocks=columns)
+            panels.cover(f, x, ws, (m_lo, m_hi), take, of_blocks)
+        return
+
+    def sums(mr: int, m: Val, blocks: Parts) -> Sums:
+        tile, nr = tiles(mr, len(blocks)), len(blocks)
+        rows = tile.at(f, x, m, tile.x_stride)
+        starts = [tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks]
+        of_group = terms(m, blocks)
+
+        def group(g: Val, totals: State[tuple[int, int]]) -> None:
+            xs = tile.at(f, rows, g, steps * tile.x_unit)
+            ws = tuple(tile.at(f, w, g, steps * layout.unit_bytes) for w in starts)
+            found = of_group(g, EMITTERS[kernel.dot.name](f, tile, xs, ws))
+            for i, j in totals:
+                totals[i, j] = (lanewise(f, target, "fadd", totals[i, j][0], found[i][j]),)
 
         start = {(i, j): zeros("<16 x float>") for i in range(mr) for j in range(nr)}
         totals = iterate(f, tile.number(0), tile.number(groups), start, group)
@@ -306,13 +342,3 @@ def _centred(f: Function, tile: Tile, raw: list[Val], xsum: Val | None, at: int)
     if tile.layout.code == "b1":
         raw = [f.op("add", sum, sum) for sum in raw]
     return [f.cast("sitofp", f.op("sub", sum, subtrahend), "<16 x float>") for sum in raw]
-
-
-def _lanewise(f: Function, target: Target, opcode: str, a: Val, b: Val) -> Val:
-    """A float operation on vectors; lane by lane where the target's vectors are not IEEE's."""
-    if target.vector_bytes > 4:
-        return f.op(opcode, a, b)
-    result = Val(a.type, "poison")
-    for lane in range(lanes_of(a.type)):
-        result = f.insert(result, f.op(opcode, f.extract(a, lane), f.extract(b, lane)), lane)
-    return result

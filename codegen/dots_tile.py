@@ -163,6 +163,16 @@ def zeros(*types: str) -> Parts:
     return tuple(const(t, 0) for t in types)
 
 
+def lanewise(f: Function, target: Target, opcode: str, a: Val, b: Val) -> Val:
+    """A float operation on vectors; lane by lane where the target's vectors are not IEEE's."""
+    if target.vector_bytes > 4:
+        return f.op(opcode, a, b)
+    result = Val(a.type, "poison")
+    for lane in range(lanes_of(a.type)):
+        result = f.insert(result, f.op(opcode, f.extract(a, lane), f.extract(b, lane)), lane)
+    return result
+
+
 def integer_tile(
     isa: Isa, f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = None
 ) -> Sums:
@@ -261,9 +271,9 @@ def _step(
     x = tile.at(f, x, index, tile.x_unit)
     blocks = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
-    if isa.prefetch and tile.mr == 1:
+    if isa.prefetch and tile.mr <= _STREAMING and tile.layout.code != "u8":
         for block in blocks:
-            _prefetch(f, block, isa.prefetch)
+            prefetch(f, block, isa.prefetch)
     for unit in range(tile.units):
         starts = [tile.at(f, block, unit, tile.layout.unit_bytes) for block in blocks]
         if tile.one_offset:
@@ -291,7 +301,11 @@ def _one_offset(f: Function, tile: Tile, w: Parts, index: Val, unit: int) -> lis
     return [f.offset(block, offset) for block in w]
 
 
-def _prefetch(f: Function, ptr: Val, ahead: int) -> None:
+_STREAMING = 4
+"""Rows, at most, of tiles whose weights are read once, so that it pays to fetch them early."""
+
+
+def prefetch(f: Function, ptr: Val, ahead: int) -> None:
     """Fetch for reading into all caches; the address may lie behind the buffer."""
     ptr = f.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
     read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +59,8 @@ def host_target() -> Target:
         # 32-bit systems name themselves after their kernel; what counts is where floats can be.
         return replace(parse("armv6" if triple.startswith("armv6") else "armv7"), name="native")
     reported = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    if "amx-int8" in reported and not may_use_tiles():
+        reported.remove("amx-int8")
     cpuinfo = Path("/proc/cpuinfo")
     if triple.startswith("aarch64") and cpuinfo.exists():
         reported |= linux_arm_features(cpuinfo.read_text())
@@ -64,6 +68,14 @@ def host_target() -> Target:
         # There LLVM knows the name only, and it is right: Macs are few.
         return make("native", triple, llvm.get_host_cpu_name(), [])
     return from_features(triple, reported)
+
+
+def may_use_tiles() -> bool:
+    """Whether this process may use the tile registers of AMX, which Linux grants on request."""
+    if not sys.platform.startswith("linux"):
+        return True
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)
 
 
 def from_features(triple: str, reported: Iterable[str]) -> Target:

@@ -82,7 +82,7 @@ def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
     groups = static(s.type.shape[1], "the number of groups")
     layout = _layout(x, w, k // groups, target, is_streamed)
     rows = product(x.type.shape[:-1])
-    found = kernels.choose(target, layout.code, x.type.dtype, rows, k, grouped=True)
+    found = kernels.choose(target, layout.code, x.type.dtype, rows, k, k // groups)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     args = [padded, packed, _scale_blocks(s, layout)]

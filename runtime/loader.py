@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-import sys
 import threading
 import time
 import zlib
@@ -22,8 +21,6 @@ from tbc.runtime import dims as shapes
 from tbc.runtime import structs
 from tbc.runtime.pool import Pool
 from tbc.types import TensorType
-
-_AMX_INT8 = 1 << 6
 
 TRIALS = 5
 """Runs that several threads share before their times decide whether they go on to."""
@@ -140,9 +137,9 @@ class Model:
         self.name = raw.name.decode()
         self.target = raw.target.decode()
         missing = raw.cpu_bits & ~cpu_bits
-        if missing or (raw.cpu_bits & _AMX_INT8 and not _may_use_tiles()):
+        if missing:
             reason = f"compiled for {self.target}, whose instructions this CPU lacks"
-            raise IncompatibleArtifact(f"{reason} (bits {missing or _AMX_INT8:#x} of tbc.h)")
+            raise IncompatibleArtifact(f"{reason} (bits {missing:#x} of tbc.h)")
         self.inputs = tuple(_tensor(raw.inputs[i]) for i in range(raw.n_inputs))
         self.outputs = tuple(_tensor(raw.outputs[i]) for i in range(raw.n_outputs))
         listed = (raw.symbols[i] for i in range(raw.n_symbols))
@@ -416,11 +413,3 @@ def _address(array: Any) -> int:
         return ctypes.addressof(_NOTHING.from_buffer(array))
     except (TypeError, ValueError):
         return int(array.__array_interface__["data"][0])
-
-
-def _may_use_tiles() -> bool:
-    """Whether this process may use AMX, which Linux grants on request."""
-    if not sys.platform.startswith("linux"):
-        return True
-    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
-    return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)

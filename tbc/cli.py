@@ -22,7 +22,7 @@ from tbc import __version__
 from tbc.errors import InternalError, TbcError, Unbounded, Unsupported, UsageError
 
 if TYPE_CHECKING:
-    from tbc.bench.dots import Product
+    from tbc.bench.dots import Product, Sweep
     from tbc.feeds import Array, Declared
     from tbc.frontend import Imported
     from tbc.ir import Graph
@@ -341,7 +341,8 @@ def bench(
         list[str] | None, typer.Option(help="A product of one row: NxK. May be repeated.")
     ] = None,
     gemm: Annotated[
-        list[str] | None, typer.Option(help="A product of M rows: MxNxK. May be repeated.")
+        list[str] | None,
+        typer.Option(help="A product of M rows: MxNxK, or 1..16xNxK. May be repeated."),
     ] = None,
     model: Annotated[list[Path] | None, typer.Option(help="An ONNX file. May be repeated.")] = None,
     target: TargetOption = "native",
@@ -427,18 +428,18 @@ def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
     return dims
 
 
-def _product(option: str, text: str, form: str) -> Product:
-    """The product that `--gemv NxK` or `--gemm MxNxK` names."""
-    from tbc.bench.dots import Product
+def _product(option: str, text: str, form: str) -> Product | Sweep:
+    """The product that `--gemv NxK` or `--gemm MxNxK` names, or the products from M to M."""
+    from tbc.bench.dots import Product, Sweep
 
-    sizes = (
-        [int(part) for part in text.split("x")]
-        if re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", text)
-        else []
-    )
-    if len(sizes) != form.count("x") + 1:
+    number = r"([1-9]\d*)"
+    most = "" if form == "NxK" else rf"(?:{number}\.\.)?{number}x"
+    match = re.fullmatch(rf"{most}{number}x{number}", text)
+    *rows, n, k = (int(part or 0) for part in match.groups()) if match else (1, 0, 0, 0)
+    least, m = rows or (0, 1)
+    if least > m:
         raise UsageError(f"{option} {text} is no product", hint=f"{option} {form}, in numbers")
-    return Product(*[1, *sizes][-3:])
+    return Sweep(least, m, n, k) if least else Product(m, n, k)
 
 
 def _given(model: Path, texts: list[str] | None) -> tuple[dict[str, Array], bool]:

@@ -251,11 +251,15 @@ def print_bench(report: BenchReport) -> None:
 
 def _case_table(case: Case) -> Table:
     right = ("median µs", "quartiles µs", "GB/s", "GMAC/s", "of limit")
-    table = _table("", "name", *right, "limit", right=right)
+    is_sweep = any(row.growth is not None for row in case.rows)
+    first = ("", "name", *(("growth",) if is_sweep else ()))
+    table = _table(*first, *right, "limit", right=("growth", *right))
     for row in case.rows:
+        growth = "" if row.growth is None else f"{row.growth:.2f}"
         table.add_row(
             row.kind,
             escape(row.name),
+            *((growth,) if is_sweep else ()),
             f"{row.median_us:.1f}",
             f"{row.lower_us:.1f} .. {row.upper_us:.1f}",
             "" if row.gb_per_s is None else f"{row.gb_per_s:.2f}",

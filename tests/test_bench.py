@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from importlib.util import find_spec
-from itertools import islice, repeat
+from itertools import islice, pairwise, repeat
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -162,6 +162,19 @@ def test_only_hot_weights() -> None:
     assert [case["weights"] for case in found["cases"]] == ["hot"]
 
 
+def test_sweep() -> None:
+    found = report("--gemm", "2..4x32x64", "--cold-mib", 1)
+    assert [case["weights"] for case in found["cases"]] == ["cold", "hot"]
+    for case in found["cases"]:
+        assert case["name"] == "2..4x32x64"
+        dots = [row for row in case["rows"] if row["kind"] == "dot"]
+        assert [row["name"][:6] for row in dots] == ["2 rows", "3 rows", "4 rows"]
+        medians = [row["median_us"] for row in dots]
+        growth = [after / before for before, after in pairwise(medians)]
+        assert [row["growth"] for row in dots] == [None, *map(pytest.approx, growth)]
+    assert "growth" in bench("--gemm", "1..2x16x16", "--cold-mib", 0).output
+
+
 def test_products_too_small_to_be_cold() -> None:
     found = report("--gemv", "16x16", "--cold-mib", 4)
     assert {row["kind"] for row in found["cases"][0]["rows"]} == {"stream", "peak", "dot"}
@@ -172,7 +185,10 @@ def test_products_too_small_to_be_cold() -> None:
     ("option", "text"),
     [
         *(("--gemv", text) for text in ("64", "64x", "0x64", "1x64x64", "axb", "64x-1", "")),
-        *(("--gemm", text) for text in ("64x64", "1x2x3x4", "8 x 64 x 64", "8x0x64")),
+        *(
+            ("--gemm", text)
+            for text in ("64x64", "1x2x3x4", "8 x 64 x 64", "8x0x64", "2..1x64x64", "1..x8x8")
+        ),
     ],
 )
 def test_unknown_size(option: str, text: str) -> None:

@@ -151,14 +151,19 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
     [
         ("x86-64", 1, "trit_gemv_1x1c4_sse2"),
         ("x86-64-v2", 1, "trit_gemv_1x1c4_ssse3"),
-        ("x86-64-v3", 1, "trit_gemv_1x1c4_avx2"),
-        ("x86-64-v3", 128, "trit_panel_3x2c4_avx2"),
-        ("x86-64-v3+avxvnni", 1, "trit_gemv_1x1c4_avxvnni"),
-        ("x86-64-v4", 1, "trit_gemv_1x2c4_avx512bw"),
+        ("x86-64-v3", 1, "trit_gemv_1x4c4_avx2"),
+        ("x86-64-v3", 2, "trit_gemm_2x2c4_avx2"),
+        ("x86-64-v3", 5, "trit_gemm_5x1c4_avx2"),
+        ("x86-64-v3", 128, "trit_panel_6x1c4_avx2"),
+        ("x86-64-v3+avxvnni", 1, "trit_gemv_1x4c4_avxvnni"),
+        ("x86-64-v4", 1, "trit_gemv_1x4c4_avx512bw"),
         ("x86-64-v4+vnni", 1, "trit_gemv_1x4c4_vnni512"),
         ("x86-64-v4+vnni", 2, "trit_gemm_4x4c4_vnni512"),
         ("x86-64-v4+vnni", 8, "trit_gemm_8x3c4_vnni512"),
         ("x86-64-v4+vnni", 128, "trit_panel_8x3c4_vnni512"),
+        ("x86-64-v4+vnni+amx", 4, "trit_gemm_8x3c4_vnni512"),
+        ("x86-64-v4+vnni+amx", 8, "trit_panel_32x2c4_amx"),
+        ("sapphirerapids", 512, "trit_panel_32x2c4_amx"),
         ("armv8", 1, "trit_gemv_1x1c4_neon"),
         ("armv8.2+dotprod", 1, "trit_gemv_1x1c4_neondot"),
         ("armv8", 2, "trit_gemm_2x1c4_neon"),
@@ -244,13 +249,24 @@ def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
         assert kernel.rows_cost(kernel.mr) == pytest.approx(kernel.mr * kernel.cost + once)
 
 
-@pytest.mark.parametrize("target", ["x86-64-v4+vnni", "armv8.6", "armv9+i8mm", "a64fx"])
-def test_grouped_dots_have_neither_panels_nor_scalable_vectors(target: str):
+@pytest.mark.parametrize("target", ["x86-64-v4+amx", "armv9+i8mm", "a64fx"])
+def test_grouped_dots_have_neither_tile_registers_nor_scalable_vectors(target: str):
     for m in (1, 512):
-        (kernel,) = choose(parse(target), "i2", DType.i8, m, 2560, grouped=True)
-        assert kernel.does_groups
-        assert not kernel.panel
+        (kernel,) = choose(parse(target), "i2", DType.i8, m, 2560, 128)
+        assert kernel.does_groups(128)
+        assert not kernel.has_tiles
         assert not kernel.dot.scalable
+
+
+def test_groups_are_panels_if_they_fit():
+    for target, group, is_panel in (
+        ("x86-64-v4+vnni", 128, True),
+        ("x86-64-v4+vnni", 640, False),
+        ("x86-64-v4+vnni+amx", 128, True),
+        ("armv8.6", 128, True),
+    ):
+        (kernel,) = choose(parse(target), "i2", DType.i8, 512, 2560, group)
+        assert (bool(kernel.panel), kernel.has_tiles) == (is_panel, False)
 
 
 def test_streamed_weights_cost_at_least_their_reading():

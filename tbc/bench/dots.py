@@ -62,6 +62,26 @@ class Product:
         return trits if dtype is DType.trit else np.where(trits < 0, -1, 1).astype(np.int8)
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Products of the same weights by every number of activation rows from `least` to `most`."""
+
+    least: int
+    most: int
+    n: int
+    k: int
+
+    @property
+    def name(self) -> str:
+        """M..MxNxK."""
+        return f"{self.least}..{self.most}x{self.n}x{self.k}"
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """In order."""
+        return tuple(Product(m, self.n, self.k) for m in range(self.least, self.most + 1))
+
+
 def kernels_of(target: Target, product: Product, all_of_them: bool) -> tuple[Kernel, ...]:
     """Those that a target has for a product: the chosen one of each code, or all."""
     if all_of_them:
@@ -123,7 +143,7 @@ class Dot:
     """
 
     def __init__(self, kernel: Kernel, product: Product, code: Loaded):
-        self.kernel, self.layout = kernel, Layout(kernel.code)
+        self.kernel, self.layout, self._code = kernel, Layout(kernel.code), code
         self._blocks = self.layout.blocks(product.n)
         self._block_bytes = self.layout.block_bytes(product.k)
         x, w = product.x(kernel.activations), product.weights(self.layout.dtype)

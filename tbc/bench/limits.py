@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbc.codegen import dots_mmla, dots_neon, dots_x86
+from tbc.codegen import dots_amx, dots_mmla, dots_neon, dots_x86
 from tbc.codegen.llvm_text import Function, Module, Val, const, lanes_of, vec
 from tbc.kernels import KERNELS
 from tbc.target import Target
@@ -84,7 +84,7 @@ class Peak:
     Attributes:
         name: of the instructions.
         dot: of the dot in `tbc.kernels` that uses them; "" for floats.
-        operand: the type of its operands.
+        operand: the type of its operands; "tile" of tile registers.
         rows: rows of activations that an instruction multiplies with each byte of weights.
     """
 
@@ -103,8 +103,15 @@ class Peak:
         """Whether it is about f32."""
         return not self.dot
 
+    @property
+    def has_tiles(self) -> bool:
+        """Whether it is about tile registers."""
+        return self.dot == "amx"
+
     def macs(self, target: Target) -> int:
         """Multiply-adds of a round of the loop."""
+        if self.has_tiles:
+            return dots_amx.PEAK
         return lanes_of(self.operand) * self.rows * _chains(target)
 
     def emit(self, module: Module, target: Target) -> None:
@@ -116,6 +123,10 @@ class Peak:
         args = [("ptr", "at"), (index, "rounds"), ("ptr", "out")]
         f = Function(module, self.symbol, args, linkage="")
         at, rounds, out = f.args
+        if self.has_tiles:
+            dots_amx.peak(f, rounds)
+            f.finish()
+            return
         x = f.load(self.operand, at, 4)
         first = f.load(_ISAS[self.dot].sums[0] if self.dot else self.operand, at, 4)
         with f.loop(const(index, 0), rounds, carried=[first] * _chains(target)) as loop:
@@ -140,6 +151,7 @@ CHAINS = {8: 4, 16: 12, 32: 24}
 """By vector registers, how many sums there are at once: more than an instruction takes cycles."""
 
 INTEGER_PEAKS = (
+    Peak("tdpbsud", "amx", "tile"),
     Peak("vpdpbusd 512", "vnni512", "<64 x i8>"),
     Peak("vpdpbusd 256", "avxvnni", "<32 x i8>"),
     Peak("pmaddubsw 512", "avx512bw", "<64 x i8>"),

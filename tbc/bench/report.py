@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbc.bench.timing import Quartiles
 
@@ -29,6 +29,8 @@ class Row:
             limits and of models.
         limit: what the least time comes from, "reading" or "arithmetic"; "" where there is none.
         is_float: whether its arithmetic is f32.
+        growth: of sweeps, the median as a multiple of that of the row before, which has one
+            activation row less; else None.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Row:
     of_limit: float | None = None
     limit: str = ""
     is_float: bool = False
+    growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,17 @@ def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
         for is_float in (False, True)
     }
     return tuple(_row(work, q, reading, arithmetic[work.is_float]) for work, q in timed)
+
+
+def growing(found: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows of a sweep, its dots in the order of their activation rows, with their growth."""
+    before = (None, *found)
+    return tuple(
+        replace(row, growth=row.median_us / last.median_us)
+        if last is not None and row.kind == last.kind == "dot"
+        else row
+        for last, row in zip(before, found, strict=False)
+    )
 
 
 def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -18,19 +18,20 @@ import onnxruntime
 from tbc import __version__
 from tbc.bench import contestants
 from tbc.bench.contestants import READ, Contestant, Limits, code_of
-from tbc.bench.dots import Dot, Product, kernels_of
+from tbc.bench.dots import Dot, Product, Sweep, kernels_of
 from tbc.bench.layers import Layer
 from tbc.bench.memory import Ring
 from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.peers.onnx import runs, session
-from tbc.bench.report import BenchReport, Case, Work, rows
+from tbc.bench.report import BenchReport, Case, Work, growing, rows
 from tbc.bench.team import Team
 from tbc.bench.timing import CLOCK, WALL, Clock, in_turns
 from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
 from tbc.frontend import load
 from tbc.ir import Graph
+from tbc.kernels import choose
 from tbc.target import Target
 from tbc.types import DType
 
@@ -65,7 +66,9 @@ class Bench:
     _notes: dict[str, None] = field(default_factory=dict)
     _peers: list[Peer] = field(default_factory=list)
 
-    def report(self, products: Sequence[Product], models: Mapping[Path, Graph]) -> BenchReport:
+    def report(
+        self, products: Sequence[Product | Sweep], models: Mapping[Path, Graph]
+    ) -> BenchReport:
         """All of them; the models' graphs have bounds for all sizes, and run at the least.
 
         Raises:
@@ -76,7 +79,12 @@ class Bench:
         self._peers.extend(found)
         self._notes.update(dict.fromkeys(missing))
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        cases = [case for product in products for case in self._product(product)]
+        cases: list[Case] = []
+        for product in products:
+            if isinstance(product, Sweep):
+                cases += self._sweep(product)
+            else:
+                cases += self._product(product)
         cases += [self._model(path, graph) for path, graph in models.items()]
         return BenchReport(
             target=self.target.name,
@@ -139,6 +147,25 @@ class Bench:
         found += self._with_team(layer, contestants.layer(layer, product, layer.hot()))
         found += [contestants.peer(each, product, each.hot()) for each in contests]
         yield self._case(product.name, "hot", found)
+
+    def _sweep(self, sweep: Sweep) -> Iterator[Case]:
+        """The kernels chosen for trits and 8-bit activations, by their number of rows."""
+        self.progress(f"compiling {sweep.name}")
+        dots, code = [], None
+        for product in sweep.products:
+            kernel, *_ = choose(self.target, "i2", DType.i8, product.m, product.k)
+            code = code_of(product, [kernel], self.target)
+            dots.append((product, Dot(kernel, product, code)))
+        assert code is not None
+        limits = Limits(code, self.target)
+        rings = [Ring(max(self.cold, READ[1], dots[0][1].bytes))] if self.cold else []
+        for ring in [*rings, None]:
+            found = [*limits.streams(dots[0][0], ring), *limits.peaks()]
+            for product, dot in dots:
+                work, calls = contestants.dot(dot, product, ring)
+                found.append((replace(work, name=f"{product.m} rows, {work.name}"), calls))
+            case = self._case(sweep.name, "hot" if ring is None else "cold", found)
+            yield replace(case, rows=growing(case.rows))
 
     def _layers(self, product: Product) -> tuple[Layer, list[Contest]]:
         """The compiled layer, and those of others that compute the same."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tbc import reference
 from tbc.codegen.dots import emit_dot, emit_grouped_dot
 from tbc.codegen.llvm_text import Function, Module, Val, const
-from tbc.kernels import Kernel
+from tbc.kernels import PANEL_ROWS, Kernel
 from tbc.layout import CODES, Layout
 from tbc.ops import Dot, GroupedDot
 from tbc.target import Target
@@ -237,6 +237,8 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
         made.append(make_call(spec, x, w, scales, ranges))
 
     source = fills(spec, rng, special)
+    if kernel.panel:
+        shapes.append((PANEL_ROWS + 3, 17))
     for m, n in shapes[::every]:
         add(m, n)
     m, n = kernel.mr + 3, 16 * (nr + 3)

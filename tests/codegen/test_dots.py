@@ -15,6 +15,7 @@ import pytest
 from dots_harness import NativeRunner, Spec, calls, make_call, module_text, run_foreign, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from x86_intrinsics import emulated
 
 from tbc.codegen.dots import EMITTERS
 from tbc.codegen.dots_portable import GROUP
@@ -36,6 +37,8 @@ HOME = {
     "avxvnni": "x86-64-v3+avxvnni",
     "vnni512": "x86-64-v4+vnni",
     "vbmi512": "x86-64-v4+vnni+vbmi",
+    "amx": "x86-64-v4+amx",
+    "amxvbmi": "x86-64-v4+vbmi+amx",
     "neon": "armv8",
     "neondot": "armv8.2+dotprod",
     "i8mm": "armv8.6",
@@ -71,10 +74,15 @@ def job(specs: list[Spec], target: Target) -> Job:
     return Job(target, parts, frozenset(spec.name for spec in specs))
 
 
-def loaded(workers: Workers, specs: list[Spec], target: Target) -> Loaded:
-    target = jit_target(target)
-    obj = workers.compile(job(specs, target))["obj"]
-    return Loaded(obj, target, [spec.name for spec in specs])
+def loaded(workers: Workers, specs: list[Spec], target: Target, plain: bool = False) -> Loaded:
+    """The functions; `plain`: with intrinsics of x86 that this machine may lack as functions."""
+    made = job(specs, target)
+    if plain:
+        parts = tuple(replace(part, text=emulated(part.text)) for part in made.parts)
+        made = replace(made, target=host_target(), parts=parts)
+    made = replace(made, target=jit_target(made.target))
+    names = [spec.name for spec in specs]
+    return Loaded(workers.compile(made)["obj"], made.target, names)
 
 
 def level(kernel: Kernel) -> Target:
@@ -94,13 +102,15 @@ def specs_of(kernel: Kernel) -> list[Spec]:
     chunk = kernel.widen * unit
     odd = 2 * unit - 3
     specs = [Spec(kernel, 5 * unit - 1), Spec(kernel, 2 * chunk + unit + 3)]
+    if kernel.has_tiles:  # whole steps of 64, the last one of a panel shorter, several panels
+        return [*specs, *(Spec(kernel, k) for k in (64, 640, 652, 1300))]
     if kernel.panel:
         specs.append(Spec(kernel, kernel.panel + 5 * unit - 1))
     if kernel.mr == 1:
         specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
     elif kernel.dot.name == "i8mm" and not kernel.panel:  # with a loop of its own
         specs.append(Spec(kernel, 1))
-    if not kernel.does_groups:
+    if kernel.dot.scalable:
         return specs
     specs.append(Spec(kernel, 3 * odd, odd))
     if kernel.activations is DType.i8:
@@ -111,7 +121,8 @@ def specs_of(kernel: Kernel) -> list[Spec]:
 
 
 def test_every_dot_has_an_emitter_and_every_emitter_a_kernel():
-    assert set(EMITTERS) == {kernel.dot.name for kernel in KERNELS} == set(HOME)
+    assert {kernel.dot.name for kernel in KERNELS} == set(HOME)
+    assert set(EMITTERS) == {kernel.dot.name for kernel in KERNELS if not kernel.has_tiles}
 
 
 @ids
@@ -121,6 +132,33 @@ def test_native(kernel: Kernel, workers: Workers, run: NativeRunner):
     for spec in specs:
         for call in calls(spec, seed=spec.k, special=True):
             assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
+
+
+SCARCE = {"avxvnni", "avx512bw", "vnni512", "vbmi512", "amx", "amxvbmi"}
+"""Dots whose instructions many machines lack: they are also tried as plain functions."""
+
+on_x86 = pytest.mark.skipif(host_target().arch != "x86", reason="calls are passed as on x86")
+scarce = [kernel for kernel in KERNELS if kernel.dot.name in SCARCE]
+
+
+def check_plain(kernel: Kernel, specs: list[Spec], workers: Workers, run: NativeRunner) -> None:
+    code = loaded(workers, specs, parse(HOME[kernel.dot.name]), plain=True)
+    for spec in specs:
+        for call in calls(spec, seed=spec.k):
+            assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
+
+
+@on_x86
+@pytest.mark.parametrize("kernel", [k for k in scarce if k.code != "b1"], ids=lambda k: k.name)
+def test_intrinsics_as_functions(kernel: Kernel, workers: Workers, run: NativeRunner):
+    check_plain(kernel, specs_of(kernel)[:1], workers, run)
+
+
+@pytest.mark.slow
+@on_x86
+@pytest.mark.parametrize("kernel", scarce, ids=lambda k: k.name)
+def test_intrinsics_as_functions_fully(kernel: Kernel, workers: Workers, run: NativeRunner):
+    check_plain(kernel, specs_of(kernel), workers, run)
 
 
 @dataclass(frozen=True)
@@ -320,7 +358,29 @@ def units_of_a_step(kernel: Kernel, mr: int) -> int:
     return 2 if kernel.dot.name == "i8mm" and mr > 1 and kernel.code != "b1" else 1
 
 
-@ids
+@pytest.mark.parametrize("code", ["i2", "b1", "x5"])
+def test_a_step_of_tiles_is_loads_and_products(code: str, workers: Workers):
+    (kernel,) = (k for k in KERNELS if k.code == code and k.has_tiles)
+    target = parse(HOME[kernel.dot.name])
+    asm = workers.compile(replace(job([Spec(kernel, 2560)], target), kinds=frozenset({"asm"})))
+    bodies = re.split(r"\.LBB\w+:", asm["asm"].decode())
+    steps = [body for body in bodies if "\ttdpbsud" in body]
+    counts = {
+        tuple(len(re.findall(rf"\t{name}", body)) for name in ("tdpbsud", "tileload", r"[a-z]"))
+        for body in steps
+    }
+    products = {count: (loads, total) for count, loads, total in counts}
+    assert products.keys() == {1, 2, 4}  # a tile of rows or two, by a block or two
+    assert products[4][0] == products[2][0] + 1 == 4
+    assert products[4][1] <= 16
+
+
+counted = pytest.mark.parametrize(
+    "kernel", [k for k in KERNELS if not k.has_tiles], ids=lambda kernel: kernel.name
+)
+
+
+@counted
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
     layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
     name = kernel.dot.name

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import llvmlite.binding as llvm
 import pytest
 
 from tbc.codegen import host
@@ -10,7 +11,9 @@ from tbc.codegen.host import from_features, host_target, linux_arm_features, res
 from tbc.codegen.machine import Job, Part, Workers, compile_module
 from tbc.codegen.objfile import undefined_symbols
 from tbc.errors import InternalError
+from tbc.kernels import choose
 from tbc.target import TARGETS, parse
+from tbc.types import DType
 
 COPY = """
 define void @copy(ptr noalias %d, ptr noalias %s, i64 %n) nounwind {
@@ -204,6 +207,16 @@ V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 def test_native_is_a_level_and_what_the_machine_reports(reported, cpu, attrs):
     target = from_features("x86_64-unknown-linux-gnu", reported.split())
     assert (target.cpu, target.attrs) == (cpu, attrs)
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_native_has_tiles_where_the_system_grants_them(monkeypatch, granted):
+    features = dict.fromkeys(f"{V4} amx-int8 amx-tile".split(), True)
+    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(llvm, "get_process_triple", lambda: "x86_64-unknown-linux-gnu")
+    monkeypatch.setattr(host, "may_use_tiles", lambda: granted)
+    (kernel,) = choose(host.host_target(), "i2", DType.i8, 512, 2560)
+    assert kernel.has_tiles == granted
 
 
 def test_native_takes_what_every_core_of_an_arm_system_has():
