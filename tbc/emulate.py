@@ -122,7 +122,7 @@ def _riscv(target: Target) -> _Machine | str:
     zig = f"riscv{bits}-freestanding -mcpu=generic_rv{bits}{letters} -mabi={target.abi}"
     emulator, options = f"qemu-riscv{bits}", [f"rv{bits}", "zba=true", "zbb=true"]
     if "zve32x" in target.features:
-        if () < _version(emulator) < (8, 1):
+        if "zve32f" in target.features and () < _version(emulator) < (8, 1):
             return f"{emulator} before 8.1 aborts on vector conversions (its issue 1441)"
         lengths = (n for n in (512, 256, 128) if f"zvl{n}b" in target.features)
         options += ["v=true", "vext_spec=v1.0", f"vlen={next(lengths, 128)}"]

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 PANEL_ROWS = 128
 """Activation rows, at most, that pass over a panel before it is unpacked again."""
 
+MANY = 64
+"""From this many rows on, of activations or weights, one kernel is as good for all."""
+WORTH = 0.95
+"""A kernel takes over from another only where it costs less than this part of it."""
+
 _I32 = (1 << 31) - 1
 
 
@@ -46,6 +51,8 @@ class Dot:
         products: products added in one sum by one instruction.
         bits: the width of the sums.
         sums: sums of 16 rows of weights that a tile can hold in registers beside what it adds.
+        rows: rows of weights in a block of its layout.
+        lanes_k: neighbouring k of a row in its layout.
     """
 
     name: str
@@ -56,6 +63,8 @@ class Dot:
     products: int = 1
     bits: int = 32
     sums: int = 4
+    rows: int = 16
+    lanes_k: int = 4
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
@@ -74,13 +83,13 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A dot in a register tile of mr activation rows by nr blocks of 16 weight rows.
+    """A dot in a register tile of mr activation rows by nr blocks of weight rows.
 
     Attributes:
         dot: the instruction.
         code: the layout's code of weights: "i2", "x5" or "b1".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
-        nr: blocks of 16 weight rows of the tile; blocks that are left over go one by one.
+        nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
             tiles that leave no registers for so many sums shift fields down instead.
         cost: instructions of a tile's innermost loop a multiply-add, without loads and moves, which
@@ -106,8 +115,12 @@ class Kernel:
         """`{trit, trit5 or sign}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
         weight = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte"}[self.code]
         shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
-        kr = 1 if self.activations is DType.f32 else 4
+        kr = 1 if self.activations is DType.f32 else self.dot.lanes_k
         return f"{weight}_{shape}_{self.mr}x{self.nr}c{kr}_{self.dot.name}"
+
+    def layout(self, group: int = 0) -> Layout:
+        """How its weights lie in memory."""
+        return Layout(self.code, group, self.dot.rows, self.dot.lanes_k)
 
     @property
     def on_bytes(self) -> Kernel:
@@ -118,6 +131,11 @@ class Kernel:
     def activations(self) -> DType:
         """i8 or f32."""
         return self.dot.activations
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The rows and the neighbouring k of its layout."""
+        return self.dot.rows, self.dot.lanes_k
 
     @property
     def arch(self) -> str | None:
@@ -175,7 +193,7 @@ class Kernel:
         """The greatest K whose sums are sure to fit in 32 bits."""
         if self.activations is DType.f32:
             return _I32
-        unit = Layout(self.code)
+        unit = self.layout()
         fields = unit.fields * unit.lanes_k * 128 * (unit.coding.levels - 1)
         return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
@@ -202,6 +220,9 @@ _VBMI512 = Dot(
 _NEON = Dot("neon", arch="aarch64", requires=_features("neon"), bits=16)
 _DOTPROD = Dot("neondot", arch="aarch64", requires=_features("dotprod"), products=4)
 _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
+_RVV = Dot("rvv", arch="riscv", requires=_features("zve32x zvl128b"), bits=16)
+_RVVX = replace(_RVV, name="rvvx", rows=64, lanes_k=1)
+_RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
 _SCALAR = Dot("scalar")
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
@@ -231,6 +252,12 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_NEON, "b1", 1, ((1, 1, 0.258), (2, 1, 0.199))),
     (_NEON32, "i2", 1, ((1, 1, 0.383),)),
     (_NEON32, "b1", 1, ((1, 1, 0.504),)),
+    (_RVVX256, "i2", 1, ((1, 2, 0.0508), (4, 1, 0.0264))),
+    (_RVVX256, "b1", 1, ((1, 2, 0.0488), (4, 1, 0.0249))),
+    (_RVVX, "i2", 1, ((1, 1, 0.0586), (2, 1, 0.0371))),
+    (_RVVX, "b1", 1, ((1, 1, 0.0527), (2, 1, 0.0342))),
+    (_RVV, "i2", 1, ((1, 2, 0.0742),)),
+    (_RVV, "b1", 1, ((1, 2, 0.0723),)),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
     (_SCALAR, "i2", 1, ((1, 1, 2.19),)),
@@ -281,11 +308,23 @@ def is_code_of(target: Target, code: str, activations: DType) -> bool:
 
 
 def choose(
-    target: Target, code: str, activations: DType, m: Dim, k: int, grouped: bool = False
+    target: Target,
+    code: str,
+    activations: DType,
+    m: Dim,
+    k: int,
+    n: int = MANY,
+    group: int = 0,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[Kernel, ...]:
     """The kernels of a dot of m activation rows, each the cheapest for some numbers of rows.
 
-    Where m is no number, those up to `MANY` are looked at, and the greatest.
+    Where m is no number, those up to `MANY` are looked at, and the greatest. All have one layout:
+    that of the kernel which is cheapest for the least m and n rows of weights, padding included.
+
+    Args:
+        group: weights of one scale along k, 0 where a row has one scale.
+        shape: the rows and the neighbouring k of the layout, where it is given.
 
     Raises:
         Unsupported: the sums of k products need not fit in any kernel.
@@ -296,18 +335,15 @@ def choose(
         if (kernel.code, kernel.activations) == (code, activations)
         and kernel.dot.runs_on(target)
         and k <= kernel.max_k
-        and not (grouped and kernel.panel)
+        and not (group and kernel.panel)
+        and shape in (None, kernel.shape)
     ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
     least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    best = min(fit, key=lambda kernel: kernel.rows_cost(least) * kernel.layout(group).size(n, k))
+    fit = [kernel for kernel in fit if kernel.shape == best.shape]
     return tuple(kernel for _, kernel in by_rows(fit, least, most))
-
-
-MANY = 64
-"""From this many activation rows on, one kernel is as good for all."""
-WORTH = 0.95
-"""A kernel takes over from another only where it costs less than this part of it."""
 
 
 def by_rows(kernels: Sequence[Kernel], least: int, most: int) -> list[tuple[int, Kernel]]:

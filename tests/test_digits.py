@@ -167,6 +167,8 @@ def _compiled(name: str, target: Target, workers: Workers) -> Compiled:
         "cortex-m0plus",
         "rv64gc",
         "rv32imc",
+        "rv64gc_zve32x_zvl128b",
+        "rv64gc_zve32x_zvl256b",
         "s390x",
         "z14",
         "i686",

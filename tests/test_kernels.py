@@ -16,7 +16,7 @@ from tbc import reference
 from tbc.dims import Expr, Symbol
 from tbc.errors import Unsupported
 from tbc.kernels import BY_NAME, KERNELS, WORTH, Kernel, by_rows, choose, meaning
-from tbc.layout import CODES, Layout
+from tbc.layout import CODES
 from tbc.ops import Dot
 from tbc.target import TARGETS, parse
 from tbc.types import DType
@@ -38,7 +38,7 @@ def wanted(code: str, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def computed(kernel: Kernel, x: np.ndarray, w: np.ndarray, rows: int) -> np.ndarray:
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     padded = np.zeros((len(x), layout.padded_k(x.shape[1])), x.dtype)
     padded[:, : x.shape[1]] = x
     return meaning(kernel, layout, layout.pack(w), padded, rows)[:, : len(w)]
@@ -60,7 +60,7 @@ def test_names_are_unique_and_say_what_they_are():
 
 @ids
 def test_fields_cover_the_byte(kernel: Kernel):
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     bits = layout.coding.bits
     for rows in heights(kernel):
         places = [(n, shift + scale) for n, shift, scale in kernel.fields(rows)]
@@ -94,7 +94,7 @@ def test_meaning(kernel: Kernel):
 
 @integers
 def test_meaning_at_the_bounds(kernel: Kernel):
-    k = (2 * (kernel.widen or 8) + 1) * Layout(kernel.code).unit_k
+    k = (2 * (kernel.widen or 8) + 1) * kernel.layout().unit_k
     for x, w, rows in itertools.product((-128, 127), (-1, 0, 1), heights(kernel)):
         xs, ws = np.full((1, k), x, np.int8), np.full((1, k), w, np.int8)
         if kernel.code == "i2" or w:
@@ -114,7 +114,7 @@ class Late(Kernel):
 )
 def test_meaning_shows_an_overflow(kernel: Kernel):
     late = Late(**{f.name: getattr(kernel, f.name) for f in fields(kernel)})
-    k = late.widen * Layout(kernel.code).unit_k
+    k = late.widen * late.layout().unit_k
     x, w = np.full((1, k), -128, np.int8), np.ones((1, k), np.int8)
     right = [
         np.array_equal(computed(late, x, w, h), wanted(kernel.code, x, w)) for h in heights(late)
@@ -124,7 +124,7 @@ def test_meaning_shows_an_overflow(kernel: Kernel):
 
 @integers
 def test_sums_of_max_k_fit(kernel: Kernel):
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     steps = kernel.max_k // layout.unit_k
     for rows in heights(kernel):
         for scale in {field.scale for field in kernel.fields(rows)}:
@@ -165,7 +165,11 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("armv7", 1, "trit_gemv_1x1c4_scalar"),
         ("armv7+neon", 1, "trit_gemv_1x1c4_neon32"),
         ("rv64gc", 8, "trit_gemv_1x1c4_scalar"),
-        ("rv64gcv", 8, "trit_gemm_2x1c4_wide"),
+        ("rv64gcv", 1, "trit_gemv_1x1c1_rvvx"),
+        ("rv64gcv", 8, "trit_gemm_2x1c1_rvvx"),
+        ("spacemit-x60", 1, "trit_gemv_1x2c1_rvvx256"),
+        ("spacemit-x60", 8, "trit_gemm_4x1c1_rvvx256"),
+        ("rv32imc_zve32x_zvl128b", 1, "trit_gemv_1x1c1_rvvx"),
         ("wasm32+simd128", 1, "trit_gemv_1x1c4_wide"),
         ("cortex-m4", 1, "trit_gemv_1x1c4_scalar"),
         ("z14", 1, "trit_gemv_1x1c4_wide"),
@@ -188,6 +192,14 @@ def test_choice(target: str, m: int, name: str):
 )
 def test_choice_for_floats(target: str, m: int, name: str):
     assert [k.name for k in choose(parse(target), "i2", DType.f32, m, 2560)] == [name]
+
+
+def test_few_rows_of_weights_take_the_layout_with_less_padding():
+    target = parse("rv64gcv")
+    names = {n: choose(target, "i2", DType.i8, 1, 64, n)[0].dot.name for n in (10, 32, 64, 70)}
+    assert names == {10: "rvv", 32: "rvv", 64: "rvvx", 70: "rvv"}
+    (kernel,) = choose(target, "i2", DType.i8, 1, 64, 640, shape=(16, 4))
+    assert kernel.dot.name == "rvv"
 
 
 def test_every_target_has_kernels():
@@ -232,7 +244,7 @@ def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
 
 def test_grouped_dots_have_no_panels():
     target = parse("x86-64-v4+vnni")
-    (kernel,) = choose(target, "i2", DType.i8, 512, 2560, grouped=True)
+    (kernel,) = choose(target, "i2", DType.i8, 512, 2560, group=128)
     assert not kernel.panel
 
 

@@ -24,7 +24,6 @@ from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.kernels import BY_NAME, KERNELS, Kernel, choose
-from tbc.layout import Layout
 from tbc.target import TARGETS, Target, parse
 from tbc.types import DType
 
@@ -39,6 +38,9 @@ HOME = {
     "neon": "armv8",
     "neondot": "armv8.2+dotprod",
     "neon32": "armv7+neon",
+    "rvv": "rv64gcv",
+    "rvvx": "rv64gcv",
+    "rvvx256": "rv64gcv+zvl256b",
     "wide": "x86-64",
     "scalar": "x86-64",
     "f32x4": "x86-64",
@@ -87,7 +89,7 @@ def specs_of(kernel: Kernel) -> list[Spec]:
 
     What only the loops over k can get wrong is tried with one row: they are the same for all tiles.
     """
-    unit = Layout(kernel.code).unit_k
+    unit = kernel.layout().unit_k
     chunk = kernel.widen * unit
     odd = 2 * unit - 3
     specs = [
@@ -122,6 +124,14 @@ class Foreign:
     zig: str
     emulator: str
     dots: str
+    slow: bool = False
+
+
+def rvv(bits: int, vlen: int) -> tuple[str, str]:
+    """Zig's target, and an emulator with vectors of `vlen` bits."""
+    small = "riscv32-freestanding -mcpu=generic_rv32+m+a+f+c -mabi=ilp32f"
+    zig = "riscv64-linux-musl" if bits == 64 else small
+    return zig, f"qemu-riscv{bits} -cpu rv{bits},v=true,vlen={vlen}"
 
 
 FOREIGN = (
@@ -131,18 +141,22 @@ FOREIGN = (
     Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar f32"),
     Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32"),
     Foreign("rv64gc", "riscv64-linux-musl", "qemu-riscv64", "scalar f32"),
-    Foreign(
-        "rv64gcv", "riscv64-linux-musl", "qemu-riscv64 -cpu rv64,v=true,vlen=128", "wide f32x4"
-    ),
-    Foreign(
-        "rv64gcv", "riscv64-linux-musl", "qemu-riscv64 -cpu rv64,v=true,vlen=256", "wide f32x4"
-    ),
+    Foreign("rv64gcv", *rvv(64, 128), "rvv rvvx f32x4"),
+    Foreign("rv64gcv", *rvv(64, 256), "rvv rvvx f32x4"),
+    Foreign("rv64gcv", *rvv(64, 512), "rvv rvvx", slow=True),
+    Foreign("rv64gcv+zvl256b", *rvv(64, 256), "rvvx256"),
+    Foreign("rv64gcv+zvl256b", *rvv(64, 512), "rvvx256", slow=True),
+    Foreign("rv32imafc_zve32x_zvl128b", *rvv(32, 128), "rvv rvvx"),
     Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar f32"),
     Foreign("z14", "s390x-linux-musl", "qemu-s390x -cpu max", "wide f32x4"),
 )
 
 
-@pytest.mark.parametrize("foreign", FOREIGN, ids=lambda f: f"{f.target}-{f.emulator}")
+@pytest.mark.parametrize(
+    "foreign",
+    [pytest.param(f, marks=[pytest.mark.slow] if f.slow else []) for f in FOREIGN],
+    ids=lambda f: f"{f.target}-{f.emulator}",
+)
 def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     emulator = foreign.emulator.split()
     if shutil.which(emulator[0]) is None or importlib.util.find_spec("ziglang") is None:
@@ -221,7 +235,7 @@ def test_sums_are_widened_as_late_as_can_be(name: str, workers: Workers, run: Na
     kernel = BY_NAME[name]
     late = TooLong(**{f.name: getattr(kernel, f.name) for f in fields(kernel)})
     for tried, right in ((kernel, True), (late, False)):
-        spec = Spec(tried, Layout(kernel.code).unit_k * (kernel.widen + 1))
+        spec = Spec(tried, kernel.layout().unit_k * (kernel.widen + 1))
         code = loaded(workers, [spec], level(kernel))
         x, w = np.full((2, spec.k), -128, np.int8), np.ones((16, spec.k), np.int8)
         call = make_call(spec, x, w)
@@ -241,6 +255,9 @@ INSTRUCTIONS = {
     "neon": r"smlal2\s.*8h",
     "neondot": r"sdot\s.*4b\[\d\]",
     "neon32": r"vml(al|a)\.",
+    "rvv": r"vwmaccsu\.vv\s",
+    "rvvx": r"vwmaccsu\.vx\s",
+    "rvvx256": r"vwmaccsu\.vx\s",
     "wide": r"pmullw\s",
     "scalar": r"imulq\s",
     "f32x4": r"addps\s",
@@ -257,7 +274,7 @@ ON_BYTES = {"vbmi512": "vnni512"}
 def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     """The assembly of one mr x nr tile."""
     kernel = kernel.on_bytes if kernel.panel else kernel
-    target, layout = parse(HOME[kernel.dot.name]), Layout(kernel.code)
+    target, layout = parse(HOME[kernel.dot.name]), kernel.layout()
     steps, index = 40, f"i{target.index_bits}"
     x_stride = steps * layout.unit_k * kernel.activations.bytes
     tile = Tile(kernel, layout, target, mr, kernel.nr, steps, x_stride, index)
@@ -266,21 +283,26 @@ def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     x, w, out = f.args
     blocks = tuple(tile.at(f, w, n, steps * layout.unit_bytes) for n in range(kernel.nr))
     for number, acc in enumerate(itertools.chain(*EMITTERS[kernel.dot.name](f, tile, x, blocks))):
-        f.store(acc, tile.at(f, out, number, 64), 4)
+        f.store(acc, tile.at(f, out, number, 4 * layout.rows), 4)
     f.finish()
     job = Job(target, (Part(module.text(), False),), frozenset({"tile"}), frozenset({"asm"}))
     return workers.compile(job)["asm"].decode()
 
 
-NOT_COUNTED = re.compile(r"\t(v?mov|vp?broadcast|prefetch|ld)")
-"""Loads, moves and prefetches of x86, loads of Arm."""
+NOT_COUNTED = re.compile(r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv)")
+"""Loads, moves and prefetches of x86, loads of Arm and RISC-V."""
 
 
-def innermost(asm: str) -> int:
-    """Instructions, without loads and moves, of the longest loop that has no other inside."""
+def innermost(asm: str, dot: str) -> int:
+    """Instructions, without loads and moves, of the longest loop around dots with no other inside.
+
+    The widening of sums, which LLVM may place before the loop that it follows, looks like one too.
+    """
     labels: dict[str, int] = {}
-    loops, count = [], 0
+    loops, dots, count = [], [], 0
     for line in asm.splitlines():
+        if re.search(dot, line):
+            dots.append(count)
         if label := re.match(r"(\.LBB\w+):", line):
             labels[label[1]] = count
         elif re.match(r"\t[a-z{]", line):
@@ -288,21 +310,22 @@ def innermost(asm: str) -> int:
             if (to := re.search(r"(\.LBB\w+)$", line)) and to[1] in labels:
                 loops.append((labels[to[1]], count))
     inner = [a for a in loops if not any(a != b and a[0] <= b[0] <= b[1] <= a[1] for b in loops)]
-    return max(last - first for first, last in inner)
+    return max(last - first for first, last in inner if any(first <= d < last for d in dots))
 
 
 @ids
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
-    layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
+    layout = (kernel.on_bytes if kernel.panel else kernel).layout()
     name = kernel.dot.name
     scalar = name in ("scalar", "f32")
     k = layout.lanes_k if scalar or kernel.activations is DType.f32 else layout.unit_k
     for mr, cost, error in ((kernel.mr, kernel.cost, 0.1), (1, kernel.row_cost, 0.3)):
         asm = tile_asm(kernel, mr, workers)
-        assert re.search(INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name], asm)
+        instruction = INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name]
+        assert re.search(instruction, asm)
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
         rows = GROUP if scalar else layout.rows * mr * kernel.nr
-        assert innermost(asm) / (rows * k) == pytest.approx(cost, rel=error)
+        assert innermost(asm, instruction) / (rows * k) == pytest.approx(cost, rel=error)
         if kernel.mr == 1:
             break
