@@ -223,6 +223,8 @@ _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
 _RVV = Dot("rvv", arch="riscv", requires=_features("zve32x zvl128b"), bits=16)
 _RVVX = replace(_RVV, name="rvvx", rows=64, lanes_k=1)
 _RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
+_SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
+_RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
 _SCALAR = Dot("scalar")
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
@@ -258,6 +260,10 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_RVVX, "b1", 1, ((1, 1, 0.0527), (2, 1, 0.0342))),
     (_RVV, "i2", 1, ((1, 2, 0.0742),)),
     (_RVV, "b1", 1, ((1, 2, 0.0723),)),
+    (_RELAXED, "i2", 3, ((1, 1, 0.188), (4, 1, 0.113))),
+    (_RELAXED, "b1", 3, ((1, 1, 0.172), (4, 1, 0.111))),
+    (_SIMD128, "i2", 1, ((1, 1, 0.535), (4, 1, 0.345))),
+    (_SIMD128, "b1", 1, ((1, 1, 0.533), (4, 1, 0.344))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
     (_SCALAR, "i2", 1, ((1, 1, 2.19),)),

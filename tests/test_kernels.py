@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -133,6 +133,28 @@ def test_sums_of_max_k_fit(kernel: Kernel):
             assert steps * len(share) * layout.lanes_k * largest < 1 << 31
 
 
+def relaxed_dots(w: np.ndarray, x: np.ndarray) -> Iterator[np.ndarray]:
+    """What WebAssembly lets a relaxed dot of w[…, 4] and x[…, 4] be, if bit 7 of w may be set."""
+    for weights in (w.astype(np.uint8).astype(np.int32), w.astype(np.uint8).view(np.int8)):
+        products = weights.astype(np.int32) * x
+        pairs = products[..., ::2] + products[..., 1::2]
+        yield pairs.clip(-(1 << 15), (1 << 15) - 1).sum(-1)
+        yield pairs.astype(np.int16).sum(-1, dtype=np.int32)
+        yield products.sum(-1)
+
+
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.dot.name == "relaxed"])
+def test_what_relaxed_dots_leave_open_does_not_arise(kernel: Kernel):
+    codes = range(kernel.layout().coding.levels)
+    scales = {field.scale for rows in heights(kernel) for field in kernel.fields(rows)}
+    w = np.array(list(itertools.product({c << s for c in codes for s in scales}, repeat=4)))
+    for x in (np.array(x) for x in itertools.product((-128, -1, 127), repeat=4)):
+        for possible in relaxed_dots(w, x):
+            assert np.array_equal(possible, (w * x).sum(-1))
+    high = w + 128
+    assert not all(np.array_equal(p, (high * 127).sum(-1)) for p in relaxed_dots(high, 127 + 0 * w))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KERNELS), st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
@@ -170,7 +192,9 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("spacemit-x60", 1, "trit_gemv_1x2c1_rvvx256"),
         ("spacemit-x60", 8, "trit_gemm_4x1c1_rvvx256"),
         ("rv32imc_zve32x_zvl128b", 1, "trit_gemv_1x1c1_rvvx"),
-        ("wasm32+simd128", 1, "trit_gemv_1x1c4_wide"),
+        ("wasm32+simd128", 1, "trit_gemv_1x1c4_simd128"),
+        ("wasm32+simd128", 8, "trit_gemm_4x1c4_simd128"),
+        ("wasm32+relaxed", 1, "trit_gemv_1x1c4_relaxed"),
         ("cortex-m4", 1, "trit_gemv_1x1c4_scalar"),
         ("z14", 1, "trit_gemv_1x1c4_wide"),
     ],

@@ -99,14 +99,16 @@ def test_the_shipped_network_is_right_here() -> None:
     assert [s["x"] for s in report.samples] == [(1, 64), (1, 64)]
 
 
-@pytest.mark.parametrize("target", ["armv8", "cortex-m0", "rv32imc", "s390x"])
+@pytest.mark.parametrize(
+    "target", ["armv8", "cortex-m0", "rv32imc", "s390x", "wasm32", "wasm32+simd128"]
+)
 def test_the_shipped_network_is_right_elsewhere(target: str) -> None:
     if missing := emulate.can_run(parse(target)):
         pytest.skip(missing)
     x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
     report = tbc.verify(DIGITS, target=target, feeds={"x": x})
     assert report.ok
-    assert report.runner.startswith("qemu-")
+    assert report.runner.startswith("wasmtime" if target.startswith("wasm") else "qemu-")
     assert report.outputs[0].code.is_exact
 
 
@@ -195,7 +197,7 @@ def test_emulated_runs_with_sizes_and_checks(target: str, embed: bool) -> None:
     ("target", "reason"),
     [
         ("apple-m1", "no emulator"),
-        ("wasm32", "no emulator"),
+        ("wasm32-wasi", "no emulator"),
         ("cortex-m55", "Armv8.1-M"),
     ],
 )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tbc import reference
 from tbc.codegen.dots import emit_dot, emit_grouped_dot
 from tbc.codegen.llvm_text import Function, Module, Val, const
+from tbc.emulate import execute
 from tbc.kernels import Kernel
 from tbc.layout import CODES, Layout
 from tbc.ops import Dot, GroupedDot
@@ -339,16 +340,15 @@ def run_foreign(
     files = ["-include", str(tmp / "calls.h"), str(_MAIN), *map(str, code)]
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig.split()]
     subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
-    done = subprocess.run(
-        [*emulator, str(tmp / "program")], input=b"".join(stream), capture_output=True, check=True
-    )
+    status, written, said = execute(emulator, tmp / "program", b"".join(stream))
+    assert status == 0, said
     results, at = [], 0
     for call in calls:
         dtype = call.expected.dtype.newbyteorder(order)
-        result = np.frombuffer(done.stdout, dtype, call.expected.size, at)
+        result = np.frombuffer(written, dtype, call.expected.size, at)
         results.append(result.reshape(call.expected.shape).astype(call.expected.dtype))
         at += result.nbytes
-    assert at == len(done.stdout)
+    assert at == len(written)
     return results
 
 

@@ -16,6 +16,7 @@ from dots_harness import NativeRunner, Spec, calls, make_call, module_text, run_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tbc import emulate_wasm
 from tbc.codegen.dots import EMITTERS
 from tbc.codegen.dots_portable import GROUP
 from tbc.codegen.dots_tile import Tile
@@ -41,6 +42,8 @@ HOME = {
     "rvv": "rv64gcv",
     "rvvx": "rv64gcv",
     "rvvx256": "rv64gcv+zvl256b",
+    "simd128": "wasm32+simd128",
+    "relaxed": "wasm32+relaxed",
     "wide": "x86-64",
     "scalar": "x86-64",
     "f32x4": "x86-64",
@@ -146,7 +149,10 @@ FOREIGN = (
     Foreign("rv64gcv", *rvv(64, 512), "rvv rvvx", slow=True),
     Foreign("rv64gcv+zvl256b", *rvv(64, 256), "rvvx256"),
     Foreign("rv64gcv+zvl256b", *rvv(64, 512), "rvvx256", slow=True),
-    Foreign("rv32imafc_zve32x_zvl128b", *rvv(32, 128), "rvv rvvx"),
+    Foreign("rv32imafc_zve32x_zvl128b", *rvv(32, 128), "rvv rvvx", slow=True),
+    Foreign("wasm32", "wasm32-freestanding", "wasmtime", "scalar f32", slow=True),
+    Foreign("wasm32+simd128", "wasm32-freestanding", "wasmtime", "simd128"),
+    Foreign("wasm32+relaxed", "wasm32-freestanding", "wasmtime", "relaxed f32x4"),
     Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar f32"),
     Foreign("z14", "s390x-linux-musl", "qemu-s390x -cpu max", "wide f32x4"),
 )
@@ -159,7 +165,8 @@ FOREIGN = (
 )
 def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     emulator = foreign.emulator.split()
-    if shutil.which(emulator[0]) is None or importlib.util.find_spec("ziglang") is None:
+    found = emulate_wasm.can_run() if foreign.emulator == "wasmtime" else shutil.which(emulator[0])
+    if not found or importlib.util.find_spec("ziglang") is None:
         pytest.skip(f"{emulator[0]} or ziglang is not installed")
     target = parse(foreign.target)
     kernels = [kernel for kernel in KERNELS if kernel.dot.name in foreign.dots.split()]
@@ -258,6 +265,8 @@ INSTRUCTIONS = {
     "rvv": r"vwmaccsu\.vv\s",
     "rvvx": r"vwmaccsu\.vx\s",
     "rvvx256": r"vwmaccsu\.vx\s",
+    "simd128": r"i16x8\.mul",
+    "relaxed": r"relaxed_dot_i8x16_i7x16_add_s",
     "wide": r"pmullw\s",
     "scalar": r"imulq\s",
     "f32x4": r"addps\s",
@@ -289,8 +298,11 @@ def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     return workers.compile(job)["asm"].decode()
 
 
-NOT_COUNTED = re.compile(r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv)")
-"""Loads, moves and prefetches of x86, loads of Arm and RISC-V."""
+NOT_COUNTED = re.compile(
+    r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv"
+    r"|local\.|\w+\.(const|load)|block|(end_)?loop|end_block)"
+)
+"""Loads, moves and prefetches of x86, loads of Arm and RISC-V, WebAssembly's operands and loads."""
 
 
 def innermost(asm: str, dot: str) -> int:
@@ -299,12 +311,16 @@ def innermost(asm: str, dot: str) -> int:
     The widening of sums, which LLVM may place before the loop that it follows, looks like one too.
     """
     labels: dict[str, int] = {}
-    loops, dots, count = [], [], 0
+    loops, dots, open_, count = [], [], [], 0
     for line in asm.splitlines():
         if re.search(dot, line):
             dots.append(count)
         if label := re.match(r"(\.LBB\w+):", line):
             labels[label[1]] = count
+        elif line.startswith("\tloop"):
+            open_.append(count)
+        elif line.startswith("\tend_loop"):
+            loops.append((open_.pop(), count))
         elif re.match(r"\t[a-z{]", line):
             count += not NOT_COUNTED.match(line)
             if (to := re.search(r"(\.LBB\w+)$", line)) and to[1] in labels:
