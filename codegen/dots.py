@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_neon, dots_riscv, dots_wasm, dots_x86
+from tbc.codegen import dots_add, dots_neon, dots_riscv, dots_wasm, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
 from tbc.codegen.dots_lookup import lookup_tile
 from tbc.codegen.dots_panel import Panels, Take
@@ -33,7 +33,7 @@ The rows may lie beyond the last one, where the last block is padded.
 TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 """(f, tile, the first activation row, each block) -> the tile's sums."""
 
-_ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS
+_ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS | dots_add.ISAS
 EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in _ISAS.items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},

@@ -230,8 +230,10 @@ _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
 _RVV = Dot("rvv", arch="riscv", requires=_features("zve32x zvl128b"), bits=16)
 _RVVX = replace(_RVV, name="rvvx", rows=64, lanes_k=1)
 _RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
+_NEON32_ADD = replace(_NEON32, name="neon32add", products=2)
 _SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
 _RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
+_WASM_ADD = replace(_SIMD128, name="wasmadd", products=2)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
 _SCALAR = Dot("scalar", index_bits=64)
 _SCALAR32 = Dot("scalar32", index_bits=32)
@@ -273,6 +275,8 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_RELAXED, "b1", 3, ((1, 1, 0.172), (4, 1, 0.111))),
     (_SIMD128, "i2", 1, ((1, 1, 0.535), (4, 1, 0.345))),
     (_SIMD128, "b1", 1, ((1, 1, 0.533), (4, 1, 0.344))),
+    (_NEON32_ADD, "b1", 1, ((1, 1, 0.322),)),
+    (_WASM_ADD, "b1", 1, ((1, 1, 0.344), (4, 1, 0.238))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
     (_SCALAR, "i2", 1, ((1, 1, 2.44),)),

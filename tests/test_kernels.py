@@ -221,6 +221,20 @@ def test_choice_for_floats(target: str, m: int, name: str):
     assert [k.name for k in choose(parse(target), "i2", DType.f32, m, 2560)] == [name]
 
 
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("wasm32+simd128", "sign_gemv_1x1c4_wasmadd"),
+        ("wasm32+relaxed", "sign_gemv_1x1c4_relaxed"),
+        ("armv7+neon", "sign_gemv_1x1c4_neon32add"),
+        ("rv64gc", "sign_gemv_1x1c4_lookup"),
+        ("rv64gcv", "sign_gemv_1x1c1_rvvx"),
+    ],
+)
+def test_signs_are_added_where_that_takes_fewer_instructions(target: str, name: str):
+    assert [k.name for k in choose(parse(target), "b1", DType.i8, 1, 2560)] == [name]
+
+
 def test_few_rows_of_weights_take_the_layout_with_less_padding():
     target = parse("rv64gcv")
     names = {n: choose(target, "i2", DType.i8, 1, 64, n)[0].dot.name for n in (10, 32, 64, 70)}
