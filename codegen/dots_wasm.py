@@ -14,8 +14,8 @@ from tbc.layout import Code
 class Extend(Wide):
     """Bytes extended to i16, multiplied and added.
 
-    i16x8.extmul is fewer instructions of WebAssembly, but more of x86: 3 and 5, for a low and a
-    high half, in V8.
+    i16x8.extmul is fewer instructions of WebAssembly, but slower on x86, which has no such
+    (docs/kernels.md).
     """
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
