@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbc.codegen.dots_tile import Isa, Parts, Tile
+from tbc.codegen.dots_portable import SixteenBytes
+from tbc.codegen.dots_tile import Isa, Parts
 from tbc.codegen.llvm_text import Function, Val, const
-from tbc.layout import Code
 
 
 @dataclass(frozen=True)
-class AddPairs:
-    """Vectors of 16 bytes.
+class AddPairs(SixteenBytes):
+    """Selects and adds.
 
     Attributes:
         pairs: the intrinsic that adds neighbouring bytes in i16.
@@ -28,19 +28,6 @@ class AddPairs:
     prefetch: int = 0
     sums: tuple[str, ...] = ("<8 x i16>",)
     wide: tuple[str, ...] = ("<4 x i32>",)
-
-    def row(self, f: Function, tile: Tile, x: Val) -> Parts:
-        """The address: every field is loaded by itself."""
-        return (x,)
-
-    def activation(self, f: Function, row: Parts, field: int) -> Parts:
-        """A dword, repeated."""
-        dword = f.load("i32", f.offset(row[0], const("i32", 4 * field)), 4)
-        return (f.cast("bitcast", f.splat(dword, 4), "<16 x i8>"),)
-
-    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
-        """The bytes."""
-        return ((f.load("<16 x i8>", w, 16),),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """All bits of a byte as the one that is asked for, which stays in its place."""
