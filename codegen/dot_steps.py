@@ -20,6 +20,10 @@ ROWS_TO_SPLIT = 64
 """From this many rows on, the parts of a phase divide the rows, below it the weight's blocks."""
 
 
+PIECE = 16
+"""Rows of weights whose sums an epilogue is given at once."""
+
+
 def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Target) -> None:
     """A step whose anchor is a PackedDot or a PackedGroupedDot."""
     op = step.anchor.op
@@ -91,7 +95,7 @@ def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
     m, n = step.anchor.type.shape
     row = Symbol(e.f.fresh("m"), 0, None, m)
     column = Symbol(e.f.fresh("n"), 0, None, n)
-    rest = op.n % op.layout.rows
+    rest = op.n % PIECE
 
     def store(first: Val, acc: Val) -> None:
         with e.lanes_along(column, first, lanes_of(acc.type)):
@@ -101,7 +105,7 @@ def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
 
     def tail(first: Val, acc: Val) -> None:
         """The rows that the last block really has, in ever narrower vectors."""
-        done, width = 0, op.layout.rows
+        done, width = 0, PIECE
         while done < rest:
             width //= 2
             if done + width <= rest:
@@ -112,13 +116,14 @@ def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
 
     def epilogue(f: Function, m_index: Val, first: Val, acc: Val) -> None:
         with e.scope(**{row.name: m_index}):
-            if not rest:
+            if op.n % op.layout.rows == 0:
                 store(first, acc)
                 return
             last = const(first.type, op.n - rest)
             with f.when(f.icmp("slt", first, last)):
                 store(first, acc)
-            with f.when(f.icmp("eq", first, last)):
-                tail(first, acc)
+            if rest:
+                with f.when(f.icmp("eq", first, last)):
+                    tail(first, acc)
 
     return epilogue

@@ -11,8 +11,17 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_amx, dots_neon, dots_sve, dots_x86
+from tbc.codegen import (
+    dots_add,
+    dots_amx,
+    dots_neon,
+    dots_riscv,
+    dots_sve,
+    dots_wasm,
+    dots_x86,
+)
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
+from tbc.codegen.dots_lookup import lookup_tile
 from tbc.codegen.dots_mmla import USDOT, i8mm_tile, store_pairs
 from tbc.codegen.dots_panel import Panel, Panels, Take
 from tbc.codegen.dots_portable import Wide, words_tile
@@ -27,7 +36,7 @@ from tbc.codegen.dots_tile import (
     lanewise,
     zeros,
 )
-from tbc.codegen.llvm_text import Function, Val, const
+from tbc.codegen.llvm_text import Function, Val, const, vec
 from tbc.kernels import Kernel
 from tbc.layout import Layout
 from tbc.target import Target
@@ -42,15 +51,17 @@ The rows may lie beyond the last one, where the last block is padded.
 TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 """(f, tile, the first activation row, each block) -> the tile's sums."""
 
+_ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS | dots_add.ISAS
 _SVE = {"sve": "sdot", "svei8mm": "usdot"}
 """The instructions of the dots whose vectors are scalable."""
 
 EMITTERS: dict[str, TileEmitter] = {
-    **{name: partial(integer_tile, isa) for name, isa in (dots_x86.ISAS | dots_neon.ISAS).items()},
+    **{name: partial(integer_tile, isa) for name, isa in _ISAS.items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},
     "i8mm": i8mm_tile,
     **{dot: partial(dots_sve.sve_tile, name) for dot, name in _SVE.items()},
-    "scalar": words_tile,
+    **dict.fromkeys(("scalar", "scalar32"), words_tile),
+    "lookup": lookup_tile,
     "f32avx2": partial(float_tile, dots_x86.Permuted()),
     **{name: partial(float_tile, Masked()) for name in ("f32x4", "f32x8", "f32x16")},
     "f32": floats_tile,
@@ -65,7 +76,8 @@ _PANELS: dict[str, Panel] = {
     **{name: Panel(_UNPACK, partial(integer_tile, _UNPACK)) for name in ("amx", "amxvbmi")},
     "i8mm": Panel(USDOT, i8mm_tile, store_pairs, together=2),
 }
-"""How the dots that can have them go over panels; of tile registers, how they are unpacked."""
+"""How the dots that can have them go over panels, of blocks of 16 rows; of tile registers, how they
+are unpacked."""
 
 
 TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
@@ -105,7 +117,7 @@ def emit_dot(
         m_lo: first activation row.
         m_hi: behind the last activation row.
         rows: the least and the greatest m_hi - m_lo.
-        block_lo: first block of 16 output rows.
+        block_lo: first block of output rows.
         block_hi: behind the last block.
         epilogue: emits what becomes of 16 sums, the rows that pad the last block among them.
         index: the type of indices, "i32" or "i64".
@@ -167,7 +179,7 @@ def emit_grouped_dot(
     The arguments are those of `emit_dot`, the epilogue consumes <16 x float>, and:
 
     Args:
-        scales: f32 [blocks, groups, 16].
+        scales: f32 [blocks, groups, rows of a block].
         xsum: the sums of x, i32 [m, groups]; None for f32 activations, whose term is s * raw_g.
         x_scales: xs, f32 [m, groups]; None where it is 1.
     """
@@ -175,16 +187,18 @@ def emit_grouped_dot(
     groups = k // (layout.group or k)
     steps = layout.padded_k(k) // layout.unit_k // groups
     tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
+    n, scale_bytes = layout.rows, layout.rows * 4
 
     def terms(m: Val, blocks: Parts) -> Callable[[Val, Sums], Sums]:
         """(group, its raw sums) -> its terms, of the activation rows from m on."""
         tile = tiles(1, len(blocks))
-        row_scales = [tile.at(f, scales, block, groups * _SCALES) for block in blocks]
+        row_scales = [tile.at(f, scales, block, groups * scale_bytes) for block in blocks]
         row_sums = None if xsum is None else tile.at(f, xsum, m, groups * 4)
         row_x_scales = None if x_scales is None else tile.at(f, x_scales, m, groups * 4)
 
         def of_group(g: Val, raw: Sums) -> Sums:
-            s = [_load_f32(f, tile.at(f, scale, g, _SCALES)) for scale in row_scales]
+            places = (tile.at(f, scale, g, scale_bytes) for scale in row_scales)
+            s = [f.load(vec("float", n), place, 4) for place in places]
             sum_of_x = None if row_sums is None else tile.at(f, row_sums, g, 4)
             scale_of_x = None if row_x_scales is None else tile.at(f, row_x_scales, g, 4)
             found = []
@@ -192,7 +206,7 @@ def emit_grouped_dot(
                 row = _centred(f, tile, row, sum_of_x, i * groups * 4)
                 if scale_of_x is not None:
                     one = f.load("float", tile.at(f, scale_of_x, i * groups * 4), 4)
-                    row = [lanewise(f, target, "fmul", f.splat(one, 16), t) for t in row]
+                    row = [lanewise(f, target, "fmul", f.splat(one, n), t) for t in row]
                 found.append(
                     [lanewise(f, target, "fmul", *pair) for pair in zip(s, row, strict=True)]
                 )
@@ -223,21 +237,17 @@ def emit_grouped_dot(
             for i, j in totals:
                 totals[i, j] = (lanewise(f, target, "fadd", totals[i, j][0], found[i][j]),)
 
-        start = {(i, j): zeros("<16 x float>") for i in range(mr) for j in range(nr)}
+        start = {(i, j): zeros(vec("float", n)) for i in range(mr) for j in range(nr)}
         totals = iterate(f, tile.number(0), tile.number(groups), start, group)
         return [[totals[i, j][0] for j in range(nr)] for i in range(mr)]
 
     _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, "float", epilogue)
 
 
-_SCALES = 64
-"""Bytes of the scales of a block and group."""
-
-
 def _check(kernel: Kernel, layout: Layout, k: int, target: Target, x_stride: int) -> None:
     """LLVM aborts the process on an instruction that the CPU lacks, so assert before it does."""
     assert kernel.dot.runs_on(target), (kernel.name, target)
-    assert kernel.code == layout.code, (kernel.name, layout)
+    assert layout == kernel.layout(layout.group), (kernel.name, layout)
     assert k <= kernel.max_k, (kernel.name, k)
     assert x_stride % layout.unit_k == 0, (layout, x_stride)
     assert layout.padded_k(k) <= x_stride, (layout, k, x_stride)
@@ -299,46 +309,50 @@ def _cover(
     Their sums pass through the stack, so that the epilogue is emitted once for tiles of any height.
     """
     kernel, align = one.kernel, max(16, one.target.vector_bytes)
-    possible = heights(rows, kernel.mr)
-    stack = f.alloca("i8", 64 * max(possible, default=1) * kernel.nr, align)
+    possible, size = heights(rows, kernel.mr), 4 * one.layout.rows
+    stack = f.alloca("i8", size * max(possible, default=1) * kernel.nr, align)
     for columns in _streams(f, *blocks, kernel.nr):
 
         def compute(row: Val, mr: int, columns: Parts = columns) -> None:
             for number, acc in enumerate(chain.from_iterable(sums(mr, row, columns))):
-                f.store(acc, one.at(f, stack, 64 * number), align)
+                f.store(acc, one.at(f, stack, size * number), align)
 
         take = _by_column(f, one, columns, epilogue)
-        nr = one.number(len(columns))
+        pieces = one.number(len(columns) * size // 64)
         with (
             row_tiles(f, *m, kernel.mr, possible, compute) as (row, height),
             f.loop(one.number(0), height) as i,
-            f.loop(one.number(0), nr) as j,
+            f.loop(one.number(0), pieces) as j,
         ):
-            place = f.op("add nsw", f.op("mul nsw", i.index, nr), j.index)
+            place = f.op("add nsw", f.op("mul nsw", i.index, pieces), j.index)
             acc = f.load(f"<16 x {element}>", one.at(f, stack, place, 64), align)
             take(f.op("add nsw", row, i.index), j.index, acc)
 
 
 def _by_column(f: Function, tile: Tile, columns: Parts, epilogue: Epilogue) -> Take:
-    """The epilogue, told a block by its number in the tile; blocks are equally far apart."""
+    """The epilogue, told 16 rows by their number in the tile; blocks are equally far apart."""
     apart = f.op("sub nsw", columns[min(1, len(columns) - 1)], columns[0])
+    pieces = tile.layout.rows // 16
 
     def take(row: Val, j: Val, acc: Val) -> None:
+        within = j
+        if pieces > 1:
+            j, within = (f.op(part, j, tile.number(pieces)) for part in ("udiv", "urem"))
         block = f.op("add nsw", columns[0], f.op("mul nsw", j, apart))
-        epilogue(f, row, f.op("mul nsw", block, tile.number(16)), acc)
+        first = f.op("mul nsw", block, tile.number(tile.layout.rows))
+        if pieces > 1:
+            first = f.op("add nsw", first, f.op("mul nsw", within, tile.number(16)))
+        epilogue(f, row, first, acc)
 
     return take
-
-
-def _load_f32(f: Function, ptr: Val) -> Val:
-    return f.load("<16 x float>", ptr, 4)
 
 
 def _centred(f: Function, tile: Tile, raw: list[Val], xsum: Val | None, at: int) -> list[Val]:
     """f32(c * raw - xsum), or raw where the activations are f32."""
     if xsum is None:
         return raw
-    subtrahend = f.splat(f.load("i32", tile.at(f, xsum, at), 4), 16)
+    floats = vec("float", tile.layout.rows)
+    subtrahend = f.splat(f.load("i32", tile.at(f, xsum, at), 4), tile.layout.rows)
     if tile.layout.code == "b1":
         raw = [f.op("add", sum, sum) for sum in raw]
-    return [f.cast("sitofp", f.op("sub", sum, subtrahend), "<16 x float>") for sum in raw]
+    return [f.cast("sitofp", f.op("sub", sum, subtrahend), floats) for sum in raw]

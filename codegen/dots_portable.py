@@ -10,11 +10,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tbc.codegen.dots_tile import Parts, State, Sums, Tile, iterate, zeros
-from tbc.codegen.llvm_text import Function, Val, bits_of, const, vec
+from tbc.codegen.llvm_text import Function, Val, bits_of, const, lanes_of, vec
 from tbc.layout import Code
 
 GROUP = 4
 """Rows of weights that a scalar loop computes together, so that they share its activations."""
+
+
+def field_of_words(f: Function, part: Val, shift: int, mask: int) -> Val:
+    """Every byte as (byte >> shift) & mask, where only words of 16 bits can be shifted."""
+    if shift:
+        words = f.cast("bitcast", part, vec("i16", lanes_of(part.type) // 2))
+        words = f.op("lshr", words, const(words.type, shift))
+        part = f.cast("bitcast", words, part.type)
+    return part if mask == 255 else f.op("and", part, const(part.type, mask))
+
+
+class SixteenBytes:
+    """Vectors of 16 bytes, against 4 bytes of activations that are loaded and repeated."""
+
+    def row(self, f: Function, tile: Tile, x: Val) -> Parts:
+        """The address: every field is loaded by itself."""
+        return (x,)
+
+    def activation(self, f: Function, row: Parts, field: int) -> Parts:
+        """A dword, repeated."""
+        dword = f.load("i32", f.offset(row[0], const("i32", 4 * field)), 4)
+        return (f.cast("bitcast", f.splat(dword, 4), "<16 x i8>"),)
+
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
+        """The bytes."""
+        return ((f.load("<16 x i8>", w, 16),),)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tbc.codegen.dots_f32 import SIGN
+from tbc.codegen.dots_portable import field_of_words
 from tbc.codegen.dots_tile import Isa, Parts, Tile
 from tbc.codegen.llvm_text import Function, Val, const, lanes_const, lanes_of, vec
 from tbc.layout import BOOK_HIGH, BOOK_LOW, Code
@@ -43,11 +44,7 @@ class _Bytes:
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """By 16-bit shifts: x86 shifts no bytes."""
-        if shift:
-            words = f.cast("bitcast", part, vec("i16", self.vector // 2))
-            words = f.op("lshr", words, const(words.type, shift))
-            part = f.cast("bitcast", words, part.type)
-        return part if mask == 255 else f.op("and", part, const(part.type, mask))
+        return field_of_words(f, part, shift, mask)
 
     def rows(self, f: Function, wide: Parts) -> Val:
         """The sums: a lane is a row."""

@@ -39,30 +39,31 @@ def select(graph: Graph, target: Target) -> Graph:
     return rewrite(graph, [rule])
 
 
-def _layout(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> Layout:
-    """The packing of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits.
+def _code(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> str:
+    """The code of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits.
 
     Of equal costs, the book's memory decides.
     """
     if w.type.dtype is DType.sign:
-        return Layout("b1", group)
+        return "b1"
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     bits, book = Layout("i2", group), Layout("x5", group)
     if not is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
-        return bits
+        return "i2"
     least = int(min(bounds(product(x.type.shape[:-1]))[0], kernels.MANY)) or 1
     costs = (
         kernels.streamed_cost(target, layout, x.type.dtype, least, n, k) for layout in (book, bits)
     )
-    return book if next(costs) * kernels.WORTH <= next(costs) else bits
+    return "x5" if next(costs) * kernels.WORTH <= next(costs) else "i2"
 
 
 def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
-    layout = _layout(x, w, 0, target, is_streamed)
+    code = _code(x, w, 0, target, is_streamed)
     rows = product(x.type.shape[:-1])
-    found = kernels.choose(target, layout.code, x.type.dtype, rows, k)
+    found = kernels.choose(target, code, x.type.dtype, rows, k, n)
+    layout = found[0].layout()
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k)
@@ -80,9 +81,11 @@ def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w, s, *xs) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     groups = static(s.type.shape[1], "the number of groups")
-    layout = _layout(x, w, k // groups, target, is_streamed)
+    group = k // groups
+    code = _code(x, w, group, target, is_streamed)
     rows = product(x.type.shape[:-1])
-    found = kernels.choose(target, layout.code, x.type.dtype, rows, k, k // groups)
+    found = kernels.choose(target, code, x.type.dtype, rows, k, n, group)
+    layout = found[0].layout(group)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     args = [padded, packed, _scale_blocks(s, layout)]

@@ -11,7 +11,11 @@
  */
 #include "tbc.h"
 
-#if defined(__aarch64__)
+#if defined(__wasm__)
+__attribute__((import_module("tbc"), import_name("call"))) long system_call(long number, long file,
+                                                                            long at, long size);
+enum { READ, WRITE, EXIT };
+#elif defined(__aarch64__)
 #define REGISTERS(F) F("x8", "x0", "x1", "x2", "svc 0")
 #define RESULT first
 enum { READ = 63, WRITE = 64, EXIT = 93 };
@@ -54,7 +58,9 @@ enum { READ = 0, WRITE = 1, EXIT = 60 };
 #else
 #define TRASHED
 #endif
+#ifdef REGISTERS
 REGISTERS(SYSTEM)
+#endif
 
 extern const tbc_model MODEL;
 

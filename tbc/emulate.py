@@ -1,4 +1,4 @@
-"""Compiled models of other machines, run under qemu's user emulation.
+"""Compiled models of other machines, run under qemu's user emulation or by wasmtime.
 
 The object is linked with `emulate.c` and nothing else: no C library, no compiler's helpers.
 """
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tbc import emulate_wasm
 from tbc.api import is_native
 from tbc.errors import InternalError, Unsupported
 from tbc.reference import bind_symbols
@@ -37,6 +38,7 @@ _FLAGS = (
 )
 _NO_EMULATION = frozenset({"avx512f", "avxvnni", "amx-tile"})
 """Features of x86 that qemu does not have."""
+_WASMTIME = ("wasmtime",)
 _BAD_VALUE = 7
 """TBC_ERROR_VALUE of tbc.h."""
 
@@ -46,7 +48,7 @@ class _Machine:
     """How to link and run a program for a target.
 
     Attributes:
-        emulator: the command, options included.
+        emulator: the command, options included; `_WASMTIME` is a package.
         zig: what follows `zig cc -target`.
         gcc: names of cross compilers, any of which does.
     """
@@ -57,10 +59,13 @@ class _Machine:
 
 
 def method(target: Target) -> str:
-    """How code for a target is tested: "native", "qemu-user" or "compiled only"."""
+    """How code for a target is tested: "native", "qemu-user", "wasmtime" or "compiled only"."""
     if is_native(target):
         return "native"
-    return "compiled only" if isinstance(_machine(target), str) else "qemu-user"
+    machine = _machine(target)
+    if isinstance(machine, str):
+        return "compiled only"
+    return "wasmtime" if machine.emulator == _WASMTIME else "qemu-user"
 
 
 def can_run(target: Target) -> str | None:
@@ -68,7 +73,10 @@ def can_run(target: Target) -> str | None:
     machine = _machine(target)
     if isinstance(machine, str):
         return machine
-    if machine.emulator and shutil.which(machine.emulator[0]) is None:
+    if machine.emulator == _WASMTIME:
+        if not emulate_wasm.can_run():
+            return "wasmtime is missing: pip install wasmtime"
+    elif machine.emulator and shutil.which(machine.emulator[0]) is None:
         return f"{machine.emulator[0]} is missing: install qemu-user"
     if _compiler(machine) is None:
         return f"a linker for {target.name} is missing: pip install tbc[cross]"
@@ -78,6 +86,9 @@ def can_run(target: Target) -> str | None:
 def _machine(target: Target) -> _Machine | str:
     """How to link and run a target's programs, or why that cannot be done."""
     first, bits = target.triple.partition("-")[0], target.index_bits
+    if target.arch == "wasm" and bits == 32 and target.os == "none":
+        zig = "wasm32-freestanding -Wl,-z,stack-size=1048576"
+        return _Machine(_WASMTIME, zig)
     if target.object_format != "elf" or target.os not in ("linux", "none"):
         return f"tbc has no emulator of {target.triple}"
     if is_native(target):
@@ -122,7 +133,7 @@ def _riscv(target: Target) -> _Machine | str:
     zig = f"riscv{bits}-freestanding -mcpu=generic_rv{bits}{letters} -mabi={target.abi}"
     emulator, options = f"qemu-riscv{bits}", [f"rv{bits}", "zba=true", "zbb=true"]
     if "zve32x" in target.features:
-        if () < _version(emulator) < (8, 1):
+        if "zve32f" in target.features and () < _version(emulator) < (8, 1):
             return f"{emulator} before 8.1 aborts on vector conversions (its issue 1441)"
         lengths = (n for n in (512, 256, 128) if f"zvl{n}b" in target.features)
         options += ["v=true", "vext_spec=v1.0", f"vlen={next(lengths, 128)}"]
@@ -143,6 +154,14 @@ def _compiler(machine: _Machine) -> tuple[str, ...] | None:
         return (sys.executable, "-m", "ziglang", "cc", "-target", *machine.zig.split())
     found = next(filter(None, map(shutil.which, machine.gcc)), None)
     return (found,) if found else None
+
+
+def execute(emulator: Sequence[str], program: Path, data: bytes) -> tuple[int, bytes, str]:
+    """The status of a program that reads `data`, what it writes, and what it complains of."""
+    if tuple(emulator) == _WASMTIME:
+        return emulate_wasm.execute(program, data)
+    done = subprocess.run([*emulator, str(program)], input=data, capture_output=True)
+    return done.returncode, done.stdout, done.stderr.decode(errors="replace").strip()
 
 
 def run(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -222,13 +241,13 @@ class Emulated:
         """
         program = self._compiled.program
         dims = bind_symbols(program.inputs, feeds)
-        command = [*self.emulator, str(self._program)]
-        done = subprocess.run(command, input=b"".join(self._sent(feeds, dims)), capture_output=True)
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()
-            reason = f"{self.emulator[0]} ended with {done.returncode} {said}".strip()
+        status, written, said = execute(
+            self.emulator, self._program, b"".join(self._sent(feeds, dims))
+        )
+        if status:
+            reason = f"{self.emulator[0]} ended with {status} {said}".strip()
             raise InternalError(f"{reason} running {program.name} for {self._compiled.target.name}")
-        return self._received(done.stdout)
+        return self._received(written)
 
     def _sent(self, feeds: Mapping[str, Array], dims: Mapping[str, int]) -> Iterator[bytes]:
         if not self._compiled.embedded:

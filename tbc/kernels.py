@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 PANEL_ROWS = 128
 """Activation rows, at most, that pass over a panel before it is unpacked again."""
 
+MANY = 64
+"""From this many rows on, of activations or weights, one kernel is as good for all."""
+WORTH = 0.96
+"""A kernel takes over from another only where it costs less than this part of it."""
+
 _I32 = (1 << 31) - 1
 
 
@@ -53,6 +58,10 @@ class Dot:
             of weights from memory, all cores reading. 0.31 was measured on a Sapphire Rapids: 2
             instructions and 6.5 bytes a cycle.
         tiles: whether it multiplies tile registers, which it does over panels only.
+        rows: rows of weights in a block of its layout.
+        lanes_k: neighbouring k of a row in its layout.
+        index_bits: the bits of the target's pointers, or 0 for any.
+        multiplies: whether the target must have an instruction that multiplies.
     """
 
     name: str
@@ -66,12 +75,18 @@ class Dot:
     scalable: bool = False
     reading: float = 0.31
     tiles: bool = False
+    rows: int = 16
+    lanes_k: int = 4
+    index_bits: int = 0
+    multiplies: bool = True
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
         arch = self.arch in (None, target.arch)
         wide = self.vector_bytes <= target.vector_bytes
-        return arch and wide and self.requires <= target.features
+        words = self.index_bits in (0, target.index_bits)
+        able = target.multiplies or not self.multiplies
+        return arch and wide and words and able and self.requires <= target.features
 
 
 class Field(NamedTuple):
@@ -84,17 +99,18 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A dot in a register tile of mr activation rows by nr blocks of 16 weight rows.
+    """A dot in a register tile of mr activation rows by nr blocks of weight rows.
 
     Attributes:
         dot: the instruction.
         code: the layout's code of weights: "i2", "x5" or "b1".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
-        nr: blocks of 16 weight rows of the tile; blocks that are left over go one by one.
+        nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
             tiles that leave no registers for so many sums shift fields down instead.
-        cost: instructions of a tile's innermost loop a multiply-add, without loads and moves, which
-            have ports of their own; a test counts them. Comparable on one target only.
+        cost: instructions of a tile's innermost loop a multiply-add, in vector code without loads
+            and moves, which have ports of their own; a test counts them. Comparable on one target
+            only.
         row_cost: the same for a tile of one row.
         panel: weights of a row that are unpacked at a time into a panel of bytes, which all
             activation rows use; 0 where every tile unpacks for itself, in registers.
@@ -116,8 +132,12 @@ class Kernel:
         """`{trit, trit5 or sign}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
         weight = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte"}[self.code]
         shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
-        kr = 1 if self.activations is DType.f32 else 4
+        kr = 1 if self.activations is DType.f32 else self.dot.lanes_k
         return f"{weight}_{shape}_{self.mr}x{self.nr}c{kr}_{self.dot.name}"
+
+    def layout(self, group: int = 0) -> Layout:
+        """How its weights lie in memory."""
+        return Layout(self.code, group, self.dot.rows, self.dot.lanes_k)
 
     @property
     def on_bytes(self) -> Kernel:
@@ -133,6 +153,11 @@ class Kernel:
     def activations(self) -> DType:
         """i8 or f32."""
         return self.dot.activations
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The rows and the neighbouring k of its layout."""
+        return self.dot.rows, self.dot.lanes_k
 
     @property
     def arch(self) -> str | None:
@@ -194,7 +219,7 @@ class Kernel:
         """The greatest K whose sums are sure to fit in 32 bits."""
         if self.activations is DType.f32:
             return _I32
-        unit = Layout(self.code)
+        unit = self.layout()
         fields = unit.fields * unit.lanes_k * 128 * (unit.coding.levels - 1)
         return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
@@ -228,13 +253,22 @@ _I8MM = replace(_DOTPROD, name="i8mm", requires=_features("i8mm"))
 _SVE = replace(_DOTPROD, name="sve", requires=_features("sve"), scalable=True)
 _SVE_I8MM = replace(_SVE, name="svei8mm", requires=_features("sve i8mm"))
 _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
+_RVV = Dot("rvv", arch="riscv", requires=_features("zve32x zvl128b"), bits=16)
+_RVVX = replace(_RVV, name="rvvx", rows=64, lanes_k=1)
+_RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
+_NEON32_ADD = replace(_NEON32, name="neon32add", products=2)
+_SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
+_RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
+_WASM_ADD = replace(_SIMD128, name="wasmadd", products=2)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
-_SCALAR = Dot("scalar")
+_SCALAR = Dot("scalar", index_bits=64)
+_SCALAR32 = Dot("scalar32", index_bits=32)
+_LOOKUP = Dot("lookup", multiplies=False)
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
 _F32AVX2 = Dot("f32avx2", DType.f32, arch="x86", requires=_features("avx2"), vector_bytes=32)
 _F32X8 = Dot("f32x8", DType.f32, vector_bytes=32)
 _F32X16 = Dot("f32x16", DType.f32, vector_bytes=64)
-_F32 = Dot("f32", DType.f32)
+_F32 = Dot("f32", DType.f32, multiplies=False)
 
 _Tile: TypeAlias = tuple[int, int, float] | tuple[int, int, float, float]
 """mr, nr, cost, and the cost of a tile of one row if it is not that of the table row's first."""
@@ -272,10 +306,26 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_NEON, "x5", 1, ((1, 1, 0.316), (2, 1, 0.241))),
     (_NEON32, "i2", 1, ((1, 1, 0.383),)),
     (_NEON32, "b1", 1, ((1, 1, 0.504),)),
+    (_RVVX256, "i2", 1, ((1, 2, 0.0508), (4, 1, 0.0264))),
+    (_RVVX256, "b1", 1, ((1, 2, 0.0488), (4, 1, 0.0249))),
+    (_RVVX, "i2", 1, ((1, 1, 0.0586), (2, 1, 0.0371))),
+    (_RVVX, "b1", 1, ((1, 1, 0.0527), (2, 1, 0.0342))),
+    (_RVV, "i2", 1, ((1, 2, 0.0742),)),
+    (_RVV, "b1", 1, ((1, 2, 0.0723),)),
+    (_RELAXED, "i2", 3, ((1, 1, 0.188), (4, 1, 0.113))),
+    (_RELAXED, "b1", 3, ((1, 1, 0.172), (4, 1, 0.111))),
+    (_SIMD128, "i2", 1, ((1, 1, 0.535), (4, 1, 0.345))),
+    (_SIMD128, "b1", 1, ((1, 1, 0.533), (4, 1, 0.344))),
+    (_NEON32_ADD, "b1", 1, ((1, 1, 0.322),)),
+    (_WASM_ADD, "b1", 1, ((1, 1, 0.344), (4, 1, 0.238))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
-    (_SCALAR, "i2", 1, ((1, 1, 2.19),)),
-    (_SCALAR, "b1", 1, ((1, 1, 2.19),)),
+    (_SCALAR, "i2", 1, ((1, 1, 2.44),)),
+    (_SCALAR, "b1", 1, ((1, 1, 2.44),)),
+    (_SCALAR32, "i2", 1, ((1, 1, 4.88),)),
+    (_SCALAR32, "b1", 1, ((1, 1, 4.88),)),
+    (_LOOKUP, "i2", 1, ((1, 1, 3.59),)),
+    (_LOOKUP, "b1", 1, ((1, 1, 2.04),)),
     (_F32X16, "i2", 1, ((1, 4, 0.281), (4, 2, 0.184))),
     (_F32X16, "b1", 1, ((1, 4, 0.219), (4, 2, 0.164))),
     (_F32AVX2, "i2", 1, ((1, 4, 0.438), (4, 1, 0.422))),
@@ -358,28 +408,38 @@ def streamed_cost(
 
 
 def choose(
-    target: Target, code: str, activations: DType, m: Dim, k: int, group: int = 0
+    target: Target,
+    code: str,
+    activations: DType,
+    m: Dim,
+    k: int,
+    n: int = MANY,
+    group: int = 0,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[Kernel, ...]:
     """The kernels of a dot of m activation rows, each the cheapest for some numbers of rows.
 
-    With a group, sums end after that many weights, which must not be more than a panel holds.
+    Where m is no number, those up to `MANY` are looked at, and the greatest. All have one layout:
+    that of the kernel which is cheapest for the least m and n rows of weights, padding included.
 
-    Where m is no number, those up to `MANY` are looked at, and the greatest.
+    Args:
+        group: weights of one scale along k, 0 where a row has one scale.
+        shape: the rows and the neighbouring k of the layout, where it is given.
 
     Raises:
         Unsupported: the sums of k products need not fit in any kernel.
     """
-    fit = [kernel for kernel in _kernels(target, code, activations, group) if k <= kernel.max_k]
+    fit = [
+        kernel
+        for kernel in _kernels(target, code, activations, group)
+        if k <= kernel.max_k and shape in (None, kernel.shape)
+    ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
     least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    best = min(fit, key=lambda kernel: kernel.rows_cost(least) * kernel.layout(group).size(n, k))
+    fit = [kernel for kernel in fit if kernel.shape == best.shape]
     return tuple(kernel for _, kernel in by_rows(fit, least, most))
-
-
-MANY = 64
-"""From this many activation rows on, one kernel is as good for all."""
-WORTH = 0.96
-"""A kernel takes over from another only where it costs less than this part of it."""
 
 
 def by_rows(kernels: Sequence[Kernel], least: int, most: int) -> list[tuple[int, Kernel]]:

@@ -1,7 +1,11 @@
 /* A program without a C library: reads arrays, calls the functions under test, writes results.
    PROTOTYPES and CALLS are the code between, in terms of in, out, get and put. */
 
-#if defined(__aarch64__)
+#if defined(__wasm__)
+__attribute__((import_module("tbc"), import_name("call"))) long system_call(long number, long file,
+                                                                            long at, long size);
+enum { READ, WRITE, EXIT };
+#elif defined(__aarch64__)
 #define REGISTERS(F) F("x8", "x0", "x1", "x2", "svc 0")
 #define RESULT first
 enum { READ = 63, WRITE = 64, EXIT = 93 };
@@ -35,7 +39,9 @@ enum { READ = 3, WRITE = 4, EXIT = 1 };
                          : "memory");                                           \
         return RESULT;                                                          \
     }
+#ifdef REGISTERS
 REGISTERS(SYSTEM)
+#endif
 
 static char in[3][1 << 20] __attribute__((aligned(64)));
 static char out[1 << 20] __attribute__((aligned(64)));

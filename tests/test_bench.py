@@ -36,6 +36,7 @@ from tbc.codegen.llvm_text import Module
 from tbc.codegen.machine import Workers
 from tbc.errors import InternalError
 from tbc.frontend import load
+from tbc.layout import Layout
 from tbc.types import DType
 
 LESSER = ("native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -226,9 +227,7 @@ def test_wrong_sums_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     product, target = Product(1, 32, 64), HOST
     (kernel, *_) = kernels_of(target, product, False)
     code = code_of(product, [kernel], target)
-    monkeypatch.setattr(
-        dots.Layout, "pack", lambda layout, w: np.zeros(layout.size(*w.shape), "u1")
-    )
+    monkeypatch.setattr(Layout, "pack", lambda layout, w: np.zeros(layout.size(*w.shape), "u1"))
     with pytest.raises(InternalError, match=f"the sums of {kernel.name} are wrong"):
         Dot(kernel, product, code)
 

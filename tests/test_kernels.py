@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -38,7 +38,7 @@ def wanted(code: str, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def computed(kernel: Kernel, x: np.ndarray, w: np.ndarray, rows: int) -> np.ndarray:
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     padded = np.zeros((len(x), layout.padded_k(x.shape[1])), x.dtype)
     padded[:, : x.shape[1]] = x
     return meaning(kernel, layout, layout.pack(w), padded, rows)[:, : len(w)]
@@ -60,7 +60,7 @@ def test_names_are_unique_and_say_what_they_are():
 
 @ids
 def test_fields_cover_the_byte(kernel: Kernel):
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     bits = layout.coding.bits
     for rows in heights(kernel):
         places = [(n, shift + scale) for n, shift, scale in kernel.fields(rows)]
@@ -94,7 +94,7 @@ def test_meaning(kernel: Kernel):
 
 @integers
 def test_meaning_at_the_bounds(kernel: Kernel):
-    k = (2 * (kernel.widen or 8) + 1) * Layout(kernel.code).unit_k
+    k = (2 * (kernel.widen or 8) + 1) * kernel.layout().unit_k
     for x, w, rows in itertools.product((-128, 127), (-1, 0, 1), heights(kernel)):
         xs, ws = np.full((1, k), x, np.int8), np.full((1, k), w, np.int8)
         if kernel.code == "i2" or w:
@@ -114,7 +114,7 @@ class Late(Kernel):
 )
 def test_meaning_shows_an_overflow(kernel: Kernel):
     late = Late(**{f.name: getattr(kernel, f.name) for f in fields(kernel)})
-    k = late.widen * Layout(kernel.code).unit_k
+    k = late.widen * late.layout().unit_k
     x, w = np.full((1, k), -128, np.int8), np.ones((1, k), np.int8)
     right = [
         np.array_equal(computed(late, x, w, h), wanted(kernel.code, x, w)) for h in heights(late)
@@ -124,13 +124,35 @@ def test_meaning_shows_an_overflow(kernel: Kernel):
 
 @integers
 def test_sums_of_max_k_fit(kernel: Kernel):
-    layout = Layout(kernel.code)
+    layout = kernel.layout()
     steps = kernel.max_k // layout.unit_k
     for rows in heights(kernel):
         for scale in {field.scale for field in kernel.fields(rows)}:
             share = [s for _, _, s in kernel.fields(rows) if s == scale]
             largest = 128 * (layout.coding.levels - 1) << scale
             assert steps * len(share) * layout.lanes_k * largest < 1 << 31
+
+
+def relaxed_dots(w: np.ndarray, x: np.ndarray) -> Iterator[np.ndarray]:
+    """What WebAssembly lets a relaxed dot of w[…, 4] and x[…, 4] be, if bit 7 of w may be set."""
+    for weights in (w.astype(np.uint8).astype(np.int32), w.astype(np.uint8).view(np.int8)):
+        products = weights.astype(np.int32) * x
+        pairs = products[..., ::2] + products[..., 1::2]
+        yield pairs.clip(-(1 << 15), (1 << 15) - 1).sum(-1)
+        yield pairs.astype(np.int16).sum(-1, dtype=np.int32)
+        yield products.sum(-1)
+
+
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.dot.name == "relaxed"])
+def test_what_relaxed_dots_leave_open_does_not_arise(kernel: Kernel):
+    codes = range(kernel.layout().coding.levels)
+    scales = {field.scale for rows in heights(kernel) for field in kernel.fields(rows)}
+    w = np.array(list(itertools.product({c << s for c in codes for s in scales}, repeat=4)))
+    for x in (np.array(x) for x in itertools.product((-128, -1, 127), repeat=4)):
+        for possible in relaxed_dots(w, x):
+            assert np.array_equal(possible, (w * x).sum(-1))
+    high = w + 128
+    assert not all(np.array_equal(p, (high * 127).sum(-1)) for p in relaxed_dots(high, 127 + 0 * w))
 
 
 @settings(max_examples=40, deadline=None)
@@ -181,12 +203,21 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("armv9+i8mm", 1, "trit_gemv_1x1c4_svei8mm"),
         ("armv9+i8mm", 128, "trit_panel_6x1c4_i8mm"),
         ("neoverse-v1", 1, "trit_gemv_1x1c4_svei8mm"),
-        ("armv7", 1, "trit_gemv_1x1c4_scalar"),
+        ("armv7", 1, "trit_gemv_1x1c4_lookup"),
         ("armv7+neon", 1, "trit_gemv_1x1c4_neon32"),
         ("rv64gc", 8, "trit_gemv_1x1c4_scalar"),
-        ("rv64gcv", 8, "trit_gemm_2x1c4_wide"),
-        ("wasm32+simd128", 1, "trit_gemv_1x1c4_wide"),
-        ("cortex-m4", 1, "trit_gemv_1x1c4_scalar"),
+        ("rv64gcv", 1, "trit_gemv_1x1c1_rvvx"),
+        ("rv64gcv", 8, "trit_gemm_2x1c1_rvvx"),
+        ("spacemit-x60", 1, "trit_gemv_1x2c1_rvvx256"),
+        ("spacemit-x60", 8, "trit_gemm_4x1c1_rvvx256"),
+        ("rv32imc_zve32x_zvl128b", 1, "trit_gemv_1x1c1_rvvx"),
+        ("wasm32+simd128", 1, "trit_gemv_1x1c4_simd128"),
+        ("wasm32+simd128", 8, "trit_gemm_4x1c4_simd128"),
+        ("wasm32+relaxed", 1, "trit_gemv_1x1c4_relaxed"),
+        ("cortex-m4", 1, "trit_gemv_1x1c4_lookup"),
+        ("rv32ic", 1, "trit_gemv_1x1c4_lookup"),
+        ("rv64ic", 1, "trit_gemv_1x1c4_lookup"),
+        ("wasm32", 1, "trit_gemv_1x1c4_lookup"),
         ("z14", 1, "trit_gemv_1x1c4_wide"),
     ],
 )
@@ -207,6 +238,28 @@ def test_choice(target: str, m: int, name: str):
 )
 def test_choice_for_floats(target: str, m: int, name: str):
     assert [k.name for k in choose(parse(target), "i2", DType.f32, m, 2560)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("wasm32+simd128", "sign_gemv_1x1c4_wasmadd"),
+        ("wasm32+relaxed", "sign_gemv_1x1c4_relaxed"),
+        ("armv7+neon", "sign_gemv_1x1c4_neon32add"),
+        ("rv64gc", "sign_gemv_1x1c4_lookup"),
+        ("rv64gcv", "sign_gemv_1x1c1_rvvx"),
+    ],
+)
+def test_signs_are_added_where_that_takes_fewer_instructions(target: str, name: str):
+    assert [k.name for k in choose(parse(target), "b1", DType.i8, 1, 2560)] == [name]
+
+
+def test_few_rows_of_weights_take_the_layout_with_less_padding():
+    target = parse("rv64gcv")
+    names = {n: choose(target, "i2", DType.i8, 1, 64, n)[0].dot.name for n in (10, 32, 64, 70)}
+    assert names == {10: "rvv", 32: "rvv", 64: "rvvx", 70: "rvv"}
+    (kernel,) = choose(target, "i2", DType.i8, 1, 64, 640, shape=(16, 4))
+    assert kernel.dot.name == "rvv"
 
 
 def test_every_target_has_kernels():
@@ -252,7 +305,7 @@ def test_the_cost_of_rows_is_that_of_their_tiles(kernel: Kernel):
 @pytest.mark.parametrize("target", ["x86-64-v4+amx", "armv9+i8mm", "a64fx"])
 def test_grouped_dots_have_neither_tile_registers_nor_scalable_vectors(target: str):
     for m in (1, 512):
-        (kernel,) = choose(parse(target), "i2", DType.i8, m, 2560, 128)
+        (kernel,) = choose(parse(target), "i2", DType.i8, m, 2560, group=128)
         assert kernel.does_groups(128)
         assert not kernel.has_tiles
         assert not kernel.dot.scalable
@@ -265,7 +318,7 @@ def test_groups_are_panels_if_they_fit():
         ("x86-64-v4+vnni+amx", 128, True),
         ("armv8.6", 128, True),
     ):
-        (kernel,) = choose(parse(target), "i2", DType.i8, 512, 2560, group)
+        (kernel,) = choose(parse(target), "i2", DType.i8, 512, 2560, group=group)
         assert (bool(kernel.panel), kernel.has_tiles) == (is_panel, False)
 
 

@@ -209,8 +209,9 @@ def _with_kernels(graph: Graph, target: Target) -> Graph:
             return rebuilt(value, args)
         x, packed, *rest = args
         rows = product(x.type.shape[:-1])
-        grouped = isinstance(op, ops.PackedGroupedDot)
-        found = kernels.choose(target, op.layout.code, x.type.dtype, rows, op.k, grouped)
+        layout, dtype = op.layout, x.type.dtype
+        shape = layout.rows, layout.lanes_k
+        found = kernels.choose(target, layout.code, dtype, rows, op.k, op.n, layout.group, shape)
         names = tuple(kernel.name for kernel in found)
         flat, *sums = (build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:]))
         y = build(replace(op, kernels=names), flat, packed, *rest[:1], *sums)

@@ -20,12 +20,10 @@ from tbc.codegen.llvm_text import Function, Module, Val
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.errors import InternalError
 from tbc.kernels import KERNELS, Kernel, choose, is_code_of
-from tbc.layout import CODES, Layout
+from tbc.layout import CODES
 from tbc.target import Target
 from tbc.types import DType
 
-ROWS = 16
-"""Rows of weights of a block."""
 FLOAT_TOLERANCE = 1e-4
 """Of f32 sums, whose order is not NumPy's, relative to the largest."""
 
@@ -89,7 +87,7 @@ def kernels_of(target: Target, product: Product, all_of_them: bool) -> tuple[Ker
             kernel for kernel in KERNELS if kernel.dot.runs_on(target) and product.k <= kernel.max_k
         )
     return tuple(
-        choose(target, code, activations, product.m, product.k)[0]
+        choose(target, code, activations, product.m, product.k, product.n)[0]
         for activations in (DType.i8, DType.f32)
         for code in CODES
         if is_code_of(target, code, activations)
@@ -98,7 +96,7 @@ def kernels_of(target: Target, product: Product, all_of_them: bool) -> tuple[Ker
 
 def emit(module: Module, kernel: Kernel, product: Product, target: Target) -> None:
     """void name(x, packed, out, ldo, block_lo, block_hi): sums of all activation rows."""
-    index, layout = f"i{target.index_bits}", Layout(kernel.code)
+    index, layout = f"i{target.index_bits}", kernel.layout()
     pointers = [("ptr noalias", name) for name in ("x", "packed", "out")]
     sizes = [(index, name) for name in ("ldo", "block_lo", "block_hi")]
     f = Function(module, kernel.name, [*pointers, *sizes], linkage="")
@@ -143,13 +141,13 @@ class Dot:
     """
 
     def __init__(self, kernel: Kernel, product: Product, code: Loaded):
-        self.kernel, self.layout, self._code = kernel, Layout(kernel.code), code
+        self.kernel, self.layout, self._code = kernel, kernel.layout(), code
         self._blocks = self.layout.blocks(product.n)
         self._block_bytes = self.layout.block_bytes(product.k)
         x, w = product.x(kernel.activations), product.weights(self.layout.dtype)
         padded = np.zeros((product.m, self.layout.padded_k(product.k)), x.dtype)
         padded[:, : product.k] = x
-        self._columns = self._blocks * ROWS
+        self._columns = self._blocks * self.layout.rows
         self._x, self._w = Room.of(padded), Room.of(self.layout.pack(w))
         self._out = Room(product.m * self._columns * 4)
         kinds = [*[ctypes.c_void_p] * 3, *[ctypes.c_ssize_t] * 3]

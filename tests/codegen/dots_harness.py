@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tbc import reference
 from tbc.codegen.dots import emit_dot, emit_grouped_dot
 from tbc.codegen.llvm_text import Function, Module, Val, const
+from tbc.emulate import execute
 from tbc.kernels import PANEL_ROWS, Kernel
 from tbc.layout import CODES, Layout
 from tbc.ops import Dot, GroupedDot
@@ -50,7 +51,7 @@ class Spec:
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.kernel.code, self.group)
+        return self.kernel.layout(self.group)
 
     def emit(self, module: Module, target: Target) -> None:
         """void name(x, packed, scales, xsum, out, ldo, m_lo, m_hi, block_lo, block_hi)."""
@@ -140,7 +141,7 @@ def make_call(
     group = layout.group or k
     blocks = layout.blocks(n)
     filler = 0 if layout.dtype is DType.trit else -1
-    w_full = np.full((blocks * 16, k), filler, np.int8)
+    w_full = np.full((blocks * layout.rows, k), filler, np.int8)
     w_full[:n] = w
     padded = np.zeros((m, k // group, layout.padded_k(group)), x.dtype)
     padded[:, :, :group] = x.reshape(m, k // group, group)
@@ -149,7 +150,7 @@ def make_call(
     if scales is None:
         full = raw_sums(layout.code, x, w_full)
     else:
-        s_full = np.zeros((blocks * 16, k // group), np.float32)
+        s_full = np.zeros((blocks * layout.rows, k // group), np.float32)
         s_full[:n] = scales
         args = [x, w_full, s_full]
         if spec.scaled:
@@ -158,10 +159,12 @@ def make_call(
             room[: args[3].size] = args[3].view(np.int32).reshape(-1)
             xsum = np.concatenate([room, xsum.reshape(-1)])
         full = reference.evaluate(GroupedDot(), args)
-        block_scales = np.ascontiguousarray(s_full.reshape(blocks, 16, -1).transpose(0, 2, 1))
+        block_scales = np.ascontiguousarray(
+            s_full.reshape(blocks, layout.rows, -1).transpose(0, 2, 1)
+        )
     ranges = ranges or (0, m, 0, blocks)
     expected = np.full(full.nbytes, SENTINEL, np.uint8).view(full.dtype).reshape(full.shape)
-    part = slice(ranges[0], ranges[1]), slice(ranges[2] * 16, ranges[3] * 16)
+    part = slice(ranges[0], ranges[1]), slice(ranges[2] * layout.rows, ranges[3] * layout.rows)
     expected[part] = full[part]
     flat = padded.reshape(m, layout.padded_k(k))
     return Call(spec, flat, layout.pack(w), block_scales, xsum, ranges, expected)
@@ -222,8 +225,10 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
     """
     kernel, rng = spec.kernel, np.random.default_rng(seed)
     rows = [*range(kernel.mr + 2), 2 * kernel.mr + 1]
+    block = spec.layout.rows
     nr = 4 * kernel.nr if kernel.dot.scalable else kernel.nr
-    sizes = sorted({1, 15, 16, 17, 16 * nr, 16 * nr + 1, 32 * nr + 19})
+    tile = block * nr
+    sizes = sorted({1, block - 1, block, block + 1, tile, tile + 1, 2 * tile + 19})
     shapes = [*itertools.product(rows[1:3], sizes), *itertools.product(rows, sizes[-2:])]
     made = []
 
@@ -241,7 +246,7 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
         shapes.append((PANEL_ROWS + 3, 17))
     for m, n in shapes[::every]:
         add(m, n)
-    m, n = kernel.mr + 3, 16 * (nr + 3)
+    m, n = kernel.mr + 3, block * (nr + 3)
     for ranges in ((1, m - 1, 1, nr + 2), (m, m, 0, 2), (0, m, 3, 3), (2, 3, 2, 3)):
         add(m, n, ranges)
     return made
@@ -336,18 +341,17 @@ def run_foreign(
         path.write_bytes(obj)
     flags = ["-O1", "-static", "-nostdlib", "-fno-sanitize=all", "-fno-stack-protector"]
     files = ["-include", str(tmp / "calls.h"), str(_MAIN), *map(str, code)]
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", zig]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig.split()]
     subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
-    done = subprocess.run(
-        [*emulator, str(tmp / "program")], input=b"".join(stream), capture_output=True, check=True
-    )
+    status, written, said = execute(emulator, tmp / "program", b"".join(stream))
+    assert status == 0, said
     results, at = [], 0
     for call in calls:
         dtype = call.expected.dtype.newbyteorder(order)
-        result = np.frombuffer(done.stdout, dtype, call.expected.size, at)
+        result = np.frombuffer(written, dtype, call.expected.size, at)
         results.append(result.reshape(call.expected.shape).astype(call.expected.dtype))
         at += result.nbytes
-    assert at == len(done.stdout)
+    assert at == len(written)
     return results
 
 

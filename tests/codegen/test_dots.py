@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from x86_intrinsics import emulated
 
+from tbc import emulate_wasm
 from tbc.codegen.dots import EMITTERS
 from tbc.codegen.dots_portable import GROUP
 from tbc.codegen.dots_tile import Tile
@@ -25,7 +26,6 @@ from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.kernels import BY_NAME, KERNELS, Kernel, choose
-from tbc.layout import Layout
 from tbc.target import TARGETS, Target, parse
 from tbc.types import DType
 
@@ -45,8 +45,17 @@ HOME = {
     "sve": "armv8.2+sve",
     "svei8mm": "armv9+i8mm",
     "neon32": "armv7+neon",
+    "rvv": "rv64gcv",
+    "rvvx": "rv64gcv",
+    "rvvx256": "rv64gcv+zvl256b",
+    "simd128": "wasm32+simd128",
+    "neon32add": "armv7+neon",
+    "wasmadd": "wasm32+simd128",
+    "relaxed": "wasm32+relaxed",
     "wide": "x86-64",
-    "scalar": "x86-64",
+    "scalar": "rv64gc",
+    "scalar32": "rv32imc",
+    "lookup": "rv32ic",
     "f32x4": "x86-64",
     "f32x8": "x86-64-v3",
     "f32avx2": "x86-64-v3",
@@ -86,8 +95,12 @@ def loaded(workers: Workers, specs: list[Spec], target: Target, plain: bool = Fa
 
 
 def level(kernel: Kernel) -> Target:
-    """The kernel's home; skips if this machine is no such."""
+    """The kernel's home, or this machine for a portable one of others; skips if it is no such."""
     target = parse(HOME[kernel.dot.name])
+    if kernel.dot.arch is None and target.arch != host_target().arch:
+        target = host_target()
+        if not kernel.dot.runs_on(target):
+            pytest.skip(f"{target.name} has no {kernel.dot.name}")
     if target.arch != host_target().arch or not target.features <= host_target().features:
         pytest.skip(f"this machine is no {target.name}")
     return target
@@ -98,7 +111,7 @@ def specs_of(kernel: Kernel) -> list[Spec]:
 
     What only the loops over k can get wrong is tried with one row: they are the same for all tiles.
     """
-    unit = Layout(kernel.code).unit_k
+    unit = kernel.layout().unit_k
     chunk = kernel.widen * unit
     odd = 2 * unit - 3
     specs = [Spec(kernel, 5 * unit - 1), Spec(kernel, 2 * chunk + unit + 3)]
@@ -167,11 +180,19 @@ class Foreign:
     zig: str
     emulator: str
     dots: str
+    slow: bool = False
+
+
+def rvv(bits: int, vlen: int) -> tuple[str, str]:
+    """Zig's target, and an emulator with vectors of `vlen` bits."""
+    small = "riscv32-freestanding -mcpu=generic_rv32+m+a+f+c -mabi=ilp32f"
+    zig = "riscv64-linux-musl" if bits == 64 else small
+    return zig, f"qemu-riscv{bits} -cpu rv{bits},v=true,vlen={vlen}"
 
 
 FOREIGN = (
     Foreign("armv8", "aarch64-linux-musl", "qemu-aarch64 -cpu cortex-a53", "neon wide f32x4"),
-    Foreign("armv8.2+dotprod", "aarch64-linux-musl", "qemu-aarch64", "neondot scalar"),
+    Foreign("armv8.2+dotprod", "aarch64-linux-musl", "qemu-aarch64", "neondot"),
     Foreign("armv8.6", "aarch64-linux-musl", "qemu-aarch64 -cpu max", "i8mm"),
     *(
         Foreign(
@@ -183,24 +204,32 @@ FOREIGN = (
         )
     ),
     Foreign("i686", "x86-linux-musl", "qemu-i386", "sse2 f32x4"),
-    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar f32"),
-    Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32"),
-    Foreign("rv64gc", "riscv64-linux-musl", "qemu-riscv64", "scalar f32"),
-    Foreign(
-        "rv64gcv", "riscv64-linux-musl", "qemu-riscv64 -cpu rv64,v=true,vlen=128", "wide f32x4"
-    ),
-    Foreign(
-        "rv64gcv", "riscv64-linux-musl", "qemu-riscv64 -cpu rv64,v=true,vlen=256", "wide f32x4"
-    ),
-    Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar f32"),
+    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar32 lookup f32"),
+    Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32 neon32add"),
+    Foreign("rv64gc", "riscv64-linux-musl", "qemu-riscv64", "scalar lookup f32"),
+    Foreign("rv64gcv", *rvv(64, 128), "rvv rvvx f32x4"),
+    Foreign("rv64gcv", *rvv(64, 256), "rvv rvvx f32x4"),
+    Foreign("rv64gcv", *rvv(64, 512), "rvv rvvx", slow=True),
+    Foreign("rv64gcv+zvl256b", *rvv(64, 256), "rvvx256"),
+    Foreign("rv64gcv+zvl256b", *rvv(64, 512), "rvvx256", slow=True),
+    Foreign("rv32imafc_zve32x_zvl128b", *rvv(32, 128), "rvv rvvx", slow=True),
+    Foreign("wasm32", "wasm32-freestanding", "wasmtime", "scalar32 lookup f32", slow=True),
+    Foreign("wasm32+simd128", "wasm32-freestanding", "wasmtime", "simd128 wasmadd"),
+    Foreign("wasm32+relaxed", "wasm32-freestanding", "wasmtime", "relaxed f32x4"),
+    Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar lookup f32"),
     Foreign("z14", "s390x-linux-musl", "qemu-s390x -cpu max", "wide f32x4"),
 )
 
 
-@pytest.mark.parametrize("foreign", FOREIGN, ids=lambda f: f"{f.target}-{f.emulator}")
+@pytest.mark.parametrize(
+    "foreign",
+    [pytest.param(f, marks=[pytest.mark.slow] if f.slow else []) for f in FOREIGN],
+    ids=lambda f: f"{f.target}-{f.emulator}",
+)
 def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     emulator = foreign.emulator.split()
-    if shutil.which(emulator[0]) is None or importlib.util.find_spec("ziglang") is None:
+    found = emulate_wasm.can_run() if foreign.emulator == "wasmtime" else shutil.which(emulator[0])
+    if not found or importlib.util.find_spec("ziglang") is None:
         pytest.skip(f"{emulator[0]} or ziglang is not installed")
     target = parse(foreign.target)
     kernels = [kernel for kernel in KERNELS if kernel.dot.name in foreign.dots.split()]
@@ -276,7 +305,7 @@ def test_sums_are_widened_as_late_as_can_be(name: str, workers: Workers, run: Na
     kernel = BY_NAME[name]
     late = TooLong(**{f.name: getattr(kernel, f.name) for f in fields(kernel)})
     for tried, right in ((kernel, True), (late, False)):
-        spec = Spec(tried, Layout(kernel.code).unit_k * (kernel.widen + 1))
+        spec = Spec(tried, kernel.layout().unit_k * (kernel.widen + 1))
         code = loaded(workers, [spec], level(kernel))
         x, w = np.full((2, spec.k), -128, np.int8), np.ones((16, spec.k), np.int8)
         call = make_call(spec, x, w)
@@ -299,8 +328,17 @@ INSTRUCTIONS = {
     "sve": r"\tsdot\tz",
     "svei8mm": r"\tusdot\tz",
     "neon32": r"vml(al|a)\.",
+    "rvv": r"vwmaccsu\.vv\s",
+    "rvvx": r"vwmaccsu\.vx\s",
+    "rvvx256": r"vwmaccsu\.vx\s",
+    "neon32add": r"vpaddl\.s8\s",
+    "wasmadd": r"i16x8\.extadd_pairwise_i8x16_s",
+    "simd128": r"i16x8\.mul",
+    "relaxed": r"relaxed_dot_i8x16_i7x16_add_s",
     "wide": r"pmullw\s",
-    "scalar": r"imulq\s",
+    "scalar": r"\tmul\s",
+    "scalar32": r"\tmul\s",
+    "lookup": r"\tlh\s",
     "f32x4": r"addps\s",
     "f32x8": r"vaddps\s.*%ymm",
     "f32avx2": r"vpermilps\s.*%ymm",
@@ -315,7 +353,7 @@ ON_BYTES = {"vbmi512": "vnni512"}
 def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     """The assembly of one mr x nr tile."""
     kernel = kernel.on_bytes if kernel.panel else kernel
-    target, layout = parse(HOME[kernel.dot.name]), Layout(kernel.code)
+    target, layout = parse(HOME[kernel.dot.name]), kernel.layout()
     steps, index = 40, f"i{target.index_bits}"
     x_stride = steps * layout.unit_k * kernel.activations.bytes
     tile = Tile(kernel, layout, target, mr, kernel.nr, steps, x_stride, index)
@@ -324,29 +362,58 @@ def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     x, w, out = f.args
     blocks = tuple(tile.at(f, w, n, steps * layout.unit_bytes) for n in range(kernel.nr))
     for number, acc in enumerate(itertools.chain(*EMITTERS[kernel.dot.name](f, tile, x, blocks))):
-        f.store(acc, tile.at(f, out, number, 64), 4)
+        f.store(acc, tile.at(f, out, number, 4 * layout.rows), 4)
     f.finish()
     job = Job(target, (Part(module.text(), False),), frozenset({"tile"}), frozenset({"asm"}))
     return workers.compile(job)["asm"].decode()
 
 
-NOT_COUNTED = re.compile(r"\t(v?mov|vp?broadcast|prefetch|ld)")
-"""Loads, moves and prefetches of x86, loads of Arm."""
+NOT_COUNTED = re.compile(
+    r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv"
+    r"|local\.|\w+\.(const|load)|block|(end_)?loop|end_block)"
+)
+"""Loads, moves and prefetches of x86, loads of Arm and RISC-V, WebAssembly's operands and loads."""
+NOTHING = re.compile("(?!)")
+SCALAR = ("scalar", "scalar32", "lookup")
+"""Where loads and moves count like all other instructions."""
 
 
-def innermost(asm: str) -> int:
-    """Instructions, without loads and moves, of the longest loop that has no other inside."""
+def loops_of(asm: str, dot: str, left_out: re.Pattern[str]) -> list[tuple[int, int]]:
+    """The loops around dots as ranges of instructions, the innermost and longest first.
+
+    The widening of sums, which LLVM may place before the loop that it follows, looks like one too.
+    """
     labels: dict[str, int] = {}
-    loops, count = [], 0
+    loops, dots, open_, count = [], [], [], 0
     for line in asm.splitlines():
+        if re.search(dot, line):
+            dots.append(count)
         if label := re.match(r"(\.LBB\w+):", line):
             labels[label[1]] = count
+        elif line.startswith("\tloop"):
+            open_.append(count)
+        elif line.startswith("\tend_loop"):
+            loops.append((open_.pop(), count))
         elif re.match(r"\t[a-z{]", line):
-            count += not NOT_COUNTED.match(line)
+            count += not left_out.match(line)
             if (to := re.search(r"(\.LBB\w+)$", line)) and to[1] in labels:
                 loops.append((labels[to[1]], count))
-    inner = [a for a in loops if not any(a != b and a[0] <= b[0] <= b[1] <= a[1] for b in loops)]
-    return max(last - first for first, last in inner)
+
+    def inside(a: tuple[int, int]) -> int:
+        return sum(a != b and a[0] <= b[0] <= b[1] <= a[1] for b in loops)
+
+    found = [(a, b) for a, b in loops if any(a <= at < b for at in dots)]
+    return sorted(found, key=lambda loop: (inside(loop), loop[0] - loop[1]))
+
+
+def instructions(kernel: Kernel, asm: str, dot: str) -> int:
+    """Those of the innermost loop; of a unit of weights where its rows are that loop."""
+    first, *around = loops_of(asm, dot, NOTHING if kernel.dot.name in SCALAR else NOT_COUNTED)
+    inner = first[1] - first[0]
+    if kernel.dot.name != "lookup":
+        return inner
+    unit = next(b - a for a, b in around if a <= first[0] and first[1] <= b)
+    return unit + (kernel.dot.rows - 1) * inner
 
 
 def units_of_a_step(kernel: Kernel, mr: int) -> int:
@@ -382,17 +449,19 @@ counted = pytest.mark.parametrize(
 
 @counted
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
-    layout = Layout(kernel.on_bytes.code if kernel.panel else kernel.code)
+    layout = (kernel.on_bytes if kernel.panel else kernel).layout()
     name = kernel.dot.name
-    scalar = name in ("scalar", "f32")
+    scalar = name in ("scalar", "scalar32", "f32")
     k = layout.lanes_k if scalar or kernel.activations is DType.f32 else layout.unit_k
     for mr, cost, error in ((kernel.mr, kernel.cost, 0.1), (1, kernel.row_cost, 0.3)):
         asm = tile_asm(kernel, mr, workers)
-        assert re.search(INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name], asm)
+        instruction = INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name]
+        assert re.search(instruction, asm)
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
         rows = GROUP if scalar else layout.rows * mr * kernel.nr
         units = units_of_a_step(kernel, mr)
-        assert innermost(asm) / (rows * k * units) == pytest.approx(cost, rel=error)
+        count = instructions(kernel, asm, instruction)
+        assert count / (rows * k * units) == pytest.approx(cost, rel=error)
         if kernel.mr == 1:
             break
