@@ -233,7 +233,7 @@ def _step(
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
     if isa.prefetch and tile.mr == 1:
         for unit in units:
-            _prefetch(f, unit, isa.prefetch)
+            f.prefetch(unit, isa.prefetch)
     vectors = {
         (n, v): isa.weights(f, tile.layout.coding, tile.at(f, units[n], v * isa.vector))
         for m, n, v in _places(isa, tile)
@@ -241,13 +241,6 @@ def _step(
     }
     for field in range(len(tile.fields)):
         _add_field(isa, f, tile, rows, vectors, field, sums)
-
-
-def _prefetch(f: Function, ptr: Val, ahead: int) -> None:
-    """Fetch for reading into all caches; the address may lie behind the buffer."""
-    ptr = f.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
-    read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)
-    f.intrinsic("void", "llvm.prefetch.p0", ptr, read, keep, data)
 
 
 def _add_field(
