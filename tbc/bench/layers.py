@@ -16,6 +16,7 @@ from tbc.bench.memory import Copies, Room
 from tbc.bench.timing import Call
 from tbc.codegen.modelinfo import symbol_of
 from tbc.ir import Graph
+from tbc.program import Step, in_place
 from tbc.report import kernel_counts
 from tbc.runtime import structs
 from tbc.target import Target
@@ -25,6 +26,8 @@ NAME = "bench"
 
 class Layer:
     """A graph in this process, all of whose sizes are numbers, and what it is fed.
+
+    Outputs that may lie where an input does are there, as a C program has its caches.
 
     Attributes:
         weights: its constants.
@@ -54,21 +57,32 @@ class Layer:
         self._results = [Room(array.nbytes) for array in outputs.values()]
         return outputs
 
-    def _call(self, weights: int) -> Call:
+    def _call(self, weights: int) -> structs.Call:
         """A run on weights at an address."""
         call = structs.Call()
         call.inputs = (ctypes.c_void_p * len(self._inputs))(*(r.address for r in self._inputs))
-        call.outputs = (ctypes.c_void_p * len(self._results))(*(r.address for r in self._results))
+        results = [r.address for r in self._results]
+        for output, number in in_place(self._ready.program).items():
+            results[output] = self._inputs[number].address
+        call.outputs = (ctypes.c_void_p * len(results))(*results)
         call.arena, call.weights = self._arena.address, weights
-        return partial(self._run, ctypes.byref(call))
+        return call
 
     def hot(self) -> Iterator[Call]:
         """Runs on the same weights."""
-        return repeat(self._call(self._copy.addresses[0]))
+        return repeat(partial(self._run, ctypes.byref(self._call(self._copy.addresses[0]))))
+
+    def steps(self) -> list[tuple[Step, Call]]:
+        """The steps, each with a call that does it alone, to be called in this order."""
+        call = ctypes.byref(self._call(self._copy.addresses[0]))
+        run_phase = structs.RUN_PHASE(self._raw.run_phase)
+        steps = self._ready.program.steps
+        return [(step, partial(run_phase, call, n, 0, 1)) for n, step in enumerate(steps)]
 
     def cold(self, size: int) -> Iterator[Call]:
         """Runs on one copy of the weights after the other, `size` bytes of them in turn."""
         copies = Copies(self.weights, size)
-        calls = [self._call(address) for address in copies.addresses]
+        held = map(self._call, copies.addresses)
+        calls = [partial(self._run, ctypes.byref(call)) for call in held]
         while True:  # a generator keeps the copies, which addresses do not
             yield from calls

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tbc.bench.timing import Quartiles
 
-KINDS = ("stream", "peak", "dot", "layer", "peer", "model")
-"""A reading loop, a loop of multiply-adds, a kernel, a compiled layer, another's, a whole model."""
+KINDS = ("stream", "peak", "dot", "layer", "peer", "model", "step")
+"""A loop that reads, one that multiplies and adds, a kernel, a compiled layer, another's, a whole
+model, a step of one."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Row:
             limits and of models.
         limit: what the least time comes from, "reading" or "arithmetic"; "" where there is none.
         is_float: whether its arithmetic is f32.
+        share: of a step, its part of the time of all steps; else None.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Row:
     of_limit: float | None = None
     limit: str = ""
     is_float: bool = False
+    share: float | None = None
 
 
 @dataclass(frozen=True)

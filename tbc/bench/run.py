@@ -23,6 +23,7 @@ from tbc.bench.memory import Ring
 from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import PEERS, Contest, runs, session
 from tbc.bench.report import BenchReport, Case, Work, rows
+from tbc.bench.steps import profile
 from tbc.bench.timing import IS_THREADS, in_turns
 from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
@@ -49,6 +50,7 @@ class Bench:
         cold: bytes of weights that are read in turn, so that none are in a cache; 0 for hot weights
             only.
         every: whether to run every kernel, not only those that are chosen.
+        steps: whether to time the steps of models too.
         progress: told what is being done.
     """
 
@@ -56,6 +58,7 @@ class Bench:
     rounds: int
     cold: int
     every: bool
+    steps: bool
     progress: Callable[[str], None]
     _notes: dict[str, None] = field(default_factory=dict)
 
@@ -68,7 +71,7 @@ class Bench:
         """
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         cases = [case for product in products for case in self._product(product)]
-        cases += [self._model(path, graph) for path, graph in models.items()]
+        cases += [case for path, graph in models.items() for case in self._model(path, graph)]
         return BenchReport(
             target=self.target.name,
             triple=self.target.triple,
@@ -154,7 +157,7 @@ class Bench:
 
     # -- models -----------------------------------------------------------------------------------
 
-    def _model(self, path: Path, graph: Graph) -> Case:
+    def _model(self, path: Path, graph: Graph) -> Iterator[Case]:
         """A model for random inputs, beside onnxruntime if it takes the model."""
         self.progress(f"compiling {path.name}")
         layer = Layer(graph, self.target)
@@ -169,7 +172,9 @@ class Bench:
             found.append((Work("model", f"onnxruntime, {path.name}"), other))
         except Exception as error:  # what onnxruntime raises has no common class
             self._note(f"onnxruntime does not take {path.name}: {str(error).splitlines()[0]}")
-        return self._case(path.name, "hot", found)
+        yield self._case(path.name, "hot", found)
+        if self.steps:
+            yield profile(path.name, layer, self.rounds)
 
 
 def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:
