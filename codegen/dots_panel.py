@@ -13,7 +13,7 @@ from itertools import chain
 
 from tbc.codegen import dots_amx
 from tbc.codegen.dots_rows import heights, row_tiles, shares
-from tbc.codegen.dots_tile import Isa, Parts, Sums, Tile, lanewise, prefetch
+from tbc.codegen.dots_tile import Isa, Parts, Sums, Tile, lanewise
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.kernels import PANEL_ROWS
 from tbc.layout import Layout
@@ -147,7 +147,7 @@ class Panels:
                 for n, start in enumerate(starts):
                     unit = tile.at(f, start, loop.index, tile.layout.unit_bytes)
                     if isa.prefetch:
-                        prefetch(f, unit, isa.prefetch)
+                        f.prefetch(unit, isa.prefetch)
                     out = tile.at(f, self._block(f, tile, n), loop.index, 64 * fields)
                     self.how.store(f, tile, out, self._codes(f, tile, unit, count))
 

@@ -273,7 +273,7 @@ def _step(
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
     if isa.prefetch and tile.mr <= _STREAMING and tile.layout.code != "u8":
         for block in blocks:
-            prefetch(f, block, isa.prefetch)
+            f.prefetch(block, isa.prefetch)
     for unit in range(tile.units):
         starts = [tile.at(f, block, unit, tile.layout.unit_bytes) for block in blocks]
         if tile.one_offset:
@@ -303,13 +303,6 @@ def _one_offset(f: Function, tile: Tile, w: Parts, index: Val, unit: int) -> lis
 
 _STREAMING = 4
 """Rows, at most, of tiles whose weights are read once, so that it pays to fetch them early."""
-
-
-def prefetch(f: Function, ptr: Val, ahead: int) -> None:
-    """Fetch for reading into all caches; the address may lie behind the buffer."""
-    ptr = f.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
-    read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)
-    f.intrinsic("void", "llvm.prefetch.p0", ptr, read, keep, data)
 
 
 def _add_field(

@@ -62,9 +62,20 @@ class Memory:
     def address(self, value: Value, index: Index) -> Dim:
         """The element's position, counted in elements."""
         if self.panels is not None:
-            return self.panels.address(value.type.shape, index)
+            return self.panels.address(*self._ordered(value, index))
         steps = strides(value.type.shape, self.order)
         return sum((i * s for i, s in zip(index, steps, strict=True)), start=0)
+
+    def field(self, value: Value, index: Index) -> Dim | None:
+        """Which field of the byte at its address an element is; None where it is no part of one."""
+        if self.panels is None or self.panels.fields == 1:
+            return None
+        return self.panels.field(*self._ordered(value, index))
+
+    def _ordered(self, value: Value, index: Index) -> tuple[tuple[Dim, ...], Index]:
+        """The sizes and the index of the axes as they lie in memory."""
+        shape = value.type.shape
+        return tuple(shape[a] for a in self.order), tuple(index[a] for a in self.order)
 
 
 class Emitter:
@@ -230,6 +241,24 @@ class Emitter:
 
     def load(self, memory: Memory, value: Value, index: Index) -> Val:
         """An element from memory, or one for each lane."""
+        whole = self._load(memory, value, index)
+        field = memory.field(value, index)
+        return whole if field is None else self._field(value.type.dtype, whole, field)
+
+    def _field(self, dtype: DType, byte: Val, field: Dim) -> Val:
+        """An element of less than a byte, out of the byte of several that holds it."""
+        f, unit, top = (
+            self.f,
+            self._resize(self.index(field), "i8"),
+            const(byte.type, 8 - dtype.bits),
+        )
+        shift = f.splat(f.op("mul", unit, const("i8", dtype.bits)), lanes_of(byte.type))
+        low = f.op("lshr", byte, shift)
+        if dtype.kind == "u":
+            return f.op("and", low, const(byte.type, dtype.range[1]))
+        return f.op("ashr", f.op("shl", low, top), top)
+
+    def _load(self, memory: Memory, value: Value, index: Index) -> Val:
         dtype = value.type.dtype
         position = memory.address(value, index)
         step = self.lane_step(position)

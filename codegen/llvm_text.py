@@ -282,6 +282,12 @@ class Function:
         type = vec(elem_of(a.type), len(lanes))
         return self.emit(type, f"shufflevector {a}, {b}, {mask}")
 
+    def prefetch(self, ptr: Val, ahead: int) -> None:
+        """Ask for a cache line `ahead` bytes on, which may lie behind the buffer, to read it."""
+        ptr = self.emit("ptr", f"getelementptr i8, {ptr}, i32 {ahead}")
+        read, keep, data = const("i32", 0), const("i32", 3), const("i32", 1)
+        self.intrinsic("void", "llvm.prefetch.p0", ptr, read, keep, data)
+
     def alloca(self, type: str, count: int = 1, align: int = 16) -> Val:
         """Stack space, reserved in the entry block."""
         name = f"%{self.fresh('stack')}"

@@ -6,24 +6,32 @@ between the product and the step's root is computed on it when the sums are comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tbc import ops
-from tbc.codegen.elements import element_constant, emit_binary, narrow_float, widen_float
+from tbc.codegen.elements import (
+    element_constant,
+    emit_binary,
+    narrow_float,
+    register_type,
+    widen_float,
+)
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const, lanes_of
 from tbc.codegen.loops import Share, accesses
-from tbc.dims import Dim, Expr, Symbol, ceil_div, product, symbols_of
-from tbc.indices import Index, broadcast_index, reshape_runs
+from tbc.codegen.strips import Strip, needs_strip
+from tbc.dims import Dim, Expr, Symbol, ceil_div, product, symbols_of, upper
+from tbc.indices import Index, broadcast_index, operands, reshape_runs
 from tbc.ir import Value
-from tbc.program import ByRows, Step, inside, root_index
+from tbc.program import ByRows, Step, inside, product_tile, root_index
 from tbc.target import Target
-from tbc.tiles import dense_tile, side_by_side
+from tbc.tiles import PREFETCH, side_by_side, strip_tile
 from tbc.types import DType
 
 ROWS_TO_SPLIT = 8
 """From this many rows on, the parts of a phase divide the rows, below it the columns."""
 UNROLLED = 4
+CACHE_LINE = 64
 """Up to this many terms of an innermost loop along k are written one behind the other."""
 
 
@@ -38,8 +46,16 @@ class Product:
         self.dtype = DType.f32 if narrow else self.source
         *batch, self.m, self.n = step.anchor.type.shape
         self.batch = tuple(batch)
-        self.tile = dense_tile(target, self.source, self.m, self.n)
-        self.packed = any(memory.panels is not None for memory in e.memory.values())
+        self.tile = product_tile(step, target)
+        self.strip: Strip | None = None
+        if self.tile.lanes > 1 and needs_strip(e, self.b):
+            self.tile = strip_tile(self.tile, self.b.type)
+            element = register_type(self.dtype)
+            self.strip = Strip(e, self.b, element, self.tile.width, self.dtype.bytes)
+        self.packed = _has_panels(e, self.b)
+        self.ahead = PREFETCH.get(target.arch, 0)
+        held = [v for v, m in e.memory.items() if m.panels is not None and self.ahead]
+        self.stream = max(held, key=lambda v: upper(v.type.size), default=None)
         self.loops = _loops_along_k(e, step)
         self.side_by_side = side_by_side(inside(step), target)
 
@@ -74,7 +90,12 @@ class Product:
         columns = [n + v * lanes + Expr.of(lane) for v in range(vectors)]
 
         def add(k: Dim, sums: Sequence[Val]) -> list[Val]:
-            right = [self._operand(self.b, (*batch, k, column), lanes) for column in columns]
+            if self.strip is None:
+                right = [self._operand(self.b, (*batch, k, column), lanes) for column in columns]
+            else:
+                right = [self.strip.load(k, v * lanes, lanes) for v in range(vectors)]
+            if rows == 1 and self.stream is not None:
+                self._prefetch(self.stream, (*batch, k, n), lanes * vectors)
             result = []
             for r in range(rows):
                 left = self._operand(self.a, (*batch, m + r, k), lanes)
@@ -111,6 +132,18 @@ class Product:
             loop.yield_(*self._contract(inner, following, loop.carried, add))
         return loop.results
 
+    def _prefetch(self, stream: Value, index: Index, columns: int) -> None:
+        """Ask for what will be read of a constant in panels some rows later."""
+        e, memory = self.e, self.e.memory[stream]
+        todo = [(self.b, broadcast_index(self.b, index))]
+        for value, at in todo:
+            if value not in e.memory:
+                todo += operands(value, at)
+            elif value is stream and memory.field(value, at) in (None, 0):
+                row = e.address(memory, value, at)
+                for ahead in range(0, columns * value.type.dtype.bytes, CACHE_LINE):
+                    e.f.prefetch(row, self.ahead + ahead)
+
     def _operand(self, value: Value, index: Index, lanes: int) -> Val:
         element = self.e.element(value, broadcast_index(value, index))
         element = widen_float(self.e.f, self.source, element)
@@ -142,6 +175,8 @@ class Product:
     ) -> None:
         """The tiles of a strip of columns: as many rows as possible, then ever fewer."""
         e, f = self.e, self.e.f
+        if self.strip is not None:
+            self.strip.fill(batch, n, lanes, vectors)
         rows = self.tile.rows
         while rows:
             rest = f.op("and", f.op("sub", high, low), const(e.index_type, rows - 1))
@@ -217,9 +252,32 @@ def _piece(e: Emitter, sums: Sequence[Val], first: int, lanes: int) -> Val:
 # -- along k --------------------------------------------------------------------------------------
 
 
+def _has_panels(e: Emitter, b: Value) -> bool:
+    """Whether a right operand lies in panels, or what it is computed of."""
+    return any(memory.panels is not None for memory in _memories(e, b))
+
+
+def _memories(e: Emitter, value: Value) -> Iterator[Memory]:
+    """Where the elements lie that a value is computed of."""
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        if value in e.memory:
+            yield e.memory[value]
+        else:
+            todo += value.args
+
+
 def _loops_along_k(e: Emitter, step: Step) -> list[Dim]:
     """The sizes of a nest of loops along k in which addresses grow evenly: as few as will do."""
-    sizes = _parts_of_k(e, step.anchor.args[0])
+    a, b = step.anchor.args
+    sizes = _parts_of_axis(e, a, a.type.rank - 1)
+    if len(sizes) == 1:
+        sizes = _parts_of_axis(e, b, b.type.rank - 2)
+    fields = max((m.panels.fields for m in _memories(e, b) if m.panels is not None), default=1)
+    *outer, last = sizes
+    if fields > 1 and isinstance(last, int) and last % fields == 0 and last > fields:
+        sizes = [*outer, last // fields, fields]
     for at in reversed(range(len(sizes) - 1)):
         merged = [*sizes[:at], sizes[at] * sizes[at + 1], *sizes[at + 2 :]]
         if _are_even(e, step.anchor, merged):
@@ -227,10 +285,10 @@ def _loops_along_k(e: Emitter, step: Step) -> list[Dim]:
     return sizes
 
 
-def _parts_of_k(e: Emitter, value: Value) -> list[Dim]:
-    """The sizes of the axes that a view's last axis was before it was flattened."""
-    axis = value.type.rank - 1
-    if value.type.shape[axis] == 1:
+def _parts_of_axis(e: Emitter, value: Value, axis: int) -> list[Dim]:
+    """The sizes of the axes that an axis was before it was flattened."""
+    whole = value.type.shape[axis]
+    if whole == 1:
         return [1]
     while value not in e.memory and value.args:
         source = value.args[0]
@@ -242,12 +300,18 @@ def _parts_of_k(e: Emitter, value: Value) -> list[Dim]:
                 own, parts = next(run for run in runs if axis in run[0])
                 sizes = [source.type.shape[a] for a in parts if source.type.shape[a] != 1]
                 if len(own) > 1 or len(sizes) > 1:
-                    return sizes if len(own) == 1 else [value.type.shape[axis]]
+                    return sizes if len(own) == 1 and product(tuple(sizes)) == whole else [whole]
                 axis = next((a for a in parts if source.type.shape[a] != 1), parts[0])
+            case ops.Cast() | ops.Binary() | ops.Slice():
+                source = max(
+                    value.args, key=lambda v: (v.type.rank, v.type.size == value.type.size)
+                )
+                if source.type.rank != value.type.rank or source.type.shape[axis] != whole:
+                    break
             case _:
                 break
         value = source
-    return [value.type.shape[axis]]
+    return [whole]
 
 
 def _are_even(e: Emitter, anchor: Value, sizes: Sequence[Dim]) -> bool:

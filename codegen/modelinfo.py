@@ -49,6 +49,7 @@ class TensorInfo:
         shape_upper: the sizes, at the upper bounds of the symbols.
         dims_text: the dimensions as text, "batch,1,8,8"; "" for a scalar.
         bytes: the size at the upper bounds.
+        place: of an output, the number of the input in whose memory it may lie, if there is one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TensorInfo:
     shape_upper: tuple[int, ...]
     dims_text: str
     bytes: int
+    place: int | None = None
 
     @property
     def elements(self) -> int:

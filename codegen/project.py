@@ -31,6 +31,10 @@ _DTYPES: dict[int, tuple[str, str, str, str]] = {
 """Value of `enum tbc_dtype` -> name, C type, the type it is printed as, and printf's format."""
 
 
+_SUFFIXES = ("", "_COUNT", "_BYTES", "_IN_PLACE_OF")
+"""Of the macros of an input or output."""
+
+
 @dataclass(frozen=True)
 class _Port:
     """An input or output, as the templates need it."""
@@ -174,10 +178,10 @@ def _macros(names: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     for i, name in enumerate(names):
         macro = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_") or str(i)
-        while taken & {macro, macro + "_COUNT", macro + "_BYTES"}:
+        while taken & (own := {macro + suffix for suffix in _SUFFIXES}):
             macro += f"_{i}"
         macros.append(macro)
-        taken |= {macro, macro + "_COUNT", macro + "_BYTES"}
+        taken |= own
     return macros
 
 

@@ -1,4 +1,4 @@
-"""Scatters: a copy of the data, then one update after the other.
+"""Scatters: a copy of the data, unless the result lies there, then one update after the other.
 
 A part owns a range of the outermost axis that is longer than 1: it copies that range, and applies
 the updates that fall into it. So no two parts write the same element, and the updates of one
@@ -24,7 +24,11 @@ from tbc.program import Step
 def emit_scatter(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
     """A step whose root is a ScatterElements or a ScatterND."""
     scatter = _Scatter(e, step.root, out, share, lanes)
-    scatter.copy()
+    if (data := e.memory.get(scatter.x)) is None:
+        scatter.copy()
+    else:  # an output may share memory with the input that it is made of (`program.in_place`)
+        with e.f.when(e.f.icmp("ne", out.pointer, data.pointer)), e.scope():
+            scatter.copy()
     some = e.f.icmp("sgt", e.index(step.root.type.size), const(e.index_type, 0))
     with e.f.when(some), e.scope():  # into an empty axis no index can be clamped
         if isinstance(step.root.op, ops.ScatterND):

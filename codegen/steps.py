@@ -46,8 +46,10 @@ def emit_step(
     Its arguments: the output, what the step reads in order, the call's dims, part and parts.
     """
     index = f"i{target.index_bits}"
-    reads = [("ptr noalias readonly", f"r{i}") for i in range(len(step.reads))]
-    args = [("ptr noalias", "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
+    shares = isinstance(step.anchor.op, ops.SCATTERS)
+    alone = "" if shares else "noalias "
+    reads = [(f"ptr {alone}readonly", f"r{i}") for i in range(len(step.reads))]
+    args = [(f"ptr {alone}".strip(), "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
     attributes = f"noinline {ATTRIBUTES}" if shared else ATTRIBUTES
     f = Function(module, name, [*args, (index, "parts")], linkage="hidden", attributes=attributes)
     pointer, *read_pointers, dims, part, parts = f.args

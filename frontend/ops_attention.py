@@ -12,6 +12,7 @@ from tbc.frontend.ops_index import padded, part
 from tbc.frontend.ops_matmul import swapped
 from tbc.frontend.ops_rotary import rotated_at
 from tbc.frontend.ops_select import overwritten
+from tbc.frontend.ranges import outside
 from tbc.ir import Value
 from tbc.ops import Concat, Iota, MatMul, require_equal
 from tbc.types import DType
@@ -131,10 +132,10 @@ def _cached(c: Context, new: Value, old: Value | None, before: Value, room: Dim)
         return new
     after = [0, 0, dim_max(room - old.type.shape[2], 0), 0]
     old = padded(c, old, [0] * 4, after, c.constant(0, old.type.dtype))
-    batch, _, length, _ = old.type.shape
-    at = c.broadcast(c.sub(c.reshape(c(Iota(length)), [1, length]), before), [batch, length])
-    rows, added = (c.transpose(x, (0, 2, 1, 3)) for x in (old, new))
-    return c.transpose(overwritten(c, rows, added, at), (0, 2, 1, 3))
+    steps = new.type.shape[2]
+    at = c.add(before, c.reshape(c(Iota(steps)), [1, steps]))
+    c.checks.extend(outside(c, at, old.type.shape[2]))
+    return overwritten(c, old, new, at, 2)
 
 
 def _seen(c: Context, before: Value, steps: Dim, length: Dim, window: int) -> Value:

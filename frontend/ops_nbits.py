@@ -42,6 +42,7 @@ def matmul_nbits(
     valid(scales.type.size == n * blocks, f"the scales are {scales.type}, not [{n}, {blocks}]")
     dtype = DType.f64 if a.type.dtype is DType.f64 else DType.f32
     codes = unpacked(c, c.reshape(b, [n, blocks, block * bits // 8]), bits)
+    codes = c.cast(codes, {2: DType.u2, 4: DType.u4, 8: DType.u8}[bits])
     scale = c.cast(c.reshape(scales, [n, blocks]), dtype)
     zero = _zero_points(c, zero_points, n, blocks, bits, dtype)
     if group_index is None:

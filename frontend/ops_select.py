@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tbc.dims import Dim
 from tbc.frontend.context import Context, Lowering, axis_of, decided, valid
 from tbc.frontend.nodes import Node
 from tbc.ir import Value
-from tbc.ops import Gather, GatherND, Iota, require_equal
+from tbc.ops import Concat, Gather, GatherND, Iota, ScatterND, require_equal
 from tbc.types import DType
 
 
@@ -47,31 +46,30 @@ def tensor_scatter(
     axis, rank = axis_of(node["axis"], cache.type.rank), cache.type.rank
     valid(axis > 0 and update.type.rank == rank, f"axis {axis} of {cache.type} and {update.type}")
     valid(node["mode"] in ("linear", "circular"), f"there is no mode '{node['mode']}'")
-    perm = [0, axis, *(a for a in range(1, rank) if a != axis)]
-    old, new = c.transpose(cache, perm), c.transpose(update, perm)
-    (batch, size), length = old.type.shape[:2], new.type.shape[1]
-    at = c.reshape(c(Iota(size)), [1, size])
+    (batch, size), length = (cache.type.shape[a] for a in (0, axis)), update.type.shape[axis]
+    at = c.reshape(c(Iota(length)), [1, length])
     if starts is not None:
         require_equal(starts.type.size, batch, "the write indices and the batch")
         first = c.reshape(c.cast(starts, DType.i64), [batch, 1])
         c.checks.append(_any(c, c.binary("lt", first, 0)))
-        at = c.sub(at, first)
+        at = c.add(at, first)
         if node["mode"] == "circular":
             at = c.binary("mod", at, c.sizes(size))
         else:
-            beyond = c.binary("gt", c.add(first, c.sizes(length)), c.sizes(size))
-            c.checks.append(_any(c, beyond))
-    y = overwritten(c, old, new, c.broadcast(at, [batch, size]))
-    return c.transpose(y, [perm.index(a) for a in range(rank)])
+            c.checks.append(_any(c, c.binary("gt", c.add(first, c.sizes(length)), c.sizes(size))))
+    return overwritten(c, cache, update, c.broadcast(at, [batch, length]), axis)
 
 
-def overwritten(c: Context, old: Value, new: Value, at: Value) -> Value:
-    """new[b, at[b, i], …] where at[b, i] is an index of it, else old[b, i, …]."""
-    length = new.type.shape[1]
-    within = c.binary("and", c.binary("ge", at, 0), c.binary("lt", at, c.sizes(length)))
-    index = c.clip(at, 0, c.sub(c.sizes(length), 1))
-    mask: list[Dim] = [*at.type.shape, *[1] * (old.type.rank - 2)]
-    return c.where(c.reshape(within, mask), picked_by_row(c, new, index), old)
+def overwritten(c: Context, old: Value, new: Value, at: Value, axis: int) -> Value:
+    """`old` with its slices at[b, i] along an axis behind the batch replaced by new[b, …, i]."""
+    lead = new.type.shape[: axis + 1]
+    counts = [
+        c.reshape(c(Iota(size)), [size if a == b else 1 for b in range(axis + 1)])
+        for a, size in enumerate(lead[:-1])
+    ]
+    places = c.reshape(at, [lead[0], *[1] * (axis - 1), lead[-1]])
+    columns = [c.reshape(c.broadcast(i, lead), [*lead, 1]) for i in (*counts, places)]
+    return c(ScatterND("none"), old, c(Concat(axis + 1), *columns), new)
 
 
 # -- results whose sizes are data -----------------------------------------------------------------

@@ -9,6 +9,7 @@ from tbc.ir import Graph, Rule, Value, rewrite
 from tbc.passes.elementwise_rules import ELEMENTWISE_RANGE_RULES, ELEMENTWISE_RULES
 from tbc.passes.fold import small_constant
 from tbc.passes.index_rules import INDEX_RULES
+from tbc.passes.product_rules import PRODUCT_RULES
 from tbc.passes.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 RangeRule: TypeAlias = Callable[[Value, Ranges], Value | None]
 
-RULES: tuple[Rule, ...] = (small_constant, *ELEMENTWISE_RULES, *INDEX_RULES)
+RULES: tuple[Rule, ...] = (small_constant, *ELEMENTWISE_RULES, *INDEX_RULES, *PRODUCT_RULES)
 RANGE_RULES: tuple[RangeRule, ...] = ELEMENTWISE_RANGE_RULES
 
 

@@ -13,9 +13,12 @@ from dataclasses import replace
 import networkx as nx
 
 from tbc import ops
+from tbc.dims import bounds
 from tbc.ir import Graph, Value, topological
 from tbc.passes.branches import guarded, heavy, is_choice, needs
+from tbc.passes.stored import FEW_ROWS, opened
 from tbc.program import Step, unreshaped
+from tbc.tiles import has_strips
 from tbc.types import DType
 
 ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
@@ -35,14 +38,15 @@ def fuse(graph: Graph) -> tuple[Step, ...]:
 class _Fusion:
     def __init__(self, graph: Graph):
         self.graph = graph
-        self.values = topological(graph.results, stop=is_leaf)
+        self.opened = opened(topological(graph.results))
+        self.values = topological(graph.results, stop=self.is_leaf)
         self.users: dict[Value, list[Value]] = {v: [] for v in self.values}
         for value in self.values:
-            if not is_leaf(value):
+            if not self.is_leaf(value):
                 for arg in dict.fromkeys(value.args):
                     self.users[arg].append(value)
         self.kept = set(graph.results)
-        self.needs = needs(self.values, graph.results, is_leaf)
+        self.needs = needs(self.values, graph.results, self.is_leaf)
         self.epilogues: dict[Value, Value] = {}
         """From the root of a step to its anchor."""
         self.absorbed: set[Value] = set()
@@ -58,12 +62,12 @@ class _Fusion:
                 self.kept.add(root)
                 self.epilogues[root] = value
         self._keep_shared()
-        roots = sorted((v for v in self.kept if not is_memory(v)), key=lambda v: v.number)
+        roots = sorted((v for v in self.kept if not self.is_memory(v)), key=lambda v: v.number)
         steps = self._joined(map(self._step, roots))
         return (*guarded(steps, self.needs, self._is_stored), *self._copies())
 
     def _is_stored(self, value: Value) -> bool:
-        return is_memory(value) or value in self.kept
+        return self.is_memory(value) or value in self.kept
 
     def _joined(self, steps: Iterable[Step]) -> Iterable[Step]:
         """The steps, with all results of a loop stored by the first of them."""
@@ -80,7 +84,7 @@ class _Fusion:
         """Steps for outputs that are inputs or constants, or another output's value."""
         seen: set[Value] = set()
         for number, (_, value) in enumerate(self.graph.outputs):
-            if is_memory(value) or value in seen:
+            if self.is_memory(value) or value in seen:
                 yield Step(value, value, (value,), copy_to=number)
             seen.add(value)
 
@@ -95,7 +99,7 @@ class _Fusion:
             if value in seen:
                 continue
             seen.add(value)
-            if is_memory(value) or (value is not root and value in self.kept):
+            if self.is_memory(value) or (value is not root and value in self.kept):
                 reads[value] = None
             else:
                 inside.append(value)
@@ -107,51 +111,56 @@ class _Fusion:
         work = heavy(self.values, self.needs, lambda v: isinstance(v.op, (*ANCHORS, *WHOLE)))
         for value in self.values:
             if is_choice(value) and any(a in work for a in value.args[1:]):
-                self.kept.update(a for a in value.args[1:] if not is_leaf(a))
+                self.kept.update(a for a in value.args[1:] if not self.is_leaf(a))
         conditions = {c for value in self.kept for c, _ in self.needs[value]}
-        self.kept.update(c for c in conditions if not is_memory(c))
+        self.kept.update(c for c in conditions if not self.is_memory(c))
 
     def _keep_operands(self) -> None:
         """Keep what kernels read as arrays, and what index maps would compute over and over."""
         for value in self.values:
-            if is_leaf(value):
+            if self.is_leaf(value):
                 continue
             match value.op:
                 case ops.PackedDot() | ops.PackedGroupedDot():
                     self.kept.add(self._operand(value.args[0]))
-                    self.kept.update(a for a in value.args[1:] if not is_leaf(a))
+                    self.kept.update(a for a in value.args[1:] if not self.is_leaf(a))
                 case ops.MatMul():
                     a, b = value.args
                     if not self._is_view(a, (*FREE, ops.Windows)):
                         self.kept.add(a)
-                    if not self._is_view(b) or self._is_transposed(b):
+                    if not self._is_read_in_place(a, b):
                         self.kept.add(b)
                 case ops.Windows():
                     self.kept.update(a for a in value.args if not self._is_view(a))
                 case _ if isinstance(value.op, ops.GATHERS):
-                    self.kept.update(a for a in value.args if not self._is_view(a))
+                    read = (a for a in value.args if a not in self.opened)
+                    self.kept.update(a for a in read if not self._is_view(a))
                 case _ if isinstance(value.op, ops.SCATTERS):
                     self.kept.update(a for a in (value.args[1], value) if not self._is_view(a))
                 case ops.Repeat():
-                    self.kept.update(b for a in value.args if not is_memory(b := unreshaped(a)))
+                    self.kept.update(
+                        b for a in value.args if not self.is_memory(b := unreshaped(a))
+                    )
                     self.kept.add(value)
                 case ops.ArgSort():
-                    self.kept.update(a for a in (*value.args, value) if not is_leaf(a))
+                    self.kept.update(a for a in (*value.args, value) if not self.is_leaf(a))
                 case ops.Pad(mode="constant") | ops.Concat():
                     self.kept.add(value)
             for arg in value.args:
+                if arg.is_constant:
+                    continue
                 if self._is_repeated(arg, value) and not self._is_cheap(arg):
                     self.kept.add(arg)
 
     def _operand(self, x: Value) -> Value:
         """What to keep as the activations of a packed dot: whole rows, aligned, in the arena."""
         base = unreshaped(x)
-        outside = is_leaf(base) or base in self.graph.results
+        outside = self.is_leaf(base) or base in self.graph.results
         return x if outside and x.type.dtype is DType.i8 else base
 
     def _is_view(self, value: Value, maps: tuple[type, ...] = FREE) -> bool:
         """Whether reading an element costs no arithmetic but on indices."""
-        while not is_leaf(value) and value not in self.kept:
+        while not self.is_leaf(value) and value not in self.kept:
             if not isinstance(value.op, maps):
                 return False
             if not value.args:
@@ -159,9 +168,28 @@ class _Fusion:
             value = value.args[0]
         return True
 
+    def _is_read_in_place(self, a: Value, b: Value) -> bool:
+        """Whether a product reads its right operand from where other values lie."""
+        if b in self.opened or (self._is_view(b) and not self._is_transposed(b)):
+            return True
+        few = bounds(a.type.shape[-2])[1] <= FEW_ROWS and not self._is_transposed(b)
+        return (few or has_strips(b.type)) and self._is_light(b)
+
+    def _is_light(self, value: Value) -> bool:
+        """Whether an element takes one element of one array in memory, and little arithmetic."""
+        while not self.is_leaf(value) and value not in self.kept:
+            if not isinstance(value.op, (*FREE, ops.Cast, ops.Binary)) or not value.args:
+                return False
+            if isinstance(value.op, ops.Binary) and value.op.fn not in ("add", "sub", "mul"):
+                return False
+            value, *others = sorted(value.args, key=lambda v: v.is_constant)
+            if any(not v.is_constant for v in others):
+                return False
+        return not value.is_constant
+
     def _is_transposed(self, value: Value) -> bool:
         """Whether a view's last axis may not be the last one in memory."""
-        while not is_leaf(value) and value not in self.kept and value.args:
+        while not self.is_leaf(value) and value not in self.kept and value.args:
             if isinstance(value.op, ops.Transpose):
                 return True
             value = value.args[0]
@@ -185,7 +213,7 @@ class _Fusion:
         todo = [value]
         while todo and cost <= CHEAP:
             value = todo.pop()
-            if is_memory(value) or value in self.kept:
+            if self.is_memory(value) or value in self.kept:
                 continue
             if isinstance(value.op, ops.Unary) and value.op.fn not in ("neg", "abs", "not"):
                 return False
@@ -270,15 +298,25 @@ class _Fusion:
         """Keep what several steps need, unless it is cheap; users before arguments."""
         needed_by: dict[Value, set[Value]] = {v: set() for v in self.values}
         for value in reversed(self.values):
-            if is_leaf(value):
+            if self.is_leaf(value):
                 continue
-            if value not in self.kept:
+            if value not in self.kept and not value.is_constant:
                 roots = needed_by[value]
                 if len(roots) > 1 and not self._is_view(value) and not self._is_cheap(value):
                     self.kept.add(value)
             owners = {value} if value in self.kept else needed_by[value]
             for arg in value.args:
                 needed_by[arg] |= owners
+
+    def is_leaf(self, value: Value) -> bool:
+        """Whether a step does not look inside a value: it lies in memory, or in the code."""
+        return value not in self.opened and is_leaf(value)
+
+    def is_memory(self, value: Value) -> bool:
+        """Whether a leaf lies in memory; a constant of one element is part of the code."""
+        if isinstance(value.op, ops.Input):
+            return True
+        return self.is_leaf(value) and value.type.size != 1
 
 
 def is_leaf(value: Value) -> bool:
@@ -295,10 +333,3 @@ def _is_widening(value: Value) -> bool:
     if not isinstance(value.op, ops.Cast) or value.type.size == 1:
         return False
     return value.args[0].type.dtype.bytes < value.type.dtype.bytes
-
-
-def is_memory(value: Value) -> bool:
-    """Whether a leaf lies in memory; a constant of one element is part of the code."""
-    if isinstance(value.op, ops.Input):
-        return True
-    return is_leaf(value) and value.type.size != 1

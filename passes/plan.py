@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, is_polynomial, symbols_of, upper
-from tbc.indices import operands, reduced_index
+from tbc.indices import Index, operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
 from tbc.passes.phases import merged
@@ -24,12 +24,13 @@ from tbc.program import (
     inside,
     loop_index,
     loop_order,
+    product_tile,
     reshapes,
     root_index,
     strides,
     unreshaped,
 )
-from tbc.tiles import Panels, dense_tile
+from tbc.tiles import Panels, fields_of
 
 if TYPE_CHECKING:
     from tbc.target import Target
@@ -80,12 +81,11 @@ def plan(
     for step in steps:
         for value in step.reads:
             if value not in buffers:
-                order = filters.get(value, tuple(range(value.type.rank)))
-                layout = panels.get(value)
-                if layout is not None:
-                    order = tuple(range(value.type.rank))
+                plain = filters.get(value, tuple(range(value.type.rank)))
+                order, layout = panels.get(value, (plain, None))
                 buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
-                elements = layout.elements(value.type.shape) if layout else upper(value.type.size)
+                shape = tuple(value.type.shape[a] for a in order)
+                elements = layout.elements(shape) if layout else upper(value.type.size)
                 weights_size += aligned(elements * value.type.dtype.bytes)
         planned[step] = step
         if step in bodies:
@@ -230,34 +230,72 @@ def _filter_orders(
     return found
 
 
-def _panels(steps: tuple[Step, ...], target: Target) -> dict[Value, Panels]:
-    """The constants that nothing but products reads, as their right operands, by their layout."""
-    wanted: dict[Value, set[Panels | None]] = {}
+def _panels(steps: tuple[Step, ...], target: Target) -> dict[Value, tuple[tuple[int, ...], Panels]]:
+    """The order of axes and the panels of the constants that products read in lanes.
+
+    A product's right operand has panels all of it or not at all, and only where whoever else reads
+    them wants the same; gathers, which read few elements, take what there is.
+    """
+    wanted: dict[Value, set[tuple[tuple[int, ...], Panels] | None]] = {}
+    together: list[set[Value]] = []
     for step in steps:
-        right = _right_operand(step)
-        for value in step.reads:
-            layouts = wanted.setdefault(value, set())
-            if value is right and value.is_constant:
-                (a, _), (m, n) = step.anchor.args, step.anchor.type.shape[-2:]
-                tile = dense_tile(target, a.type.dtype, m, n)
-                layouts.add(Panels(tile.width, tile.lanes))
-            else:
-                layouts.add(None)
-    agreed = (
-        (value, next(iter(layouts))) for value, layouts in wanted.items() if len(layouts) == 1
-    )
-    return {value: layout for value, layout in agreed if layout is not None}
+        panels = _own_panels(step, target)
+        together.append(set(panels))
+        for value in set(step.reads) - _gathered(step):
+            wanted.setdefault(value, set()).add(panels.get(value))
+    found = {value: next(iter(layouts)) for value, layouts in wanted.items() if len(layouts) == 1}
+    agreed = {value: layout for value, layout in found.items() if layout is not None}
+    while refused := [v for group in together if not group <= agreed.keys() for v in group]:
+        if not any(v in agreed for v in refused):
+            break
+        for value in refused:
+            agreed.pop(value, None)
+    return agreed
 
 
-def _right_operand(step: Step) -> Value | None:
-    """What a step reads only as the right operand of its product, if anything."""
-    if not isinstance(step.anchor.op, ops.MatMul):
-        return None
-    right, user = step.anchor.args[1], step.anchor
-    if isinstance(right.op, ops.Cast) and right not in step.reads:
-        right, user = right.args[0], right
-    once = [v for v in inside(step) for arg in v.args if arg is right] == [user]
-    return right if once else None
+def _own_panels(step: Step, target: Target) -> dict[Value, tuple[tuple[int, ...], Panels]]:
+    """The panels that a step's product would have the constants of its right operand in."""
+    if not isinstance(step.anchor.op, ops.MatMul) or step.copy_to is not None:
+        return {}
+    b, n = step.anchor.args[1], step.anchor.type.shape[-1]
+    tile = product_tile(step, target)
+    column = Symbol("column", 0, None, n)
+    users = [arg for v in inside(step) for arg in dict.fromkeys(v.args)]
+    index = tuple(_along(f"axis{i}", d) for i, d in enumerate(b.type.shape[:-1]))
+    todo: list[tuple[Value, Index]] = [(b, (*index, Expr.of(column) if n != 1 else 0))]
+    found = {}
+    for value, at in todo:
+        if value not in step.reads:
+            todo += (entry for entry in operands(value, at) if entry not in todo)
+            continue
+        moving = [axis for axis, i in enumerate(at) if column in symbols_of(i)]
+        if not moving:
+            continue
+        if not value.is_constant or users.count(value) != 1 or len(moving) != 1:
+            return {}
+        if at[moving[0]] != Expr.of(column) or value.type.shape[moving[0]] != n:
+            return {}
+        axes = [axis for axis in range(value.type.rank) if axis != moving[0]]
+        panels = Panels(tile.width, tile.lanes, fields_of(value.type.dtype))
+        found[value] = ((*axes, moving[0]), panels)
+    return found
+
+
+def _gathered(step: Step) -> set[Value]:
+    """What a step reads at indices that are data, and only so."""
+    direct, todo, seen = set(), [step.root], set()
+    while todo:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value in step.reads:
+            direct.add(value)
+        elif isinstance(value.op, ops.GATHERS):
+            todo += value.args[1:]
+        else:
+            todo += value.args
+    return set(step.reads) - direct
 
 
 def _along(name: str, size: Dim) -> Dim:

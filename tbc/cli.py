@@ -356,6 +356,9 @@ def bench(
     all_kernels: Annotated[
         bool, typer.Option("--all-kernels", help="Not only the kernels that are chosen.")
     ] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="The time of each step of the models too.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=1, help="Run layers and models on so many threads too.")
     ] = 1,
@@ -381,6 +384,8 @@ def bench(
     if not products and not model:
         products = [_product("--gemv", "2560x2560", "NxK")]
         products += [_product("--gemm", "128x2560x2560", "MxNxK")]
+    if steps and not model:
+        raise UsageError("--steps shows models, and there are none", hint="--model net.onnx")
     if plot and not products:
         raise UsageError("--plot shows products, and there are none", hint="--gemv or --gemm")
     chosen = resolve_target(target, mcpu, mattr)
@@ -389,7 +394,7 @@ def bench(
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
         graphs = {path: _import(path, dim, None)[1] for path in model or ()}
-        every = Bench(chosen, rounds, cold_mib << 20, all_kernels, show, threads)
+        every = Bench(chosen, rounds, cold_mib << 20, all_kernels, steps, show, threads)
         report = every.report(products, graphs)
     if plot:
         plot.write_text(roofline(report), encoding="utf-8")

@@ -250,6 +250,8 @@ def print_bench(report: BenchReport) -> None:
 
 
 def _case_table(case: Case) -> Table:
+    if any(row.share is not None for row in case.rows):
+        return _step_table(case)
     right = ("median µs", "quartiles µs", "GB/s", "GMAC/s", "of limit")
     is_sweep = any(row.growth is not None for row in case.rows)
     first = ("", "name", *(("growth",) if is_sweep else ()))
@@ -267,4 +269,13 @@ def _case_table(case: Case) -> Table:
             "" if row.of_limit is None else f"{row.of_limit:.0%}",
             row.limit,
         )
+    return table
+
+
+def _step_table(case: Case) -> Table:
+    right = ("median µs", "quartiles µs", "share")
+    table = _table(*right, "step", right=right)
+    for row in case.rows:
+        quartiles = f"{row.lower_us:.1f} .. {row.upper_us:.1f}"
+        table.add_row(f"{row.median_us:.1f}", quartiles, f"{row.share:.1%}", escape(row.name))
     return table

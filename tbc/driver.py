@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TypeAlias
@@ -33,7 +33,7 @@ from tbc.passes import PIPELINE
 from tbc.passes.fuse import fuse
 from tbc.passes.plan import plan
 from tbc.passes.share import share
-from tbc.program import Program
+from tbc.program import Program, in_place
 from tbc.target import Target
 from tbc.text import print_graph
 from tbc.types import TensorType
@@ -177,14 +177,18 @@ def describe(
     checksum: int,
     weights_file: str,
 ) -> ModelInfo:
-    """What the constant `tbc_<name>` says about a program."""
+    """What the constant `tbc_<name>` and its header say about a program."""
+    places = in_place(program)
     return ModelInfo(
         name=name,
         version=__version__,
         target=target.name,
         cpu_bits=target.cpu_bits,
         inputs=tuple(_tensor(v.op.name, v.type) for v in program.inputs if isinstance(v.op, Input)),
-        outputs=tuple(_tensor(n, v.type) for n, v in program.outputs),
+        outputs=tuple(
+            replace(_tensor(n, v.type), place=places.get(i))
+            for i, (n, v) in enumerate(program.outputs)
+        ),
         symbols=tuple((s.name, s.lo, upper(Expr.of(s))) for s in program.symbols),
         align=program.alignment,
         arena_size=program.arena_size,

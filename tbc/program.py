@@ -11,7 +11,8 @@ from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product, symbols_of
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
-from tbc.tiles import Panels
+from tbc.target import Target
+from tbc.tiles import SCALED_VECTORS, Panels, Tile, dense_tile
 from tbc.types import TensorType
 
 
@@ -221,6 +222,25 @@ def out_buffer(program: Program, step: Step) -> Buffer:
     return Buffer(step.root, "output", step.copy_to, 0, tuple(range(step.root.type.rank)))
 
 
+def in_place(program: Program) -> dict[int, int]:
+    """The outputs that may share memory with an input, by number, with that of the input.
+
+    Only the steps that make them read these inputs, and write nothing but what changes.
+    """
+    numbers = {value: number for number, value in enumerate(program.inputs)}
+    outputs = {value: number for number, (_, value) in reversed([*enumerate(program.outputs)])}
+    found = {}
+    for step in program.steps:
+        if not isinstance(step.root.op, ops.SCATTERS) or step.root not in outputs:
+            continue
+        data = step.root.args[0]
+        readers = [s for s in program.steps if data in s.reads]
+        users = [v for v in inside(step) for arg in v.args if arg is data]
+        if data in numbers and readers == [step] and len(users) == 1:
+            found[outputs[step.root]] = numbers[data]
+    return found
+
+
 def unreshaped(value: Value) -> Value:
     """The value behind reshapes: the same elements in the same order."""
     return reshapes(value)[-1]
@@ -289,6 +309,20 @@ def inside(step: Step) -> Iterator[Value]:
             seen.add(value)
             todo += value.args
             yield value
+
+
+def product_tile(step: Step, target: Target) -> Tile:
+    """The register tile of a step whose anchor is a MatMul."""
+    a, b = step.anchor.args
+    m, n = step.anchor.type.shape[-2:]
+    tile = dense_tile(target, a.type.dtype, m, n)
+    todo = [b]
+    for value in todo:
+        if value not in step.reads:
+            if isinstance(value.op, ops.Binary):  # its scales want registers too
+                return replace(tile, vectors=min(tile.vectors, SCALED_VECTORS))
+            todo += value.args
+    return tile
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ its columns lie in panels as wide as a tile, so that a step along k reads neighb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from tbc.dims import Dim, bounds, static
 from tbc.ir import Value
 from tbc.ops import Unary
-from tbc.types import DType
+from tbc.types import DType, TensorType
 
 if TYPE_CHECKING:
     from tbc.target import Target
@@ -28,11 +29,18 @@ MAX_VECTORS = 8
 """Of a tile's row: more are no faster, and take registers."""
 
 
+SCALED_VECTORS = 4
+"""The same where the right operand is computed, and takes registers for that."""
+
 SIDE_BY_SIDE = {8: 1, 16: 2, 32: 4}
 """By vector registers, how many vectors of a long formula are computed at once."""
 
 LONG = ("exp", "log", "tanh", "sigmoid", "erf", "sinh", "cosh")
 """Formulas of which each operation waits for the one before it, with registers to spare."""
+
+
+PREFETCH = {"x86": 2048}
+"""By architecture, how far ahead of what a product of one row reads its weights are asked for."""
 
 
 def side_by_side(values: Iterable[Value], target: Target) -> int:
@@ -78,18 +86,41 @@ def dense_tile(target: Target, dtype: DType, m: Dim, n: Dim) -> Tile:
     return Tile(rows, min(sums // rows, MAX_VECTORS), lanes)
 
 
+STRIP_COLUMN = 1024
+"""Bytes, at most, of a column of a product's right operand that is brought onto the stack."""
+STRIP = 1 << 14
+"""Bytes, at most, of all columns that are there at a time."""
+
+
+def has_strips(b: TensorType) -> bool:
+    """Whether columns of b[…, k, n] may be brought onto the stack."""
+    k = b.shape[-2]
+    return isinstance(k, int) and k * max(b.dtype.bytes, 4) <= STRIP_COLUMN
+
+
+def strip_tile(tile: Tile, b: TensorType) -> Tile:
+    """A tile for a product by b that is no wider than a strip may be."""
+    column = static(b.shape[-2], "k") * max(b.dtype.bytes, 4)
+    vectors = tile.vectors
+    while vectors > 1 and vectors * tile.lanes * column > STRIP:
+        vectors //= 2
+    return replace(tile, vectors=vectors)
+
+
 @dataclass(frozen=True)
 class Panels:
-    """The layout of a constant b[…, k, n]: panels of columns one behind the other, k by k.
+    """The layout of a constant w[…, n]: panels of columns one behind the other, row by row.
 
     Attributes:
-        width: columns of a panel, each of its k rows a run of memory.
+        width: columns of a panel, each of its rows a run of memory.
         lanes: the last panel has as few columns as it can, in multiples of this; those past n
             are zeros.
+        fields: neighbouring rows that share a byte, the first one in its low bits.
     """
 
     width: int
     lanes: int
+    fields: int = 1
 
     def rest(self, n: int) -> int:
         """The columns of the last panel where they are fewer than the width; else 0."""
@@ -99,36 +130,55 @@ class Panels:
         """The columns of all panels."""
         return n // self.width * self.width + self.rest(n)
 
+    def _sizes(self, shape: tuple[Dim, ...]) -> tuple[int, int]:
+        """Rows, of `fields` each, and columns."""
+        *outer, n = (static(d, "the size of a weight") for d in shape)
+        return -(-math.prod(outer) // self.fields), n
+
     def elements(self, shape: tuple[Dim, ...]) -> int:
-        """The elements that an array takes in this layout."""
-        *batch, k, n = (static(d, "the size of a weight") for d in shape)
-        return int(np.prod(batch)) * k * self.columns(n)
+        """The elements, or bytes of several, that an array takes in this layout."""
+        rows, n = self._sizes(shape)
+        return rows * self.columns(n)
 
     def address(self, shape: tuple[Dim, ...], index: tuple[Dim, ...]) -> Dim:
         """Where an element lies; the columns that an index names must be all of one panel.
 
         In the last panel, columns past n have addresses too.
         """
-        *batch, k, n = (static(d, "the size of a weight") for d in shape)
-        *outer, row, column = index
+        rows, n = self._sizes(shape)
+        row, column = self._row(shape, index) // self.fields, index[-1]
         whole = n // self.width * self.width
-        matrix: Dim = 0
-        for i, size in zip(outer, batch, strict=True):
-            matrix = matrix * size + i
-        start = matrix * (k * self.columns(n))
         if bounds(column)[0] >= whole:
-            return start + whole * k + row * self.rest(n) + (column - whole)
+            return whole * rows + row * self.rest(n) + (column - whole)
         panel = column // self.width
-        return start + panel * (k * self.width) + row * self.width + (column - panel * self.width)
+        return panel * (rows * self.width) + row * self.width + (column - panel * self.width)
+
+    def field(self, shape: tuple[Dim, ...], index: tuple[Dim, ...]) -> Dim:
+        """Which of the fields of its byte an element is."""
+        return self._row(shape, index) % self.fields
+
+    @staticmethod
+    def _row(shape: tuple[Dim, ...], index: tuple[Dim, ...]) -> Dim:
+        row: Dim = 0
+        for i, size in zip(index[:-1], shape[:-1], strict=True):
+            row = row * size + i
+        return row
 
     def pack(self, elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The elements of an array in this layout."""
-        *batch, k, n = elements.shape
-        padded = np.zeros((*batch, k, self.columns(n)), elements.dtype)
-        padded[..., :n] = elements
-        matrices = padded.reshape(int(np.prod(batch)), k, self.columns(n))
+        rows, n = self._sizes(elements.shape)
+        padded = np.zeros((rows * self.fields, self.columns(n)), elements.dtype)
+        padded[: elements.size // max(n, 1), :n] = elements.reshape(-1, n)
+        if self.fields > 1:
+            bits = 8 // self.fields
+            codes = padded.view(np.uint8).reshape(rows, self.fields, -1) & ((1 << bits) - 1)
+            shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+            padded = np.bitwise_or.reduce(codes << shifts, axis=1)
         whole = n // self.width * self.width
-        blocks = matrices[:, :, :whole].reshape(len(matrices), k, -1, self.width)
-        main = blocks.transpose(0, 2, 1, 3).reshape(len(matrices), -1)
-        last = matrices[:, :, whole:].reshape(len(matrices), -1)
-        return np.concatenate([main, last], 1).reshape(-1)
+        blocks = padded[:, :whole].reshape(rows, -1, self.width).transpose(1, 0, 2)
+        return np.concatenate([blocks.reshape(-1), padded[:, whole:].reshape(-1)])
+
+
+def fields_of(dtype: DType) -> int:
+    """How many elements of a type lie in a byte of panels."""
+    return max(8 // dtype.bits, 1) if dtype.is_int else 1

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from tbc.api import InProcess
+from tbc.bench.steps import described
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import jit_target
 from tbc.driver import lower
 from tbc.frontend import signature
 from tbc.ir import Graph
-from tbc.program import Step
 from tbc.reference import bind_symbols
 from tbc.runtime import Model
 from tbc.specialise import Specialiser
@@ -60,8 +60,3 @@ def steps(graph: Graph, model: Model, feeds: dict[str, Array]) -> list[str]:
             time = f"{times[number] * 1e6:8.1f} µs  {share:4.0%}" if i == 0 else " " * 17
             lines.append(f"  {time}  {described(step)}")
     return [*lines, ""]
-
-
-def described(step: Step) -> str:
-    arguments = ", ".join(str(value.type) for value in step.anchor.args)
-    return f"{step.anchor.op} of {arguments} to {step.root.type}, {step.anchor.origin}"

@@ -126,6 +126,21 @@ def test_a_team_computes_what_one_thread_does() -> None:
         assert layer.results[0].bytes.tobytes() == expected.tobytes()
 
 
+def test_steps_of_a_model() -> None:
+    path = ROOT / "examples/digits/digits_mlp.onnx"
+    whole, steps = report("--model", path, "--steps", "--rounds", 3)["cases"]
+    assert [row["kind"] for row in whole["rows"]] == ["model", "model"]
+    assert {row["kind"] for row in steps["rows"]} == {"step"}
+    assert sum(row["share"] for row in steps["rows"]) == pytest.approx(1)
+    times = [row["median_us"] for row in steps["rows"]]
+    assert times == sorted(times, reverse=True)
+    assert "PackedDot" in steps["rows"][0]["name"] + steps["rows"][1]["name"]
+    shown = bench("--model", path, "--steps")
+    assert shown.exit_code == 0
+    assert "share" in shown.output
+    assert bench("--steps").exit_code == 2
+
+
 def test_text_and_models() -> None:
     done = bench("--model", ROOT / "examples/digits/digits_mlp.onnx")
     assert done.exit_code == 0, done.output

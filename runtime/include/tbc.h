@@ -87,7 +87,8 @@ typedef struct tbc_sync {
 /* One run of a model: everything it reads and writes. */
 typedef struct tbc_call {
     const void *const *inputs; /* one pointer an input, in the model's order */
-    void *const *outputs;      /* one pointer an output; must not overlap anything else */
+    void *const *outputs;      /* one pointer an output; must not overlap anything else, but for
+                                  those that <name>.h says may lie in place of an input */
     void *arena;               /* arena_size bytes, aligned to arena_align; contents ignored */
     void *state;               /* state_size bytes kept from call to call; NULL if size is 0 */
     const void *weights;       /* NULL, or weights_size bytes that replace those in the model */

@@ -17,6 +17,7 @@ from tbc.bench.team import LEAST, Team
 from tbc.bench.timing import WALL, Call, shortest
 from tbc.codegen.modelinfo import symbol_of
 from tbc.ir import Graph
+from tbc.program import Step, in_place
 from tbc.report import kernel_counts
 from tbc.runtime import structs
 from tbc.target import Target
@@ -26,6 +27,8 @@ NAME = "bench"
 
 class Layer:
     """A graph in this process, all of whose sizes are numbers, and what it is fed.
+
+    Outputs that may lie where an input does are there, as a C program has its caches.
 
     Attributes:
         weights: its constants.
@@ -60,13 +63,23 @@ class Layer:
         """What a run on weights at an address is called with."""
         call = structs.Call()
         call.inputs = (ctypes.c_void_p * len(self._inputs))(*(r.address for r in self._inputs))
-        call.outputs = (ctypes.c_void_p * len(self.results))(*(r.address for r in self.results))
+        results = [r.address for r in self.results]
+        for output, number in in_place(self._ready.program).items():
+            results[output] = self._inputs[number].address
+        call.outputs = (ctypes.c_void_p * len(results))(*results)
         call.arena, call.weights = self._arena.address, weights
         return call
 
     def hot(self) -> Iterator[Call]:
         """Runs on the same weights."""
         return repeat(self._runs(self._call(self._copy.addresses[0])))
+
+    def steps(self) -> list[tuple[tuple[Step, ...], Call]]:
+        """The phases' steps, each with a call that does them alone, to be called in this order."""
+        call = ctypes.byref(self._call(self._copy.addresses[0]))
+        run_phase = structs.RUN_PHASE(self._raw.run_phase)
+        phases = self._ready.program.phases
+        return [(steps, partial(run_phase, call, n, 0, 1)) for n, steps in enumerate(phases)]
 
     def _runs(self, call: structs.Call) -> Call:
         return partial(self._run, ctypes.byref(call))

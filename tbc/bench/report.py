@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from tbc.bench.timing import Quartiles
 
-KINDS = ("stream", "peak", "dot", "layer", "peer", "model")
-"""A reading loop, a loop of multiply-adds, a kernel, a compiled layer, another's, a whole model."""
+KINDS = ("stream", "peak", "dot", "layer", "peer", "model", "step")
+"""A loop that reads, one that multiplies and adds, a kernel, a compiled layer, another's, a whole
+model, a step of one."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Row:
         is_float: whether its arithmetic is f32.
         growth: of sweeps, the median as a multiple of that of the row before, which has one
             activation row less; else None.
+        share: of a step, its part of the time of all steps; else None.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Row:
     limit: str = ""
     is_float: bool = False
     growth: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tbc.bench.onnx_models import bit_linear
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.peers.onnx import runs, session
 from tbc.bench.report import BenchReport, Case, Work, growing, rows
+from tbc.bench.steps import profile
 from tbc.bench.team import Team
 from tbc.bench.timing import CLOCK, WALL, Clock, in_turns
 from tbc.errors import InternalError, Unsupported
@@ -53,6 +54,7 @@ class Bench:
         cold: bytes of weights that are read in turn, so that none are in a cache; 0 for hot weights
             only.
         every: whether to run every kernel, not only those that are chosen.
+        steps: whether to time the steps of models too.
         progress: told what is being done.
         threads: layers and models run on so many threads too, if they are more than one.
     """
@@ -61,6 +63,7 @@ class Bench:
     rounds: int
     cold: int
     every: bool
+    steps: bool
     progress: Callable[[str], None]
     threads: int = 1
     _notes: dict[str, None] = field(default_factory=dict)
@@ -85,7 +88,8 @@ class Bench:
                 cases += self._sweep(product)
             else:
                 cases += self._product(product)
-        cases += [self._model(path, graph) for path, graph in models.items()]
+        for path, graph in models.items():
+            cases += self._model(path, graph)
         return BenchReport(
             target=self.target.name,
             triple=self.target.triple,
@@ -207,7 +211,7 @@ class Bench:
 
     # -- models -----------------------------------------------------------------------------------
 
-    def _model(self, path: Path, graph: Graph) -> Case:
+    def _model(self, path: Path, graph: Graph) -> Iterator[Case]:
         """A model for random inputs, beside onnxruntime if it takes the model."""
         self.progress(f"compiling {path.name}")
         layer = Layer(graph, self.target)
@@ -222,7 +226,9 @@ class Bench:
             found.append((Work("model", f"onnxruntime, {path.name}"), other))
         except Exception as error:  # what onnxruntime raises has no common class
             self._note(f"onnxruntime does not take {path.name}: {str(error).splitlines()[0]}")
-        return self._case(path.name, "hot", found)
+        yield self._case(path.name, "hot", found)
+        if self.steps:
+            yield profile(path.name, layer, self.rounds)
 
 
 def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:
