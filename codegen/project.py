@@ -57,7 +57,7 @@ class _Port:
 
 def header(info: ModelInfo) -> str:
     """`<name>.h`: the declaration of the model, and its sizes as macros."""
-    return _render("model.h.j2", info)
+    return render("model.h.j2", info)
 
 
 def project_files(info: ModelInfo, shared: str = "", static: str = "") -> dict[str, str]:
@@ -71,8 +71,8 @@ def project_files(info: ModelInfo, shared: str = "", static: str = "") -> dict[s
     static = static or f"lib{info.name}.a"
     return {
         f"{info.name}.h": header(info),
-        "main.c": _render("main.c.j2", info),
-        "CMakeLists.txt": _render("CMakeLists.txt.j2", info, shared=shared, static=static),
+        "main.c": render("main.c.j2", info),
+        "CMakeLists.txt": render("CMakeLists.txt.j2", info, shared=shared, static=static),
         "tbc.h": runtime_file("include/tbc.h"),
         "tbc_cpu.c": runtime_file("src/tbc_cpu.c"),
     }
@@ -83,7 +83,8 @@ def runtime_file(name: str) -> str:
     return (Path(tbc.__file__).parent / "runtime" / name).read_text(encoding="utf-8")
 
 
-def _render(template: str, info: ModelInfo, **more: object) -> str:
+def render(template: str, info: ModelInfo, **more: object) -> str:
+    """A template's text for a model."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
@@ -91,7 +92,7 @@ def _render(template: str, info: ModelInfo, **more: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"comment": _comment, "cstring": _cstring}
+    environment.filters |= {"comment": comment, "cstring": _cstring}
     ports = [(k, p) for k in ("input", "output") for p in _ports(getattr(info, k + "s"))]
     return environment.get_template(template).render(
         info=info,
@@ -121,7 +122,7 @@ def _macros(names: Iterable[str]) -> list[str]:
     return macros
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """The text without anything that would end a C comment or a line."""
     return (
         re.sub(r"[^ -~]", "?", text).replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")

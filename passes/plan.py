@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ALIGNMENT = 64
-"""Bytes to which buffers are aligned: a cache line, and the widest vector."""
-
-
 @dataclass(frozen=True)
 class _Block:
     """Bytes of the arena that hold something from one step to another; `number` breaks ties."""
@@ -68,10 +64,11 @@ def plan(
         if value in computed and value not in buffers:
             buffers[value] = _buffer(value, "output", number)
     orders = _orders(steps, buffers)
-    blocks = _blocks(steps, [r for r in computed if r not in buffers], graph)
+    in_arena = [r for r in computed if r not in buffers]
+    blocks = _blocks(steps, in_arena, graph, target.alignment)
     for number, step in enumerate(steps):
         if step in bodies:
-            size = bodies[step].arena_size + 2 * sum(_state_sizes(step))
+            size = bodies[step].arena_size + 2 * sum(_state_sizes(step, target.alignment))
             blocks[step] = _Block(size, number, number, step.root.number)
     offsets, arena_size = _arena(blocks)
     for found, offset in offsets.items():
@@ -90,9 +87,10 @@ def plan(
                     order = tuple(range(value.type.rank))
                 buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
                 elements = layout.elements(value.type.shape) if layout else upper(value.type.size)
-                weights_size += aligned(elements * value.type.dtype.bytes)
+                weights_size += aligned(elements * value.type.dtype.bytes, target.alignment)
         if (body := bodies.get(step)) is not None:
-            rounds = Rounds(body, offsets[step], _states(step, body.arena_size), weights_size)
+            states = _states(step, body.arena_size, target.alignment)
+            rounds = Rounds(body, offsets[step], states, weights_size)
             weights_size += body.weights_size
             step = replace(step, rounds=rounds)
         planned.append(step)
@@ -106,7 +104,7 @@ def plan(
         buffers=buffers,
         arena_size=arena_size,
         weights_size=weights_size,
-        alignment=ALIGNMENT,
+        alignment=target.alignment,
     )
 
 
@@ -123,15 +121,15 @@ def _body(step: Step, op: ops.Repeat, target: Target, symbols: tuple[Symbol, ...
     return plan(body, share(fuse(body)), target, inner)
 
 
-def _state_sizes(step: Step) -> list[int]:
+def _state_sizes(step: Step, alignment: int) -> list[int]:
     assert step.loop is not None
-    return [_size(a) for a in step.root.args[: step.loop.states]]
+    return [_size(a, alignment) for a in step.root.args[: step.loop.states]]
 
 
-def _states(step: Step, start: int) -> tuple[tuple[int, int], ...]:
+def _states(step: Step, start: int, alignment: int) -> tuple[tuple[int, int], ...]:
     """Where two buffers for each state lie, one behind the other."""
     places = []
-    for size in _state_sizes(step):
+    for size in _state_sizes(step, alignment):
         places.append((start, start + size))
         start += 2 * size
     return tuple(places)
@@ -140,14 +138,14 @@ def _states(step: Step, start: int) -> tuple[tuple[int, int], ...]:
 # -- memory ---------------------------------------------------------------------------------------
 
 
-def _size(value: Value) -> int:
+def _size(value: Value, alignment: int) -> int:
     """The bytes to set aside for a value."""
-    return aligned(upper(value.type.size) * value.type.dtype.bytes)
+    return aligned(upper(value.type.size) * value.type.dtype.bytes, alignment)
 
 
-def aligned(size: int) -> int:
-    """A size rounded up to the alignment."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def aligned(size: int, alignment: int) -> int:
+    """A size rounded up to a multiple of the alignment."""
+    return -(-size // alignment) * alignment
 
 
 def _buffer(value: Value, place: str, index: int, offset: int = 0) -> Buffer:
@@ -286,7 +284,7 @@ def _columns_last(step: Step) -> tuple[int, ...]:
 
 
 def _blocks(
-    steps: tuple[Step, ...], values: list[Value], graph: Graph
+    steps: tuple[Step, ...], values: list[Value], graph: Graph, alignment: int
 ) -> dict[Value | Step, _Block]:
     """What the arena holds of the values."""
     born = {r: i for i, s in enumerate(steps) for r in s.results}
@@ -296,7 +294,7 @@ def _blocks(
             dies[value] = i
     for check in graph.checks:
         dies[check] = len(steps)
-    return {v: _Block(_size(v), born[v], dies[v], v.number) for v in values}
+    return {v: _Block(_size(v, alignment), born[v], dies[v], v.number) for v in values}
 
 
 def _arena(blocks: Mapping[T, _Block]) -> tuple[dict[T, int], int]:

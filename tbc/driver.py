@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tbc import __version__
 from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifacts
 from tbc.codegen.builtins import builtins_text
+from tbc.codegen.c_model import c_source
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
@@ -53,7 +54,7 @@ class Compiled:
         target: what it was compiled for.
         info: what `tbc_model` says about it.
         code: the LLVM text, and the function of every phase.
-        files: by kind ("obj", "asm", "llvm"), what LLVM made of it.
+        files: by kind, what was made of it: "obj", "asm" and "llvm", or "c".
         embedded: whether the weights are inside the object.
     """
 
@@ -119,17 +120,22 @@ def assemble(
         embed = program.weights_size <= EMBEDDED_WEIGHTS
     symbol = symbol_of(name)
     weights_symbol = f"{symbol}_weights" if embed and program.weights_size else None
-    code = emit_model(program, target, symbol, weights_symbol, workers.datalayout(target))
+    is_c = target.arch == "c"
+    datalayout = "" if is_c else workers.datalayout(target)
+    code = emit_model(program, target, symbol, weights_symbol, datalayout)
     checksum = 0
     image = bytearray()
     for block in weight_blocks(program, target.little_endian):
         checksum = crc32(block.data, checksum)
-        if weights_symbol:
+        if weights_symbol and not is_c:
             image += block.tobytes()
-    if weights_symbol:
+    if weights_symbol and not is_c:
         code.glue.constant(weights_symbol, bytes(image), program.alignment)
     weights_file = "" if embed else f"{name}.weights"
     info = describe(program, target, name, code.phases, checksum, weights_file)
+    if is_c:
+        files: Mapping[str, bytes] = {"c": c_source(program, code, info).encode()}
+        return Compiled(program, target, info, code, files, embed)
     model_constant(
         code.glue,
         info,
