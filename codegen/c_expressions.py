@@ -200,7 +200,7 @@ def is_float_type(type: str) -> bool:
 
 def choice(cond: Ex, yes: Ex, no: Ex) -> Ex:
     """`cond ? yes : no`, both of one type."""
-    text = f"{cond.within(EITHER)} ? {yes.within(EITHER)} : {no.within(EITHER)}"
+    text = f"{cond.within(EQUAL)} ? {yes.within(EITHER)} : {no.within(EITHER)}"
     chosen = Ex(text, CHOICE, yes.type, cond.reads or yes.reads or no.reads)
     return _narrowed(chosen) if WIDTHS.get(yes.type) in (1, 2) else chosen
 

@@ -177,6 +177,20 @@ class Facts:
         (type,) = types
         return type if units <= {SIZES[type]} else ""
 
+    def is_signed_at(self, pointer: str) -> bool:
+        """Whether the integers at a pointer are best read as signed ones."""
+        for use in self.uses.get(pointer, ()):
+            match use.by:
+                case Instr(op="load", name=name, type=type) if type != "ptr":
+                    if self.is_signed(name):
+                        return True
+                case Instr(op="getelementptr", name=name):
+                    if self.is_signed_at(name):
+                        return True
+                case _:
+                    pass
+        return False
+
     def accesses(self, name: str) -> tuple[set[str], set[int | str]]:
         """The types of elements that are reached by a pointer, and the units that it is moved by.
 

@@ -6,7 +6,11 @@ BUILTINS = {
     "from_half": "__gnu_h2f_ieee",
     "to_half": "__gnu_f2h_ieee",
     "double_to_half": "__aeabi_d2h",
-    **{name: name for name in ("sqrtf", "sqrt", "fmodf", "fmod")},
+    **{
+        f"{name}{f}": f"{name}{f}"
+        for name in ("sqrt", "fmod", "fma", "floor", "ceil", "trunc", "roundeven", "round")
+        for f in ("f", "")
+    },
 }
 """By name in C, the function of `builtins` that does it."""
 

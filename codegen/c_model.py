@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from tbc.codegen.builtins import builtins_module
 from tbc.codegen.c_expressions import floating, integer
-from tbc.codegen.c_function import Names, c_function
+from tbc.codegen.c_function import c_function
 from tbc.codegen.c_helpers import BUILTINS, HELPERS, helpers_text
+from tbc.codegen.c_values import Names
 from tbc.codegen.llvm_text import Module
 from tbc.codegen.llvm_tree import parse
 from tbc.codegen.model import ModelCode, constant_bytes

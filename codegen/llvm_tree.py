@@ -17,7 +17,7 @@ from tbc.codegen.llvm_text import Val, bits_of
 from tbc.errors import InternalError
 
 _PARAMETER = re.compile(r"(\w+)((?: \w+)*) %(\w+)")
-_HEAD = re.compile(r"define (?:\w+ )*?(void|i\d+|float|double) @([\w.]+)\((.*)\) .*\{")
+_HEAD = re.compile(r"define (?:\w* )*?(void|i\d+|float|double) @([\w.]+)\((.*)\) .*\{")
 _INSTRUCTION = re.compile(r"(?:(%\w+) = )?(\w+)((?: (?:nsw|exact|inbounds))*) ?(.*)")
 _PHI = re.compile(r"(%\w+) = phi (.+) \[ (.+), %\w+ \], \[ (.+), %\w+ \]")
 _BRANCH = re.compile(r"br i1 (\S+), label %(\w+), label %(\w+)")

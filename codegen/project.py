@@ -60,19 +60,19 @@ def header(info: ModelInfo) -> str:
     return render("model.h.j2", info)
 
 
-def project_files(info: ModelInfo, shared: str = "", static: str = "") -> dict[str, str]:
+def project_files(info: ModelInfo, shared: str = "", model: str = "") -> dict[str, str]:
     """File name -> text of everything that a C program needs besides the library itself.
 
     Args:
         info: the model.
         shared: the file name of the shared library that lies beside, or "".
-        static: that of the static library; by default lib<name>.a.
+        model: that of the static library or C source; by default lib<name>.a.
     """
-    static = static or f"lib{info.name}.a"
+    model = model or f"lib{info.name}.a"
     return {
         f"{info.name}.h": header(info),
         "main.c": render("main.c.j2", info),
-        "CMakeLists.txt": render("CMakeLists.txt.j2", info, shared=shared, static=static),
+        "CMakeLists.txt": render("CMakeLists.txt.j2", info, shared=shared, model=model),
         "tbc.h": runtime_file("include/tbc.h"),
         "tbc_cpu.c": runtime_file("src/tbc_cpu.c"),
     }

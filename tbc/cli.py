@@ -129,7 +129,7 @@ def compile(
     ] = None,
     emit: Annotated[
         list[str] | None,
-        typer.Option(help="shared, static, obj, header, asm, llvm, ir, project; with commas."),
+        typer.Option(help="shared, static, obj, header, asm, llvm, ir, c, project; with commas."),
     ] = None,
     name: Name = "",
     dim: Dims = None,
@@ -148,6 +148,7 @@ def compile(
     verbose: Verbose = False,
 ) -> None:
     """Compile a model to a library, an object, a header and a C project."""
+    from tbc.codegen.artifacts import target_of
     from tbc.codegen.host import resolve_target
     from tbc.codegen.machine import Workers
     from tbc.console import print_compile, progress
@@ -161,8 +162,8 @@ def compile(
         raise Unsupported("a library for several targets is not supported yet", hint="one target")
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
-    chosen = resolve_target(target, mcpu, mattr)
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
+    chosen = target_of(kinds, resolve_target(target, mcpu, mattr))
     with progress(json) as show, Workers(1) as workers:
         show("importing")
         imported, graph, batch = _import(model, dim, input)
@@ -172,7 +173,7 @@ def compile(
             graph,
             chosen,
             symbol,
-            output or Path(f"{symbol}-{target}"),
+            output or Path(f"{symbol}-{chosen.name if chosen.arch == 'c' else target}"),
             kinds,
             workers,
             dump,

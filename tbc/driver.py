@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import __version__
-from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifacts
+from tbc.codegen.artifacts import Written, default_kinds, needed, target_of, write_artifacts
 from tbc.codegen.builtins import builtins_text
 from tbc.codegen.c_model import c_source
 from tbc.codegen.machine import Job, Part, Workers
@@ -268,7 +268,7 @@ def write(
 
     Args:
         graph: as imported.
-        target: what to compile for.
+        target: what to compile for; for portable C, if `kinds` asks for that.
         name: the model's name in C.
         folder: where to; made if it is not there.
         kinds: `artifacts.KINDS`, or () for the default.
@@ -277,6 +277,7 @@ def write(
         linker: the linker to use instead of the one that is found.
         also: what LLVM makes besides ("asm", "llvm"), to be found in `Compiled.files`.
     """
+    target = target_of(kinds, target)
     kinds = kinds or default_kinds(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)

@@ -114,7 +114,7 @@ def compile_report(
 ) -> CompileReport:
     """The report on a compiled model and its files."""
     info, target, program = compiled.info, compiled.target, compiled.program
-    code, flash = _sections(compiled.files["obj"]) or (None, None)
+    code, flash = _sections(compiled.files.get("obj", b"")) or (None, None)
     if flash is not None and not compiled.embedded:
         flash += info.weights_size
     return CompileReport(
