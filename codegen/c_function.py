@@ -5,8 +5,6 @@ A value that is used once stands where it is used; others are constants with nam
 
 from __future__ import annotations
 
-import textwrap
-
 from tbc.codegen.c_expressions import (
     ATOM,
     BYTE,
@@ -20,7 +18,7 @@ from tbc.codegen.c_expressions import (
 )
 from tbc.codegen.c_facts import MEMORY, SIZES, Facts
 from tbc.codegen.c_lanes import LONGEST, Lanes
-from tbc.codegen.c_lines import WIDTH, Lines, assigned, constant, declared, mentions
+from tbc.codegen.c_lines import Lines, assigned, constant, declared, mentions, unbroken, wrapped
 from tbc.codegen.c_values import Names, Signature, Values
 from tbc.codegen.llvm_text import Val, elem_of, lanes_of
 from tbc.codegen.llvm_tree import Break, If, Instr, Loop, Node, Phi, Switch, Tree, number
@@ -63,11 +61,10 @@ class _Writer:
             declared(t, a + n[1:]) if not a else f"{t}{a}{n[1:]}"
             for t, a, n in zip(types, alone, names, strict=True)
         )
-        head = f"static {declared(ret, tree.name)}({', '.join(formal)}) {{"
+        head = f"static {declared(ret, tree.name)}({', '.join(map(unbroken, formal))}"
         unused = [f"(void){name[1:]};" for name in names if not self.facts.count(name)]
         top = [f"    {line}" for line in (*unused, *self.lines.top)]
-        wrapped = textwrap.wrap(head, WIDTH, subsequent_indent="        ")
-        return "\n".join([*wrapped, *top, *self.lines.text, "}"])
+        return "\n".join([*wrapped(head + unbroken(") {")), *top, *self.lines.text, "}"])
 
     # -- variables ------------------------------------------------------------------------------
 

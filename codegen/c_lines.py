@@ -27,14 +27,7 @@ class Lines:
 
     def add(self, text: str) -> None:
         """A statement."""
-        pad = "    " * self.indent
-        self.text += textwrap.wrap(
-            pad + text,
-            WIDTH,
-            subsequent_indent=f"{pad}        ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        self.text += wrapped(text, "    " * self.indent)
 
     @contextmanager
     def braces(self, head: str, indent: int = 1) -> Iterator[None]:
@@ -50,6 +43,24 @@ class Lines:
         with self.braces(f"for (int lane = 0; lane < {lanes}; lane++)"):
             for line in body:
                 self.add(line)
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """The lines of a text that may be longer than one."""
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}        ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\0", " ") for line in lines]
+
+
+def unbroken(text: str) -> str:
+    """The text, which `wrapped` will leave on one line."""
+    return text.replace(" ", "\0")
 
 
 def declared(type: str, name: str) -> str:

@@ -159,15 +159,15 @@ def run(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
 class Emulated:
     """A program that runs a compiled model, under the emulator of its target if it is foreign.
 
-    A context manager. Portable C runs on this machine, or on the target `on`.
+    A context manager. Portable C runs on this machine.
 
     Raises:
         Unsupported: there is no emulator or no linker; the reason says which.
         InternalError: the object does not link.
     """
 
-    def __init__(self, compiled: Compiled, on: Target | None = None):
-        on = on or (host_target() if compiled.target.arch == "c" else compiled.target)
+    def __init__(self, compiled: Compiled):
+        on = host_target() if compiled.target.arch == "c" else compiled.target
         machine, missing = _machine(on), can_run(on)
         if isinstance(machine, str) or missing:
             raise Unsupported(f"cannot run {compiled.target.name} here: {missing}")
