@@ -68,7 +68,10 @@ BYTE = "unsigned char"
 WIDTHS: dict[str, int | str] = {
     BYTE: 1,
     **{f"{u}int{n}_t": n // 8 for u in ("", "u") for n in (8, 16, 32, 64)},
-    **{"float": 4, "double": 8, "size_t": "size_t", "void *": "ptr"},
+    "float": 4,
+    "double": 8,
+    "size_t": "size_t",
+    "void *": "ptr",
 }
 """The bytes of a C type."""
 
@@ -117,9 +120,24 @@ def cast(ex: Ex, type: str) -> Ex:
 
 
 _LEVELS = {
-    **{"*": TIMES, "/": TIMES, "%": TIMES, "+": PLUS, "-": PLUS, "<<": SHIFT, ">>": SHIFT},
-    **{"<": ORDER, "<=": ORDER, ">": ORDER, ">=": ORDER, "==": EQUAL, "!=": EQUAL},
-    **{"&": AND, "^": XOR, "|": OR, "&&": BOTH, "||": EITHER},
+    "*": TIMES,
+    "/": TIMES,
+    "%": TIMES,
+    "+": PLUS,
+    "-": PLUS,
+    "<<": SHIFT,
+    ">>": SHIFT,
+    "<": ORDER,
+    "<=": ORDER,
+    ">": ORDER,
+    ">=": ORDER,
+    "==": EQUAL,
+    "!=": EQUAL,
+    "&": AND,
+    "^": XOR,
+    "|": OR,
+    "&&": BOTH,
+    "||": EITHER,
 }
 
 
@@ -162,9 +180,23 @@ def _logical(operator: str, a: Ex, b: Ex) -> Ex:
 
 
 _OPERATORS = {
-    **{"add": "+", "sub": "-", "mul": "*", "udiv": "/", "sdiv": "/", "urem": "%", "srem": "%"},
-    **{"shl": "<<", "lshr": ">>", "ashr": ">>", "and": "&", "or": "|", "xor": "^"},
-    **{"fadd": "+", "fsub": "-", "fmul": "*", "fdiv": "/"},
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "udiv": "/",
+    "sdiv": "/",
+    "urem": "%",
+    "srem": "%",
+    "shl": "<<",
+    "lshr": ">>",
+    "ashr": ">>",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "fadd": "+",
+    "fsub": "-",
+    "fmul": "*",
+    "fdiv": "/",
 }
 
 
@@ -174,7 +206,12 @@ def negated(a: Ex) -> Ex:
 
 
 _COMPARED = {
-    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
 }
 _OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 
@@ -262,5 +299,3 @@ def element(address: Address, elem: str, lane: Ex | None = None) -> Ex:
     if lane is not None:
         return Ex(f"{whole.within(ATOM)}[{lane.text}]", ATOM, elem, True)
     return Ex(f"*{whole.within(UNARY)}", UNARY, elem, True)
-
-

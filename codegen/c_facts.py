@@ -12,16 +12,22 @@ from tbc.errors import InternalError
 MEMORY = {"half": "i16"}
 """The integer that an element is in memory, where C has no type of its own for it."""
 SIZES: dict[str, int | str] = {
-    **{"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4, "i64": 8, "double": 8},
-    **{"size_t": "size_t", "ptr": "ptr"},
+    "i8": 1,
+    "i16": 2,
+    "half": 2,
+    "i32": 4,
+    "float": 4,
+    "i64": 8,
+    "double": 8,
+    "size_t": "size_t",
+    "ptr": "ptr",
 }
 """The bytes of an element; those of sizes and pointers depend on the machine."""
 
-_SIGNED = frozenset("sext sdiv srem ashr fptosi".split())
-_TAKES_SIGNED = frozenset("sext sitofp sdiv srem ashr getelementptr".split())
-_TAKES_EITHER = frozenset(
-    "select phi store ret call insertelement splat eq ne bitcast extractelement".split()
-)
+_SIGNED = frozenset(["sext", "sdiv", "srem", "ashr", "fptosi"])
+_TAKES_SIGNED = frozenset(["sext", "sitofp", "sdiv", "srem", "ashr", "getelementptr"])
+_NEUTRAL = "select phi store ret call insertelement splat eq ne bitcast extractelement"
+_TAKES_EITHER = frozenset(_NEUTRAL.split())
 
 
 @dataclass(frozen=True)

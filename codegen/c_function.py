@@ -20,8 +20,9 @@ from tbc.codegen.c_facts import MEMORY, SIZES, Facts
 from tbc.codegen.c_lanes import LONGEST, Lanes
 from tbc.codegen.c_lines import Lines, assigned, constant, declared, mentions, unbroken, wrapped
 from tbc.codegen.c_values import Names, Signature, Values
+from tbc.codegen.llvm_simplify import number
 from tbc.codegen.llvm_text import Val, elem_of, lanes_of
-from tbc.codegen.llvm_tree import Break, If, Instr, Loop, Node, Phi, Switch, Tree, number
+from tbc.codegen.llvm_tree import Break, If, Instr, Loop, Node, Phi, Switch, Tree
 
 STATUS = (
     "TBC_OK",

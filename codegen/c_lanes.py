@@ -12,8 +12,9 @@ from tbc.codegen.c_expressions import ATOM, Address, Ex, c_type, element
 from tbc.codegen.c_facts import MEMORY, Facts
 from tbc.codegen.c_lines import Lines, assigned
 from tbc.codegen.c_values import LANE, Values
+from tbc.codegen.llvm_simplify import number
 from tbc.codegen.llvm_text import Val, elem_of, lanes_of
-from tbc.codegen.llvm_tree import Instr, number
+from tbc.codegen.llvm_tree import Instr
 
 LONGEST = 76
 """Characters of an expression, from which on it gets a name."""
@@ -96,9 +97,7 @@ class Lanes:
         target = element(self._addresses[pointer.text], type, LANE)
         return f"{target.text} = {self.values.get(value, type).text};"
 
-    def _lane(
-        self, instr: Instr, own: set[int], renewed: list[tuple[Val, Val]]
-    ) -> Iterator[str]:
+    def _lane(self, instr: Instr, own: set[int], renewed: list[tuple[Val, Val]]) -> Iterator[str]:
         """Note what a lane of a result is; the line that computes it, if it gets a name."""
         if instr.op == "load":
             ex = element(self._addresses[instr.name], self.values.type_of(instr.value), LANE)

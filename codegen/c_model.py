@@ -138,14 +138,13 @@ def _elements(
 
 def _weights_text(arrays: list[_Array], symbol: str) -> str:
     """The definition of the weights."""
+    abouts = (f" /* {comment(a.about)} */" if a.about else "" for a in arrays)
     members = [
-        f"    {a.type} {a.name}[{a.elements.size}];{f' /* {comment(a.about)} */' if a.about else ''}"
-        for a in arrays
+        f"    {a.type} {a.name}[{a.elements.size}];{about}"
+        for a, about in zip(arrays, abouts, strict=True)
     ]
     values = ",\n".join(f"    {{\n{_numbers(array)}\n    }}" for array in arrays)
-    return "\n".join(
-        ["static const struct {", *members, f"}} {symbol}_weights = {{", values, "};"]
-    )
+    return "\n".join(["static const struct {", *members, f"}} {symbol}_weights = {{", values, "};"])
 
 
 def _numbers(array: _Array) -> str:

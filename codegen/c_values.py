@@ -28,8 +28,9 @@ from tbc.codegen.c_expressions import (
     typed,
 )
 from tbc.codegen.c_facts import SIZES, Facts
+from tbc.codegen.llvm_simplify import number
 from tbc.codegen.llvm_text import Val, bits_of, elem_of, is_float, lanes_of
-from tbc.codegen.llvm_tree import BINARY, CASTS, Instr, Parameter, number
+from tbc.codegen.llvm_tree import BINARY, CASTS, Instr, Parameter
 from tbc.errors import InternalError
 
 FIELDS = ("inputs", "outputs", "arena", "state", "weights", "dims", "sync")

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from tbc.codegen.llvm_text import Val, bits_of
+from tbc.codegen.llvm_simplify import is_false, number, simplified
+from tbc.codegen.llvm_text import Val
 from tbc.errors import InternalError
 
 _PARAMETER = re.compile(r"(\w+)((?: \w+)*) %(\w+)")
@@ -23,12 +24,11 @@ _PHI = re.compile(r"(%\w+) = phi (.+) \[ (.+), %\w+ \], \[ (.+), %\w+ \]")
 _BRANCH = re.compile(r"br i1 (\S+), label %(\w+), label %(\w+)")
 _CASE = re.compile(r"i32 (\d+), label %(\w+)")
 
-BINARY = frozenset(
-    "add sub mul udiv sdiv urem srem shl lshr ashr and or xor fadd fsub fmul fdiv frem".split()
-)
-CASTS = frozenset(
-    "sext zext trunc sitofp uitofp fptosi fptoui fpext fptrunc bitcast ptrtoint".split()
-)
+_INTEGERS = "add sub mul udiv sdiv urem srem shl lshr ashr and or xor"
+_CONVERSIONS = "sext zext trunc sitofp uitofp fptosi fptoui fpext fptrunc bitcast ptrtoint"
+
+BINARY = frozenset(f"{_INTEGERS} fadd fsub fmul fdiv frem".split())
+CASTS = frozenset(_CONVERSIONS.split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ class _Parser:
             body = self._block(after)
             self._label(after)
             value = self._known(Val("i1", cond))
-            return body if value.text == "true" else [] if _is_false(value) else [If(value, body)]
+            return body if value.text == "true" else [] if is_false(value) else [If(value, body)]
         if line.startswith("switch "):
             return [self._switch(line)]
         return self._instruction(line)
@@ -213,13 +213,13 @@ class _Parser:
         while case := _CASE.fullmatch(self._next()):
             labels.append((int(case[1]), case[2]))
         cases = []
-        for number, label in labels:
+        for case_number, label in labels:
             self._label(label)
-            cases.append((number, self._block(match[2])))
+            cases.append((case_number, self._block(match[2])))
         self._label(match[2])
         return Switch(self._known(Val("i32", match[1])), cases)
 
-    # -- loops --------------------------------------------------------------------------------------
+    # -- loops ----------------------------------------------------------------------------------
 
     def _loop(self, head: str) -> list[Node]:
         self._label(head)
@@ -270,7 +270,7 @@ class _Parser:
         self.known |= {value.text: end for value, end in ends}
         return body
 
-    # -- instructions -------------------------------------------------------------------------------
+    # -- instructions ---------------------------------------------------------------------------
 
     def _known(self, value: Val) -> Val:
         return self.known.get(value.text, value)
@@ -293,7 +293,7 @@ class _Parser:
             if op == "extractelement" and (lane := self._any_lane(instr.args[0])) is not None:
                 self.known[name] = lane
                 return
-            if (value := simplified(instr)) is not None:
+            if (value := simplified(op, instr.type, instr.args, instr.detail)) is not None:
                 self.known[name] = value
                 return
             key = (op, instr.type, instr.args, instr.detail, instr.is_signed)
@@ -381,69 +381,3 @@ def _split(text: str) -> list[str]:
             parts.append(text[start:at].strip())
             start = at + 1
     return [*parts, text[start:].strip()] if text.strip() else []
-
-
-# -- what is trivial ------------------------------------------------------------------------------
-
-
-def number(value: Val) -> int | None:
-    """The value of an integer constant, if it is one."""
-    if value.text in ("true", "false"):
-        return int(value.text == "true")
-    integer = value.type[0] == "i" or value.type == "size_t"
-    return int(value.text) if integer and re.fullmatch(r"-?\d+", value.text) else None
-
-
-def _is_false(value: Val) -> bool:
-    return value.type == "i1" and number(value) == 0
-
-
-_FOLDED = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-}
-_COMPARED = {
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "slt": lambda a, b: a < b,
-    "sgt": lambda a, b: a > b,
-    "sge": lambda a, b: a >= b,
-    "sle": lambda a, b: a <= b,
-}
-
-
-def simplified(instr: Instr) -> Val | None:
-    """What an instruction on scalars yields, if that is a constant or an operand of it."""
-    if instr.type[0] == "<" or not instr.args:
-        return None
-    a, *others = instr.args
-    known = [number(v) for v in instr.args]
-    match instr.op, known:
-        case ("add" | "sub" | "mul" | "and" | "or" | "xor"), [int(x), int(y)] if instr.type != "i1":
-            bits = bits_of(instr.type)
-            result = _FOLDED[instr.op](x, y) & ((1 << bits) - 1)
-            return Val(instr.type, str(result - (result >> (bits - 1) << bits)))
-        case "icmp", [int(x), int(y)] if instr.detail in _COMPARED:
-            return Val("i1", "true" if _COMPARED[instr.detail](x, y) else "false")
-        case "icmp", [_, 0] if instr.detail in ("ult", "uge"):
-            return Val("i1", "true" if instr.detail == "uge" else "false")
-        case ("add" | "or" | "sub" | "shl" | "lshr" | "ashr"), [_, 0]:
-            return a
-        case ("mul" | "udiv" | "sdiv"), [_, 1]:
-            return a
-        case ("add" | "or"), [0, _]:
-            return others[0]
-        case "mul", [1, _]:
-            return others[0]
-        case ("sub" | "xor"), _ if a == others[0]:
-            return Val(instr.type, "0")
-        case "getelementptr", [_, 0]:
-            return a
-        case "select", [int(x), *_]:
-            return others[0] if x else others[1]
-        case _:
-            return None

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 @dataclass(frozen=True)
 class _Block:
     """Bytes of the arena that hold something from one step to another; `number` breaks ties."""

@@ -23,7 +23,16 @@ from tbc.target_names import (
     is_triple,
 )
 
-__all__ = ["CPU_FEATURES", "PORTABLE", "TARGETS", "NamedTarget", "Target", "adjust", "make", "parse"]
+__all__ = [
+    "CPU_FEATURES",
+    "PORTABLE",
+    "TARGETS",
+    "NamedTarget",
+    "Target",
+    "adjust",
+    "make",
+    "parse",
+]
 
 
 @dataclass(frozen=True)

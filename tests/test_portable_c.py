@@ -1,4 +1,4 @@
-"""Models as portable C: strict compilers, sanitizers, threads, other machines; and the same bits."""
+"""Models as portable C: strict compilers, sanitizers, threads, other machines, the same bits."""
 
 from __future__ import annotations
 
@@ -125,8 +125,9 @@ def test_strict_compilers(compiler: str, optimise: str, written: Path, tmp_path:
 def test_the_example_prints_what_onnxruntime_says(written: Path, tmp_path: Path) -> None:
     name, program = written.stem, tmp_path / "classify"
     sources = (DIGITS / "classify.c", CPU_SOURCE, written)
+    flags = (*STRICT_C, f"-I{DIGITS}", f"-I{written.parent}", *DEFINES[name])
     for options in (("-O2",), ("-O1", *SANITIZED)):
-        run("cc", *STRICT_C, *options, f"-I{DIGITS}", f"-I{written.parent}", *DEFINES[name], *sources, "-o", program)
+        run("cc", *flags, *options, *sources, "-o", program)
         assert run(program).stdout == expected_text(name)
 
 
