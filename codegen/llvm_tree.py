@@ -204,7 +204,7 @@ class _Parser:
             return body if value.text == "true" else [] if is_false(value) else [If(value, body)]
         if line.startswith("switch "):
             return [self._switch(line)]
-        return self._instruction(line)
+        return list(self._instruction(line))
 
     def _switch(self, line: str) -> Switch:
         match = re.fullmatch(r"switch i32 (\S+), label %(\w+) \[", line)
