@@ -49,19 +49,16 @@ class _Writer:
         """The definition."""
         tree = self.tree
         parameters = [self.values.parameter(p) for p in tree.parameters]
-        types, pointers = (tuple(p[i] for p in parameters) for i in (0, 1))
+        types = tuple(type for type, _ in parameters)
+        pointers = tuple(pointer for _, pointer in parameters)
         ret = c_type(tree.ret, signed=tree.ret == "i32")
         self.names.signatures[tree.name] = Signature(ret, types, pointers)
         self._block(tree.body, tree.body)
         names = [p.value.text for p in tree.parameters]
-        alone = [
-            "TBC_RESTRICT " if p.is_alone and t.endswith("*") else ""
-            for p, t in zip(tree.parameters, types, strict=True)
-        ]
-        formal = (
-            declared(t, a + n[1:]) if not a else f"{t}{a}{n[1:]}"
-            for t, a, n in zip(types, alone, names, strict=True)
-        )
+        formal = []
+        for parameter, type in zip(tree.parameters, types, strict=True):
+            alone = "TBC_RESTRICT " if parameter.is_alone and type.endswith("*") else ""
+            formal.append(declared(type, alone + parameter.value.text[1:]))
         head = f"static {declared(ret, tree.name)}({', '.join(map(unbroken, formal))}"
         unused = [f"(void){name[1:]};" for name in names if not self.facts.count(name)]
         top = [f"    {line}" for line in (*unused, *self.lines.top)]

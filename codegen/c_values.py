@@ -294,8 +294,9 @@ class Values:
         if predicate in ("uno", "ord"):
             elem = elem_of(a.type)
             tests = [self._function("is_nan", elem, self.get(v)) for v in dict.fromkeys((a, b))]
-            first, *second = (replace(test, type="int") for test in tests)
-            either = binary("||", first, *second, "int") if second else first
+            either, *second = (replace(test, type="int") for test in tests)
+            if second:
+                either = binary("||", either, second[0], "int")
             return either if predicate == "uno" else negated(either)
         if is_float(a.type):
             return compared(predicate, self.get(a), self.get(b))
