@@ -287,6 +287,26 @@ def test_digits_elsewhere(name: str, machine: str, workers: Workers) -> None:
         assert_same(emulated.run(some(name))["logits"], expected["logits"])
 
 
+def test_an_8_bit_machine(tmp_path: Path, workers: Workers) -> None:
+    if shutil.which("avr-gcc") is None or shutil.which("simavr") is None:
+        pytest.skip("avr-gcc or simavr is not installed")
+    write_digits("digits_mlp", C, tmp_path, workers=workers)
+    (arena,) = re.findall(r"ARENA_SIZE (\d+)", (tmp_path / "digits_mlp.h").read_text())
+    sizes = {"MODEL": "tbc_digits_mlp", "ARENA": arena, "INPUTS": 64, "OUTPUTS": 10}
+    defines = [f"-D{name}={value}" for name, value in sizes.items()]
+    sources = (ROOT / "tests/c/avr.c", tmp_path / "digits_mlp.c")
+    program = tmp_path / "avr.elf"
+    flags = ("-mmcu=atmega1284p", *STRICT_C, "-Os", f"-I{tmp_path}")
+    run("avr-gcc", *flags, *defines, *sources, "-o", program)
+    printed = run("simavr", "-m", "atmega1284p", "-f", "16000000", program)
+    found = re.search("=([0-9a-f]{80})", printed.stdout + printed.stderr)
+    assert found is not None
+    x = (np.arange(64) * 7 % 17).astype(np.float32).reshape(1, 64) / np.float32(16)
+    graph = graph_of_program(lower(bind(graph_of("digits_mlp"), {"batch": 1}), C))
+    logits = reference.run_graph(graph, {"x": x})["logits"]
+    assert found[1] == logits.astype(">f4").tobytes().hex()
+
+
 # -- files ----------------------------------------------------------------------------------------
 
 
