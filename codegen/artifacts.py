@@ -14,9 +14,11 @@ from tbc.codegen.link import find_linker, link_shared, suffix
 from tbc.codegen.modelinfo import ModelInfo, exported
 from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
 from tbc.errors import Unsupported
-from tbc.target import Target
+from tbc.target import PORTABLE, Target, parse
 
-KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "project")
+KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "c", "project")
+C_KINDS = ("header", "ir", "c", "project")
+"""Those that there are of portable C."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,28 @@ class Written:
 
 def default_kinds(target: Target) -> tuple[str, ...]:
     """What is written where nothing is asked for: a project, with a shared library if possible."""
+    if target.arch == "c":
+        return ("c", "header", "project")
     shared = find_linker(target) is not None and not _is_bare(target)
     return ("static", "header", *(("shared",) if shared else ()), "project")
+
+
+def target_of(kinds: Iterable[str], target: Target) -> Target:
+    """What to compile for: the target, or no machine where portable C is asked for.
+
+    Raises:
+        Unsupported: a kind is not known, or one is portable C and another machine code.
+    """
+    kinds = set(kinds)
+    if unknown := sorted(kinds - set(KINDS)):
+        known = f"one of {', '.join(KINDS)}"
+        raise Unsupported(f"--emit={unknown[0]} is not supported", hint=known)
+    if "c" not in kinds and target.arch != "c":
+        return target
+    if others := sorted(kinds - set(C_KINDS)):
+        reason = f"portable C is for no machine, and --emit={others[0]} is for one"
+        raise Unsupported(reason, hint="one call for each, in folders of their own")
+    return parse(PORTABLE.name)
 
 
 def static_name(name: str, target: Target) -> str:
@@ -44,15 +66,7 @@ def _is_bare(target: Target) -> bool:
 
 
 def needed(kinds: Iterable[str]) -> frozenset[str]:
-    """What LLVM must make for the kinds of artifacts.
-
-    Raises:
-        Unsupported: a kind is not known, or not there yet.
-    """
-    for kind in kinds:
-        if kind not in KINDS:
-            known = f"one of {', '.join(KINDS)}"
-            raise Unsupported(f"--emit={kind} is not supported", hint=known)
+    """What LLVM must make for the kinds of artifacts."""
     return frozenset({"obj", *(k for k in kinds if k in ("asm", "llvm"))})
 
 
@@ -72,14 +86,15 @@ def write_artifacts(
         folder: where to.
         info: what the model says of itself.
         target: what it is compiled for.
-        made: by kind, what LLVM made of it.
+        made: by kind, what was made of it: by LLVM, or "c".
         kinds: which of `KINDS` to write; "ir" is the caller's.
         weights: the constants, if they are a file of their own.
         linker: see `link_shared`.
         project: of `PROJECTS`, whose folders the files of a project go to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name, obj = info.name, made["obj"]
+    name, obj = info.name, made.get("obj", b"")
+    library = "c" if target.arch == "c" else "static"
     kinds = set(kinds)
     if weights is not None and project != "cmake":
         raise Unsupported(
@@ -89,7 +104,7 @@ def write_artifacts(
         )
     place = PROJECTS[project if "project" in kinds else "cmake"]
     if "project" in kinds:
-        kinds |= {"header", "static"}
+        kinds |= {"header", library}
     if "obj" in kinds:
         yield _write(folder / f"{name}.o", obj, "obj")
     if "static" in kinds:
@@ -110,14 +125,16 @@ def write_artifacts(
         headers = folder / place.headers
         yield _write(headers / f"{name}.h", header(info).encode(), "header")
         yield _write(headers / "tbc.h", runtime_file("include/tbc.h").encode(), "header")
+    if "c" in kinds:
+        yield _write(folder / place.sources / f"{name}.c", made["c"], "c")
     for kind, ending in (("asm", "s"), ("llvm", "ll")):
         if kind in kinds:
             yield _write(folder / f"{name}.{ending}", made[kind], kind)
     if weights is not None:
         yield _write_weights(folder / f"{name}.weights", weights)
     if "project" in kinds:
-        static = static_name(name, target)
-        for file, text in project_files(info, shared, static, place).items():
+        model = f"{name}.c" if library == "c" else static_name(name, target)
+        for file, text in project_files(info, shared, model, place).items():
             if Path(file).name not in (f"{name}.h", "tbc.h"):
                 yield _write(folder / file, text.encode(), "project")
 

@@ -42,6 +42,21 @@ def builtins_text(names: Iterable[str], triple: str) -> str:
     Raises:
         InternalError: a name is not known.
     """
+    module = builtins_module(names, triple)
+    defined = [*module.globals, *module.functions]
+    used = ", ".join(f"ptr @{name}" for name in defined)
+    return "\n".join(
+        [
+            *module.globals.values(),
+            *module.functions.values(),
+            f"@llvm.compiler.used = appending global [{len(defined)} x ptr] [{used}], "
+            'section "llvm.metadata"\n',
+        ]
+    )
+
+
+def builtins_module(names: Iterable[str], triple: str) -> Module:
+    """The functions `names`; see `builtins_text`."""
     table = dict(_table(memory.Words.of(triple)))
     module = Module(triple)
     wanted = sorted(set(names))
@@ -52,15 +67,7 @@ def builtins_text(names: Iterable[str], triple: str) -> str:
             _define(module, name, table[name])
         else:
             raise InternalError(f"LLVM calls {name} for {triple}, which tbc does not have")
-    used = ", ".join(f"ptr @{name}" for name in wanted)
-    return "\n".join(
-        [
-            *module.globals.values(),
-            *module.functions.values(),
-            f"@llvm.compiler.used = appending global [{len(wanted)} x ptr] [{used}], "
-            'section "llvm.metadata"\n',
-        ]
-    )
+    return module
 
 
 def _define(module: Module, name: str, builtin: Builtin) -> None:

@@ -26,12 +26,14 @@ class Calls:
         hand: functions that are already scheduled.
         glue: everything else, the declarations of those among it.
         symbol: what all names begin with.
+        done: by name of a function, the step that it was emitted for.
     """
 
     hand: Module
     glue: Module
     target: Target
     symbol: str
+    done: dict[str, Step] = field(default_factory=dict)
     _uses: Counter[str] = field(default_factory=Counter)
     _steps: dict[str, str] = field(default_factory=dict)
     _loops: int = 0
@@ -54,12 +56,14 @@ class Calls:
         if step.rounds is not None:
             name = f"{self.symbol}_loop{self._loops}"
             self._loops += 1  # before those of its body
+            self.done[name] = step
             emit_rounds(self, name, step, step.rounds)
             return name
         out = out_buffer(program, step)
         key = _key(program, step)
         if key not in self._steps:
             name = self._steps[key] = f"{self.symbol}_step{len(self._steps)}_{_title(step)}"
+            self.done[name] = step
             module = self.hand if is_hand_shaped(step) else self.glue
             shared = self._uses[key] > 1
             buffers, symbols = program.buffers, program.symbols

@@ -115,7 +115,7 @@ class Floats(Scalar):
 
     def activation(self, ptr: Val) -> Val:
         """Its bits."""
-        return self.f.load("i32", ptr, 4)
+        return self.f.cast("bitcast", self.f.load("float", ptr, 4), "i32")
 
     def add(self, sum: Val, word: Val, position: int, x: Val) -> Val:
         """One addition."""

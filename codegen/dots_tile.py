@@ -165,7 +165,7 @@ def zeros(*types: str) -> Parts:
 
 def lanewise(f: Function, target: Target, opcode: str, a: Val, b: Val) -> Val:
     """A float operation on vectors; lane by lane where the target's vectors are not IEEE's."""
-    if target.vector_bytes > 4:
+    if target.vector_bytes > 4 or target.arch == "c":
         return f.op(opcode, a, b)
     result = Val(a.type, "poison")
     for lane in range(lanes_of(a.type)):

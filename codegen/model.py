@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,12 +38,14 @@ class ModelCode:
         glue: everything else.
         phases: how many phases `run_phase` knows.
         kernels: by phase, the names of the functions that it calls.
+        steps: by name of a function, the step that it was emitted for.
     """
 
     hand: Module
     glue: Module
     phases: int
     kernels: tuple[tuple[str, ...], ...]
+    steps: Mapping[str, Step]
 
 
 def emit_model(
@@ -69,7 +71,7 @@ class _Emission:
         self.weights_symbol = weights_symbol
         self.hand = Module(target.triple, datalayout, target.rounds)
         self.glue = Module(target.triple, datalayout, target.rounds)
-        self.index = f"i{target.index_bits}"
+        self.index, self.size = f"i{target.index_bits}", target.size_type
         self.pointer_bytes = target.index_bits // 8
 
     def emit(self) -> ModelCode:
@@ -87,7 +89,7 @@ class _Emission:
         self._output_shape()
         if self.target.has_threads:
             self._run_part(phases)
-        return ModelCode(self.hand, self.glue, phases, tuple(map(tuple, names)))
+        return ModelCode(self.hand, self.glue, phases, tuple(map(tuple, names)), calls.done)
 
     def _checks_before(self) -> dict[int, list[Buffer]]:
         """By phase, the checks to look at before it: those that the phase before computed."""
@@ -102,8 +104,11 @@ class _Emission:
     # -- pointers -------------------------------------------------------------------------------
 
     def _field(self, f: Function, call: Val, field: int) -> Val:
-        place = f.offset(call, const(self.index, field * self.pointer_bytes))
-        return f.load("ptr", place, self.pointer_bytes)
+        return self._pointer_at(f, call, field)
+
+    def _pointer_at(self, f: Function, table: Val, number: int) -> Val:
+        """A pointer out of a table of them, as which a tbc_call may be taken too."""
+        return f.load("ptr", f.offset(table, const(self.index, number), "ptr"), self.pointer_bytes)
 
     def _weights(self, f: Function, call: Val) -> Val:
         given = self._field(f, call, CALL_WEIGHTS)
@@ -120,8 +125,7 @@ class _Emission:
                 return f.offset(self._weights(f, call), const(self.index, buffer.offset))
             case place:
                 table = self._field(f, call, INPUTS if place == "input" else OUTPUTS)
-                where = const(self.index, buffer.index * self.pointer_bytes)
-                return f.load("ptr", f.offset(table, where), self.pointer_bytes)
+                return self._pointer_at(f, table, buffer.index)
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -233,9 +237,14 @@ class _Emission:
         self._check_table(f, self._field(f, call, INPUTS), len(self.program.inputs))
         self._check_table(f, self._field(f, call, OUTPUTS), len(self.program.outputs))
         if self.program.arena_size:
-            self._check_block(f, self._field(f, call, ARENA), NULL)
+            arena = self._field(f, call, ARENA)
+            _return_if(f, f.icmp("eq", arena, Val("ptr", "null")), NULL)
+            self._check_alignment(f, arena)
         if self.program.weights_size:
-            self._check_block(f, self._weights(f, call), WEIGHTS)
+            given = self._field(f, call, CALL_WEIGHTS)
+            if self.weights_symbol is None:
+                _return_if(f, f.icmp("eq", given, Val("ptr", "null")), WEIGHTS)
+            self._check_alignment(f, given)
         self._checked_sizes(f, call)
         f.do("ret i32 0")
         f.finish()
@@ -248,12 +257,12 @@ class _Emission:
         _return_if(f, f.icmp("eq", dims, Val("ptr", "null")), NULL)
         sizes = {}
         for i, symbol in enumerate(self.program.symbols):
-            place = f.offset(dims, const(self.index, i), self.index)
-            size = f.load(self.index, place, self.pointer_bytes)
-            low = f.icmp("ult", size, const(self.index, symbol.lo))
-            high = f.icmp("ugt", size, const(self.index, upper(Expr.of(symbol))))
+            place = f.offset(dims, const(self.index, i), self.size)
+            size = f.load(self.size, place, self.pointer_bytes)
+            low = f.icmp("ult", size, const(self.size, symbol.lo))
+            high = f.icmp("ugt", size, const(self.size, upper(Expr.of(symbol))))
             _return_if(f, f.op("or", low, high), DIM)
-            sizes[symbol.name] = size
+            sizes[symbol.name] = f.cast("trunc", size, self.index)
         return sizes
 
     def _check_table(self, f: Function, table: Val, count: int) -> None:
@@ -263,11 +272,9 @@ class _Emission:
         null = Val("ptr", "null")
         _return_if(f, f.icmp("eq", table, null), NULL)
         for i in range(count):
-            where = f.offset(table, const(self.index, i * self.pointer_bytes))
-            _return_if(f, f.icmp("eq", f.load("ptr", where, self.pointer_bytes), null), NULL)
+            _return_if(f, f.icmp("eq", self._pointer_at(f, table, i), null), NULL)
 
-    def _check_block(self, f: Function, block: Val, absent: int) -> None:
-        _return_if(f, f.icmp("eq", block, Val("ptr", "null")), absent)
+    def _check_alignment(self, f: Function, block: Val) -> None:
         address = f.cast("ptrtoint", block, self.index)
         rest = f.op("and", address, const(self.index, self.program.alignment - 1))
         _return_if(f, f.icmp("ne", rest, const(self.index, 0)), ALIGN)
@@ -291,8 +298,8 @@ class _Emission:
             if value.type.rank:
                 _return_if(f, f.icmp("eq", shape, null), NULL)
             for axis, dim in enumerate(value.type.shape):
-                place = f.offset(shape, const(self.index, axis), self.index)
-                f.store(e.index(dim), place, self.pointer_bytes)
+                place = f.offset(shape, const(self.index, axis), self.size)
+                f.store(f.cast("zext", e.index(dim), self.size), place, self.pointer_bytes)
             f.do("ret i32 0")
         f.label("none")
         f.do(f"ret i32 {DIM}")

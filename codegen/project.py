@@ -62,7 +62,7 @@ class _Port:
 
 def header(info: ModelInfo) -> str:
     """`<name>.h`: the declaration of the model, and its sizes as macros."""
-    return _render("model.h.j2", info)
+    return render("model.h.j2", info)
 
 
 class Project(NamedTuple):
@@ -119,19 +119,19 @@ PROJECTS: Mapping[str, Project] = {
 
 
 def project_files(
-    info: ModelInfo, shared: str = "", static: str = "", project: Project = PROJECTS["cmake"]
+    info: ModelInfo, shared: str = "", model: str = "", project: Project = PROJECTS["cmake"]
 ) -> dict[str, str]:
     """File -> text of everything that a C program needs besides the library itself.
 
     Args:
         info: the model.
         shared: the file name of the shared library that lies beside, or "".
-        static: that of the static library; by default lib<name>.a.
+        model: that of the static library or C source; by default lib<name>.a.
         project: the build system's folders.
     """
-    static = static or f"lib{info.name}.a"
+    model = model or f"lib{info.name}.a"
     texts = {
-        file.format(name=info.name): _render(template, info, shared=shared, static=static)
+        file.format(name=info.name): render(template, info, shared=shared, model=model)
         for file, template in project.texts.items()
     }
     headers, sources = PurePosixPath(project.headers), PurePosixPath(project.sources)
@@ -147,7 +147,8 @@ def runtime_file(name: str) -> str:
     return (Path(tbc.__file__).parent / "runtime" / name).read_text(encoding="utf-8")
 
 
-def _render(template: str, info: ModelInfo, **more: object) -> str:
+def render(template: str, info: ModelInfo, **more: object) -> str:
+    """A template's text for a model."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
@@ -155,7 +156,7 @@ def _render(template: str, info: ModelInfo, **more: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"comment": _comment, "cstring": _cstring}
+    environment.filters |= {"comment": comment, "cstring": _cstring}
     ports = [(k, p) for k in ("input", "output") for p in _ports(getattr(info, k + "s"))]
     return environment.get_template(template).render(
         info=info,
@@ -185,7 +186,7 @@ def _macros(names: Iterable[str]) -> list[str]:
     return macros
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """The text without anything that would end a C comment or a line."""
     return (
         re.sub(r"[^ -~]", "?", text).replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")

@@ -80,13 +80,14 @@ class _Loop:
 
     def _symbols(self) -> Val:
         """The dims of the body: those of the program around it, and room for the round's number."""
-        f, type, bytes = self.f, self.calls.index, self.calls.target.index_bits // 8
+        f, target = self.f, self.calls.target
+        type, bytes = target.size_type, target.index_bits // 8
         outer = [s for s in self.program.symbols if s != self.op.index]
         inner = f.alloca(type, len(self.program.symbols)) if self.op.index else self.dims
         for number, symbol in enumerate(outer):
             at = self._number(number)
             size = f.load(type, f.offset(self.dims, at, type), bytes)
-            self.e.bind_symbol(symbol.name, size)
+            self.e.bind_symbol(symbol.name, f.cast("trunc", size, self.calls.index))
             if self.op.index:
                 f.store(size, f.offset(inner, at, type), bytes)
         return inner
@@ -104,10 +105,10 @@ class _Loop:
         self, turn: Val, wrong: Val, states: tuple[Val, ...], free: tuple[Val, ...], dims: Val
     ) -> Val:
         """One round, from the states to the free buffers; whether a check held up to now."""
-        f, bytes = self.f, self.calls.target.index_bits // 8
+        f, target = self.f, self.calls.target
         if self.op.index is not None:
-            last = self._number(len(self.program.symbols) - 1)
-            f.store(turn, f.offset(dims, last, self.calls.index), bytes)
+            last = f.offset(dims, self._number(len(self.program.symbols) - 1), target.size_type)
+            f.store(f.cast("zext", turn, target.size_type), last, target.index_bits // 8)
         inputs = [*states, *self.captured]
         rows = [v for v in self.step.results if self._is_row(v)]
         outputs = [*free, *(self._row(v, turn) for v in sorted(rows, key=_which))]

@@ -59,8 +59,9 @@ def emit_step(
     }
     e = Emitter(f, index, memory)
     for number, symbol in enumerate(symbols):
-        place = f.offset(dims, const(index, number), index)
-        e.bind_symbol(symbol.name, f.load(index, place, target.index_bits // 8))
+        place = f.offset(dims, const(index, number), target.size_type)
+        size = f.load(target.size_type, place, target.index_bits // 8)
+        e.bind_symbol(symbol.name, f.cast("trunc", size, index))
     destination = Memory(pointer, out.order)
     lanes = max(target.vector_bytes // 4, 1)
     share = Share(part, parts)

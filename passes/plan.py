@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ALIGNMENT = 64
-"""Bytes to which buffers are aligned: a cache line, and the widest vector."""
-
 
 def plan(
     graph: Graph,
@@ -66,9 +63,9 @@ def plan(
             buffers[value] = _buffer(value, "output", number)
     orders = _orders(steps, buffers)
     times = _times(phases)
-    blocks = _blocks(times, [r for r in computed if r not in buffers], graph)
+    blocks = _blocks(times, [r for r in computed if r not in buffers], graph, target.alignment)
     for step, body in bodies.items():
-        size = body.arena_size + 2 * sum(_state_sizes(step))
+        size = body.arena_size + 2 * sum(_state_sizes(step, target.alignment))
         blocks[step] = Block(size, *times[step], step.root.number, step.root.origin)
     offsets, arena_size = _arena(blocks)
     for found, offset in offsets.items():
@@ -86,11 +83,12 @@ def plan(
                 buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
                 shape = tuple(value.type.shape[a] for a in order)
                 elements = layout.elements(shape) if layout else upper(value.type.size)
-                weights_size += aligned(elements * value.type.dtype.bytes)
+                weights_size += aligned(elements * value.type.dtype.bytes, target.alignment)
         planned[step] = step
         if step in bodies:
             body = bodies[step]
-            rounds = Rounds(body, offsets[step], _states(step, body.arena_size), weights_size)
+            states = _states(step, body.arena_size, target.alignment)
+            rounds = Rounds(body, offsets[step], states, weights_size)
             weights_size += body.weights_size
             planned[step] = replace(step, rounds=rounds)
     return Program(
@@ -104,7 +102,7 @@ def plan(
         blocks=tuple(blocks.values()),
         arena_size=arena_size,
         weights_size=weights_size,
-        alignment=ALIGNMENT,
+        alignment=target.alignment,
     )
 
 
@@ -121,15 +119,15 @@ def _body(step: Step, op: ops.Repeat, target: Target, symbols: tuple[Symbol, ...
     return plan(body, share(fuse(body)), target, inner, merge=False)
 
 
-def _state_sizes(step: Step) -> list[int]:
+def _state_sizes(step: Step, alignment: int) -> list[int]:
     assert step.loop is not None
-    return [_size(a) for a in step.root.args[: step.loop.states]]
+    return [_size(a, alignment) for a in step.root.args[: step.loop.states]]
 
 
-def _states(step: Step, start: int) -> tuple[tuple[int, int], ...]:
+def _states(step: Step, start: int, alignment: int) -> tuple[tuple[int, int], ...]:
     """Where two buffers for each state lie, one behind the other."""
     places = []
-    for size in _state_sizes(step):
+    for size in _state_sizes(step, alignment):
         places.append((start, start + size))
         start += 2 * size
     return tuple(places)
@@ -138,14 +136,14 @@ def _states(step: Step, start: int) -> tuple[tuple[int, int], ...]:
 # -- memory ---------------------------------------------------------------------------------------
 
 
-def _size(value: Value) -> int:
+def _size(value: Value, alignment: int) -> int:
     """The bytes to set aside for a value."""
-    return aligned(upper(value.type.size) * value.type.dtype.bytes)
+    return aligned(upper(value.type.size) * value.type.dtype.bytes, alignment)
 
 
-def aligned(size: int) -> int:
-    """A size rounded up to the alignment."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def aligned(size: int, alignment: int) -> int:
+    """A size rounded up to a multiple of the alignment."""
+    return -(-size // alignment) * alignment
 
 
 def _buffer(value: Value, place: str, index: int, offset: int = 0) -> Buffer:
@@ -337,7 +335,7 @@ def _times(phases: tuple[tuple[Step, ...], ...]) -> dict[Step, tuple[int, int]]:
 
 
 def _blocks(
-    times: dict[Step, tuple[int, int]], values: list[Value], graph: Graph
+    times: dict[Step, tuple[int, int]], values: list[Value], graph: Graph, alignment: int
 ) -> dict[Value | Step, Block]:
     """What the arena holds of the values."""
     born = {r: start for s, (start, _) in times.items() if s.copy_to is None for r in s.results}
@@ -347,7 +345,7 @@ def _blocks(
             dies[value] = max(end, dies.get(value, end))
     for check in graph.checks:
         dies[check] = len(times)
-    return {v: Block(_size(v), born[v], dies[v], v.number, v.origin) for v in values}
+    return {v: Block(_size(v, alignment), born[v], dies[v], v.number, v.origin) for v in values}
 
 
 def _arena(blocks: Mapping[T, Block]) -> tuple[dict[T, int], int]:

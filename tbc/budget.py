@@ -33,9 +33,10 @@ class Budget:
             Unsupported: the target's objects do not tell how large they are.
         """
         flash = flash_of(compiled) if self.flash is not None else {}
-        if flash is None:
+        if flash is None or (self.ram is not None and compiled.stack is None):
             kind = compiled.target.object_format
-            raise Unsupported(f"objects of the format {kind} do not tell what takes flash")
+            what = f"an object of the format {kind}" if compiled.stack is not None else "portable C"
+            raise Unsupported(f"{what} does not tell what it takes", file=compiled.info.name)
         ram = ram_of(compiled)
         for name, limit, parts in (("flash", self.flash, flash), ("RAM", self.ram, ram)):
             total = sum(parts.values())
@@ -66,7 +67,7 @@ def sections_of(compiled: Compiled) -> dict[str, int] | None:
 
     Descriptions are the constants of tbc.h, and whatever else the code reads.
     """
-    obj = compiled.files["obj"]
+    obj = compiled.files.get("obj", b"")
     if obj[:4] != b"\x7fELF":
         return None
     found = [section for section in Elf(obj).sections() if section.in_file]
@@ -113,7 +114,7 @@ def ram_of(compiled: Compiled) -> dict[str, int]:
         parts[f"result of {block.origin}"] += block.size
     parts["gaps in the arena"] += program.arena_size - program.arena_bound
     parts["state"] += compiled.info.state_size
-    parts["stack"] += compiled.stack
+    parts["stack"] += compiled.stack or 0
     return {what: size for what, size in parts.items() if size}
 
 

@@ -136,7 +136,7 @@ def compile(
     ] = None,
     emit: Annotated[
         list[str] | None,
-        typer.Option(help="shared, static, obj, header, asm, llvm, ir, project; with commas."),
+        typer.Option(help="shared, static, obj, header, asm, llvm, ir, c, project; with commas."),
     ] = None,
     name: Name = "",
     dim: Dims = None,
@@ -163,6 +163,7 @@ def compile(
 ) -> None:
     """Compile a model to a library, an object, a header and a C project."""
     from tbc.budget import Budget, parse_size
+    from tbc.codegen.artifacts import target_of
     from tbc.codegen.host import resolve_target
     from tbc.codegen.machine import Workers
     from tbc.console import print_compile, progress
@@ -178,8 +179,8 @@ def compile(
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
-    chosen = resolve_target(target, mcpu, mattr)
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
+    chosen = target_of(kinds, resolve_target(target, mcpu, mattr))
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
@@ -188,7 +189,8 @@ def compile(
         show("importing")
         imported, graph, batch = _import(model, dim, input)
         symbol = identifier(name or model.stem)
-        folder = output or Path(f"{symbol}-{target}")
+        machine = chosen.name if chosen.arch == "c" else target
+        folder = output or Path(f"{symbol}-{machine}")
         provenance = provenance_of(model, options)
         dump = Dump(show, print_ir_after or [], dump_dir)
         stages = Stages(dump)

@@ -111,7 +111,8 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
     yield "arena", f"{_bytes(report.arena)}, at least {_bytes(report.arena_bound)}"
     if report.state:
         yield "state", _bytes(report.state)
-    yield "stack", _bytes(report.stack)
+    if report.stack is not None:
+        yield "stack", _bytes(report.stack)
     yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
     yield "weights read", _bytes(report.weights_read)
     for each in report.energy:

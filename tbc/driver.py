@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import __version__
-from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifacts
+from tbc.codegen.artifacts import Written, default_kinds, needed, target_of, write_artifacts
 from tbc.codegen.builtins import builtins_text
+from tbc.codegen.c_model import c_source
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
@@ -53,9 +54,10 @@ class Compiled:
         target: what it was compiled for.
         info: what `tbc_model` says about it.
         code: the LLVM text, and the function of every phase.
-        files: by kind ("obj", "asm", "llvm"), what LLVM made of it.
+        files: by kind, what was made of it: "obj", "asm" and "llvm", or "c".
         embedded: whether the weights are inside the object.
-        stack: bytes of stack that a call takes at most, what the caller's own functions take aside.
+        stack: bytes of stack that a call takes at most, what the caller's own functions take aside;
+            None of portable C.
     """
 
     program: Program
@@ -64,7 +66,7 @@ class Compiled:
     code: ModelCode
     files: Mapping[str, bytes]
     embedded: bool
-    stack: int
+    stack: int | None
 
     def weights(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The bytes of the constants, block by block."""
@@ -121,17 +123,22 @@ def assemble(
         embed = program.weights_size <= EMBEDDED_WEIGHTS
     symbol = symbol_of(name)
     weights_symbol = f"{symbol}_weights" if embed and program.weights_size else None
-    code = emit_model(program, target, symbol, weights_symbol, workers.datalayout(target))
+    is_c = target.arch == "c"
+    datalayout = "" if is_c else workers.datalayout(target)
+    code = emit_model(program, target, symbol, weights_symbol, datalayout)
     checksum = 0
     image = bytearray()
     for block in weight_blocks(program, target.little_endian):
         checksum = crc32(block.data, checksum)
-        if weights_symbol:
+        if weights_symbol and not is_c:
             image += block.tobytes()
-    if weights_symbol:
+    if weights_symbol and not is_c:
         code.glue.constant(weights_symbol, bytes(image), program.alignment)
     weights_file = "" if embed else f"{name}.weights"
     info = describe(program, target, name, code.phases, checksum, weights_file)
+    if is_c:
+        files: Mapping[str, bytes] = {"c": c_source(program, code, info).encode()}
+        return Compiled(program, target, info, code, files, embed, None)
     model_constant(
         code.glue,
         info,
@@ -275,7 +282,7 @@ def write(
 
     Args:
         graph: as imported.
-        target: what to compile for.
+        target: what to compile for; for portable C, if `kinds` asks for that.
         name: the model's name in C.
         folder: where to; made if it is not there.
         kinds: `artifacts.KINDS`, or () for the default.
@@ -286,6 +293,7 @@ def write(
         check: sees what was compiled before anything is written; what it raises is not caught.
         project: the build system that a project is for: of `codegen.project.PROJECTS`.
     """
+    target = target_of(kinds, target)
     kinds = kinds or default_kinds(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)

@@ -50,8 +50,9 @@ class Dump:
     def code(self, files: Mapping[str, bytes]) -> None:
         """See what LLVM made."""
         if self._folder is not None:
-            (self._folder / "model.ll").write_bytes(files["llvm"])
-            (self._folder / "model.s").write_bytes(files["asm"])
+            for kind, ending in (("llvm", "ll"), ("asm", "s"), ("c", "c")):
+                if kind in files:
+                    (self._folder / f"model.{ending}").write_bytes(files[kind])
 
 
 def _text(result: Graph | Program) -> str:

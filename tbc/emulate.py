@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from tbc import emulate_wasm
 from tbc.api import is_native
+from tbc.codegen.host import host_target
+from tbc.codegen.project import header
 from tbc.errors import InternalError, Unsupported
 from tbc.reference import bind_symbols
 from tbc.target import Target
@@ -60,9 +62,9 @@ class _Machine:
 
 def method(target: Target) -> str:
     """How code for a target is tested: "native", "qemu-user", "wasmtime" or "compiled only"."""
-    if is_native(target):
-        return "native"
     machine = _machine(target)
+    if is_native(target) or (not isinstance(machine, str) and not machine.emulator):
+        return "native"
     if isinstance(machine, str):
         return "compiled only"
     return "wasmtime" if machine.emulator == _WASMTIME else "qemu-user"
@@ -84,7 +86,9 @@ def can_run(target: Target) -> str | None:
 
 
 def _machine(target: Target) -> _Machine | str:
-    """How to link and run a target's programs, or why that cannot be done."""
+    """How to link and run a target's programs, or why that cannot be done; C runs here."""
+    if target.arch == "c":
+        target = host_target()
     first, bits = target.triple.partition("-")[0], target.index_bits
     if target.arch == "wasm" and bits == 32 and target.os == "none":
         zig = "wasm32-freestanding -Wl,-z,stack-size=1048576"
@@ -173,7 +177,7 @@ def run(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
 class Emulated:
     """A program that runs a compiled model, under the emulator of its target if it is foreign.
 
-    A context manager.
+    A context manager. Portable C runs on this machine.
 
     Raises:
         Unsupported: there is no emulator or no linker; the reason says which.
@@ -181,14 +185,15 @@ class Emulated:
     """
 
     def __init__(self, compiled: Compiled):
-        machine, missing = _machine(compiled.target), can_run(compiled.target)
+        on = host_target() if compiled.target.arch == "c" else compiled.target
+        machine, missing = _machine(on), can_run(on)
         if isinstance(machine, str) or missing:
             raise Unsupported(f"cannot run {compiled.target.name} here: {missing}")
         self._compiled = compiled
         self._folder = tempfile.TemporaryDirectory()
         self._program = Path(self._folder.name) / "program"
-        self._order = "<" if compiled.target.little_endian else ">"
-        self._size = np.dtype(f"{self._order}u{compiled.target.index_bits // 8}")
+        self._order = "<" if on.little_endian else ">"
+        self._size = np.dtype(f"{self._order}u{on.index_bits // 8}")
         self.emulator = machine.emulator
         self._link(machine)
 
@@ -208,8 +213,10 @@ class Emulated:
         self._folder.cleanup()
 
     def _link(self, machine: _Machine) -> None:
-        info, obj = self._compiled.info, self._program.with_suffix(".o")
-        obj.write_bytes(self._compiled.files["obj"])
+        info, files = self._compiled.info, self._compiled.files
+        model = self._program.with_suffix(".c" if "c" in files else ".o")
+        model.write_bytes(files["c"] if "c" in files else files["obj"])
+        model.with_name(f"{info.name}.h").write_text(header(info))
         tensors = (*info.inputs, *info.outputs)
         blocks = [info.arena_size, info.state_size, *(t.bytes for t in tensors)]
         blocks += [] if self._compiled.embedded else [info.weights_size]
@@ -225,7 +232,7 @@ class Emulated:
             f"-DMOST={max(1, *counts)}",
         ]
         command = [*(_compiler(machine) or ()), *_FLAGS, *defines, f"-I{_HERE / 'runtime/include'}"]
-        command += [str(_HERE / "emulate.c"), str(obj), "-o", str(self._program)]
+        command += [str(_HERE / "emulate.c"), str(model), "-o", str(self._program)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             said = "; ".join(done.stderr.strip().splitlines()[:3])
@@ -245,7 +252,8 @@ class Emulated:
             self.emulator, self._program, b"".join(self._sent(feeds, dims))
         )
         if status:
-            reason = f"{self.emulator[0]} ended with {status} {said}".strip()
+            name = (*self.emulator, str(self._program))[0]
+            reason = f"{name} ended with {status} {said}".strip()
             raise InternalError(f"{reason} running {program.name} for {self._compiled.target.name}")
         return self._received(written)
 

@@ -85,7 +85,8 @@ class CompileReport:
         arena: scratch memory of one call.
         arena_bound: what no arena can do without, as the steps are ordered.
         state: memory kept from call to call.
-        stack: what a call takes of the stack at most, the caller's own functions aside.
+        stack: what a call takes of the stack at most, the caller's own functions aside; None
+            of portable C.
         weights: the constants.
         code: the machine code; None of objects that are not ELF.
         flash: code, weights and descriptions, which is what the model takes of a device's flash;
@@ -117,7 +118,7 @@ class CompileReport:
     arena: int
     arena_bound: int
     state: int
-    stack: int
+    stack: int | None
     weights: int
     code: int | None
     flash: int | None

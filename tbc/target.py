@@ -15,6 +15,7 @@ from tbc.errors import BadTarget
 from tbc.target_names import (
     ALIASES,
     CPU_FEATURES,
+    PORTABLE,
     TARGETS,
     NamedTarget,
     arch_of,
@@ -22,7 +23,16 @@ from tbc.target_names import (
     is_triple,
 )
 
-__all__ = ["CPU_FEATURES", "TARGETS", "NamedTarget", "Target", "adjust", "make", "parse"]
+__all__ = [
+    "CPU_FEATURES",
+    "PORTABLE",
+    "TARGETS",
+    "NamedTarget",
+    "Target",
+    "adjust",
+    "make",
+    "parse",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,19 @@ class Target:
     def index_bits(self) -> int:
         """The bits of a pointer and of `size_t`."""
         return arch_of(self.triple).bits
+
+    @property
+    def size_type(self) -> str:
+        """LLVM's type of `size_t`; in portable C, where it is not known, that name itself."""
+        return "size_t" if self.arch == "c" else f"i{self.index_bits}"
+
+    @property
+    def alignment(self) -> int:
+        """Bytes to which buffers are aligned: a cache line, and the widest vector.
+
+        Portable C has neither, and often little memory: there it is the largest element.
+        """
+        return 8 if self.arch == "c" else 64
 
     @property
     def little_endian(self) -> bool:
@@ -285,7 +308,7 @@ def _base(name: str) -> tuple[NamedTarget, str]:
         if found := named or _of_cpu(head) or _of_isa(head):
             return found, name[cut:]
     cpus = [cpu for cpus in CPUS.values() for cpu in cpus if _of_cpu(cpu)]
-    known = ["native", *(named.name for named in TARGETS), *cpus]
+    known = ["native", PORTABLE.name, *(named.name for named in TARGETS), *cpus]
     hint = _closest(name, known) or "`tbc targets` lists them"
     raise BadTarget(f"there is no target called '{name}'", hint=hint)
 
@@ -301,6 +324,8 @@ def parse(name: str, mcpu: str = "", mattr: str = "") -> Target:
     Raises:
         BadTarget: a part of it is unknown (with close matches as the hint), or they do not fit.
     """
+    if name == PORTABLE.name and not (mcpu or mattr):
+        return Target(name, PORTABLE.triple, PORTABLE.cpu, frozenset(), "", "")
     base, suffix = _base(name)
     arch = arch_of(base.triple).family
     text = [base.attrs, suffix, mattr]

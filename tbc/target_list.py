@@ -8,7 +8,7 @@ from tbc.codegen.host import host_target
 from tbc.emulate import method
 from tbc.kernels import choose, is_code_of
 from tbc.layout import CODES
-from tbc.target import TARGETS, Target, parse
+from tbc.target import PORTABLE, TARGETS, Target, parse
 from tbc.types import DType
 
 
@@ -34,7 +34,7 @@ class TargetRow:
 def target_rows() -> list[TargetRow]:
     """All of them, this machine first."""
     native = host_target()
-    named = [(parse(named.name), named.description) for named in TARGETS]
+    named = [(parse(named.name), named.description) for named in (*TARGETS, PORTABLE)]
     return [_row(target, text) for target, text in [(native, "this machine"), *named]]
 
 

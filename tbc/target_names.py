@@ -69,6 +69,9 @@ A CPU's LLVM name (`cortex-a76`, `znver4`, `z14`), a RISC-V string (`rv64gc_zba`
 triple are targets too.
 """
 
+PORTABLE = NamedTarget("c", "c-unknown-none", "generic", "", "C99 for any compiler")
+"""No machine: code for it is C, with indices of 32 bits, in no byte order."""
+
 CPU_FEATURES: dict[str, tuple[tuple[str, int, tuple[str, ...]], ...]] = {
     "x86": (
         ("TBC_X86_SSE41", 0, ("sse4.1",)),
@@ -138,6 +141,7 @@ _ARCHES: dict[str, Arch] = {
     r"mips64": Arch("mips", 64, False, "mips64r2"),
     r"mips64el": Arch("mips", 64, True, "mips64r2"),
     r"sparcv9|sparc64": Arch("sparc", 64, False, "v9"),
+    r"c": Arch("c", 32, True, "generic"),
 }
 
 

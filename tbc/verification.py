@@ -269,5 +269,5 @@ class _Check:
         with Workers(1) as workers:
             compiled = assemble(lower(graph, self.target), self.target, self.name, workers)
         with Emulated(compiled) as emulated:
-            self.runner = " ".join(emulated.emulator)
+            self.runner = " ".join(emulated.emulator) or "this machine"
             yield emulated.run

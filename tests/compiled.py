@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from toolchain import INCLUDE, run
 
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.machine import Workers
+from tbc.codegen.project import header
 from tbc.dims import evaluate
-from tbc.driver import assemble, lower
+from tbc.driver import Compiled, assemble, lower
 from tbc.ir import Graph
 from tbc.ops import Input
 from tbc.program import Program
@@ -102,7 +106,7 @@ class Native:
         self.program = lower(graph, self.target)
         self.lowered = graph_of(self.program)
         compiled = assemble(self.program, self.target, "m", workers, embed=False)
-        self._code = Loaded(compiled.files["obj"], self.target, ["tbc_m"])
+        self._code = Loaded(object_of(compiled), native_target(), ["tbc_m"])
         self._raw = structs.Model.from_address(self._code.address("tbc_m"))
         self._weights = Fenced((self.program.weights_size,), np.uint8)
         self._pools: dict[int, Pool] = {}
@@ -191,6 +195,22 @@ class Native:
                 if status := self._run_phase(call, phase, part, parts):
                     return status
         return 0
+
+
+def object_of(compiled: Compiled, compiler: Sequence[str] = ("cc",)) -> bytes:
+    """The object code of a model; portable C is compiled first, for this machine by default."""
+    if "obj" in compiled.files:
+        return compiled.files["obj"]
+    with tempfile.TemporaryDirectory() as folder:
+        source, obj = Path(folder) / "model.c", Path(folder) / "model.o"
+        source.write_bytes(compiled.files["c"])
+        source.with_name(f"{compiled.info.name}.h").write_text(header(compiled.info))
+        run(*compiler, *STRICT_C, "-O2", "-fPIC", "-c", source, "-o", obj)
+        return obj.read_bytes()
+
+
+STRICT_C = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{INCLUDE}")
+"""How portable C is compiled in tests, but for -O2."""
 
 
 def graph_of(program: Program) -> Graph:

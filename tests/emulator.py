@@ -56,6 +56,11 @@ class Map:
 
 
 def maps_text(maps: Sequence[Map], triple: str, lanes: int = 1) -> str:
+    """The text of `maps_module`."""
+    return maps_module(maps, triple, lanes).text()
+
+
+def maps_module(maps: Sequence[Map], triple: str, lanes: int = 1) -> Module:
     """A module with `void name(args…, out, n)` for each map; n is a multiple of `lanes`."""
     module = Module(triple)
     for each in maps:
@@ -70,7 +75,7 @@ def maps_text(maps: Sequence[Map], triple: str, lanes: int = 1) -> str:
             result = each.body(f, *values)
             f.store(result, f.offset(out, loop.index, each.ret), bits_of(each.ret) // 8)
         f.finish()
-    return module.text()
+    return module
 
 
 def closed_object(
@@ -91,8 +96,25 @@ def closed_object(
         names |= missing
 
 
-class Native:
-    """Maps compiled for this machine, `more` LLVM text beside: call `native(name, *arrays)`."""
+class LoadedMaps:
+    """Maps in an object for this machine: call `loaded(name, *arrays)`."""
+
+    def __init__(self, obj: bytes, maps: Sequence[Map]):
+        self._maps = {each.name: each for each in maps}
+        self._loaded = Loaded(obj, jit_target(host_target()), self._maps)
+
+    def __call__(self, name: str, *arrays: Array) -> Array:
+        each = self._maps[name]
+        out = np.zeros(len(arrays[0]), DTYPES[each.ret])
+        kinds = [*[ctypes.c_void_p] * (len(arrays) + 1), ctypes.c_int32]
+        function = ctypes.CFUNCTYPE(None, *kinds)(self._loaded.address(name))
+        kept = [np.ascontiguousarray(a, DTYPES[t]) for a, t in zip(arrays, each.args, strict=True)]
+        function(*(a.ctypes.data for a in kept), out.ctypes.data, len(out))
+        return out
+
+
+class Native(LoadedMaps):
+    """Maps compiled for this machine, `more` LLVM text beside."""
 
     def __init__(
         self,
@@ -104,19 +126,9 @@ class Native:
         more: str = "",
     ):
         target = jit_target(host_target())
-        self._maps = {each.name: each for each in maps}
         text = maps_text(maps, target.triple, lanes) + more
-        obj, _ = closed_object(workers, text, target, list(self._maps), passes)
-        self._loaded = Loaded(obj, target, self._maps)
-
-    def __call__(self, name: str, *arrays: Array) -> Array:
-        each = self._maps[name]
-        out = np.zeros(len(arrays[0]), DTYPES[each.ret])
-        kinds = [*[ctypes.c_void_p] * (len(arrays) + 1), ctypes.c_int32]
-        function = ctypes.CFUNCTYPE(None, *kinds)(self._loaded.address(name))
-        kept = [np.ascontiguousarray(a, DTYPES[t]) for a, t in zip(arrays, each.args, strict=True)]
-        function(*(a.ctypes.data for a in kept), out.ctypes.data, len(out))
-        return out
+        obj, _ = closed_object(workers, text, target, [each.name for each in maps], passes)
+        super().__init__(obj, maps)
 
 
 def run_foreign(

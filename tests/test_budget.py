@@ -58,7 +58,7 @@ def test_the_parts_make_up_the_whole(target: str, embed: bool, workers: Workers)
     assert 0 < sections["descriptions"] < 2048
     weights = sum(size for what, size in flash.items() if what.startswith("weights of"))
     assert weights == made.program.weights_size
-    ram = made.program.arena_size + made.info.state_size + made.stack
+    ram = made.program.arena_size + made.info.state_size + (made.stack or 0)
     assert sum(ram_of(made).values()) == ram
 
 
@@ -80,8 +80,13 @@ def test_formats_that_do_not_tell(workers: Workers) -> None:
     made = compiled("wasm32", workers)
     assert sections_of(made) is None
     Budget(ram=1 << 20).check(made)
-    with pytest.raises(Unsupported, match="wasm do not tell"):
+    with pytest.raises(Unsupported, match="wasm does not tell"):
         Budget(flash=1 << 20).check(made)
+    source = compiled("c", workers)
+    Budget().check(source)
+    for budget in (Budget(flash=1 << 20), Budget(ram=1 << 20)):
+        with pytest.raises(Unsupported, match="portable C does not tell"):
+            budget.check(source)
 
 
 @needs_cc
@@ -94,7 +99,7 @@ def test_the_stack_is_no_deeper_than_said(tmp_path: Path, workers: Workers) -> N
     library = folder / "libdigits_mlp.a"
     run("cc", *STRICT, "-std=c11", "-pthread", f"-I{folder}", "-o", program, source, library)
     idle, busy = map(int, run(program).stdout.split())
-    bound = compiled("native", workers).stack
+    bound = compiled("native", workers).stack or 0
     others = 128  # of the thread's own function, which `idle` may have done without
     assert bound // 4 < busy - idle <= bound + others, (idle, busy, bound)
 

@@ -27,7 +27,7 @@ from tbc.dump import STAGES
 from tbc.errors import InternalError
 from tbc.inspection import InspectReport
 from tbc.report import CompileReport, to_json
-from tbc.target import TARGETS
+from tbc.target import PORTABLE, TARGETS
 from tbc.text import parse_graph, print_graph
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +70,7 @@ def two_sizes(tmp_path: Path) -> Path:
 
 
 def test_compile_writes_what_is_asked_for(tmp_path: Path) -> None:
-    kinds = set(KINDS) - {"shared"}
+    kinds = set(KINDS) - {"shared", "c"}
     arguments = ("--emit", "obj,asm", "--emit", ",".join(kinds - {"obj", "asm"}))
     report = succeeded("compile", DIGITS, "-o", tmp_path, "--name", "net", *arguments)
     assert {file["kind"] for file in report["files"]} == kinds
@@ -105,6 +105,18 @@ def test_compile_prints_files_sizes_and_the_batch(
     assert "arena" in result.stdout
     assert "\x1b" not in result.output
     assert result.stderr == ""
+
+
+def test_portable_c_is_for_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = succeeded("compile", DIGITS, "--emit", "c,header", "--dump-dir", tmp_path / "dump")
+    names = {path.name for path in (tmp_path / "digits_mlp-c").iterdir()}
+    assert names == {"digits_mlp.c", "digits_mlp.h", "tbc.h", "report.json"}
+    source = (tmp_path / "digits_mlp-c/digits_mlp.c").read_bytes()
+    assert (tmp_path / "dump/model.c").read_bytes() == source
+    assert (report["target"], report["code"], report["flash"]) == ("c", None, None)
+    result = tbc_cli("compile", DIGITS, "--emit", "c,static")
+    assert (result.exit_code, "--emit=static is for one" in result.stderr) == (1, True)
 
 
 @needs_linker
@@ -408,7 +420,7 @@ def test_inspect_counts_planes(tmp_path: Path) -> None:
 
 def test_targets_lists_every_name() -> None:
     rows = {row["name"]: row for row in succeeded("targets")}
-    assert list(rows) == ["native", *(named.name for named in TARGETS)]
+    assert list(rows) == ["native", *(named.name for named in (*TARGETS, PORTABLE))]
     assert rows["native"]["tested"] == "native"
     assert rows["armv8"]["kernels"] == ["neon", "f32x4"]
     assert rows["apple-m1"]["tested"] == "compiled only"

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from phase_check import check_phases, divided_finely
 from strategies import Array, assert_same, random_array
+from toolchain import needs_cc
 
 from tbc import kernels, ops, reference
 from tbc.codegen.host import resolve_target
@@ -233,11 +234,14 @@ def _expected(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array] | N
         raise
 
 
-def check(graph: Graph, arrays: Mapping[str, Array], workers: Workers) -> None:
+def check(
+    graph: Graph, arrays: Mapping[str, Array], workers: Workers, target: Target | None = None
+) -> None:
     """Compile the graph; compare runs in one part, in three and by threads with the reference."""
-    model = Native(graph, workers)
+    model = Native(graph, workers, target)
     expected = _expected(model.lowered, arrays)
-    for parts, at_once in ((1, False), (3, False), (2, True)):
+    by_threads = ((2, True),) if model.target.has_threads else ()
+    for parts, at_once in ((1, False), (3, False), *by_threads):
         run = model.run(arrays, parts, at_once)
         assert run.status == (_BAD_VALUE if expected is None else 0)
         for name, array in (expected or {}).items():
@@ -314,6 +318,23 @@ def test_many_small_graphs(workers: Workers, graph: Graph, dims: dict[str, int],
 @given(wide_graphs(steps=14), wide_bindings(), st.integers(0, 99))
 def test_many_wide_graphs(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
     _small(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@needs_cc
+@settings(_QUIET, max_examples=300)
+@given(graphs(), bindings(), wide_graphs(), wide_bindings(), st.integers(0, 99))
+def test_graphs_in_portable_c(
+    workers: Workers,
+    small: Graph,
+    few: dict[str, int],
+    wide: Graph,
+    many: dict[str, int],
+    seed: int,
+) -> None:
+    target = resolve_target("c")
+    for graph, dims in ((small, few), (wide, many)):
+        check(compilable(graph, target), _as_bytes(feeds(graph, dims, seed)), workers, target)
 
 
 @pytest.mark.slow

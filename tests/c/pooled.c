@@ -11,7 +11,7 @@
 
 extern const tbc_model MODEL;
 
-enum { MOST = 4, ROUNDS = 50 };
+enum { MOST = 7, ROUNDS = 50 };
 
 static void need(int holds, const char *what) {
     if (holds) return;

@@ -14,7 +14,7 @@ from tbc.dims import bounds, evaluate, upper
 from tbc.ir import Graph, Value, bind
 from tbc.passes.fuse import ANCHORS, fuse
 from tbc.passes.pad import pad
-from tbc.passes.plan import ALIGNMENT, plan
+from tbc.passes.plan import plan
 from tbc.passes.select import select
 from tbc.program import Program, root_index, strides
 from tbc.target import parse
@@ -57,7 +57,7 @@ def live_buffers_are_disjoint(program: Program) -> None:
                 continue
             start = buffer.offset
             end = start + upper(result.type.size) * result.type.dtype.bytes
-            assert start % ALIGNMENT == 0
+            assert start % program.alignment == 0
             assert end <= program.arena_size
             for other_start, other_end, other in live:
                 assert end <= other_start or other_end <= start, (result, other)
