@@ -14,8 +14,10 @@ from typing import TypeAlias
 from tbc.codegen import dots_neon, dots_riscv, dots_wasm, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
 from tbc.codegen.dots_panel import Panels, Take
-from tbc.codegen.dots_portable import Wide, words_tile
+from tbc.codegen.dots_portable import Wide
 from tbc.codegen.dots_rows import heights, row_tiles
+from tbc.codegen.dots_scalar import pairs_tile
+from tbc.codegen.dots_thumb import helium_tile, smlad_tile
 from tbc.codegen.dots_tile import Isa, Parts, State, Sums, Tile, integer_tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of, vec
 from tbc.kernels import Kernel
@@ -36,7 +38,9 @@ _ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS
 EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in _ISAS.items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},
-    "scalar": words_tile,
+    "scalar": pairs_tile,
+    "smlad": smlad_tile,
+    "helium": helium_tile,
     "f32avx2": partial(float_tile, dots_x86.Permuted()),
     **{name: partial(float_tile, Masked()) for name in ("f32x4", "f32x8", "f32x16")},
     "f32": floats_tile,

@@ -185,7 +185,7 @@ def integer_tile(
         add_steps(zero, stop, wide)
 
     def rows(place: _Place) -> Val:
-        return _rescaled(f, [(isa.rows(f, wide[place, scale]), scale) for scale in scales])
+        return rescaled(f, [(isa.rows(f, wide[place, scale]), scale) for scale in scales])
 
     vectors = range(tile.layout.unit_bytes // isa.vector)
     return [
@@ -206,7 +206,7 @@ def _places(isa: Isa, tile: Tile) -> list[_Place]:
     return [(m, n, v) for m in range(tile.mr) for n in range(tile.nr) for v in range(vectors)]
 
 
-def _rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
+def rescaled(f: Function, sums: list[tuple[Val, int]]) -> Val:
     """sum(sums >> scale), each shift exact."""
     total, *rest = (
         f.op("ashr exact", s, const(s.type, scale)) if scale else s for s, scale in sums

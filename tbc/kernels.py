@@ -226,7 +226,9 @@ _RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
 _SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
 _RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
-_SCALAR = Dot("scalar")
+_HELIUM = Dot("helium", arch="arm", requires=_features("mve"), products=16, lanes_k=16)
+_SMLAD = Dot("smlad", arch="arm", requires=_features("dsp"), products=4)
+_SCALAR = Dot("scalar", products=4, bits=16)
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
 _F32AVX2 = Dot("f32avx2", DType.f32, arch="x86", requires=_features("avx2"), vector_bytes=32)
 _F32X8 = Dot("f32x8", DType.f32, vector_bytes=32)
@@ -266,8 +268,12 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_SIMD128, "b1", 1, ((1, 1, 0.533), (4, 1, 0.344))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
-    (_SCALAR, "i2", 1, ((1, 1, 2.19),)),
-    (_SCALAR, "b1", 1, ((1, 1, 2.19),)),
+    (_HELIUM, "i2", 3, ((1, 1, 0.18),)),
+    (_HELIUM, "b1", 2, ((1, 1, 0.191),)),
+    (_SMLAD, "i2", 1, ((1, 1, 1.2),)),
+    (_SMLAD, "b1", 1, ((1, 1, 1.2),)),
+    (_SCALAR, "i2", 1, ((1, 1, 2.41),)),
+    (_SCALAR, "b1", 1, ((1, 1, 2.2),)),
     (_F32X16, "i2", 1, ((1, 4, 0.281), (4, 2, 0.184))),
     (_F32X16, "b1", 1, ((1, 4, 0.219), (4, 2, 0.164))),
     (_F32AVX2, "i2", 1, ((1, 4, 0.438), (4, 1, 0.422))),

@@ -315,7 +315,7 @@ static const long count = sizeof calls / sizeof *calls;
 def run_foreign(
     objects: Sequence[bytes],
     target: Target,
-    zig: str,
+    zig: Sequence[str],
     emulator: Sequence[str],
     calls: Sequence[Call],
     tmp: Path,
@@ -338,7 +338,7 @@ def run_foreign(
         path.write_bytes(obj)
     flags = ["-O1", "-static", "-nostdlib", "-fno-sanitize=all", "-fno-stack-protector"]
     files = ["-include", str(tmp / "calls.h"), str(_MAIN), *map(str, code)]
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig.split()]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig]
     subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
     status, written, said = execute(emulator, tmp / "program", b"".join(stream))
     assert status == 0, said

@@ -13,17 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dots_harness import NativeRunner, Spec, calls, make_call, module_text, run_foreign, same
+from emulator import closed_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbc import emulate_wasm
 from tbc.codegen.dots import EMITTERS
-from tbc.codegen.dots_portable import GROUP
+from tbc.codegen.dots_f32 import GROUP
+from tbc.codegen.dots_scalar import Pairs
+from tbc.codegen.dots_thumb import Helium, Smlad
 from tbc.codegen.dots_tile import Tile
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module
 from tbc.codegen.machine import Job, Part, Workers
+from tbc.emulate_board import board_of
 from tbc.kernels import BY_NAME, KERNELS, Kernel, choose
 from tbc.target import TARGETS, Target, parse
 from tbc.types import DType
@@ -44,6 +48,8 @@ HOME = {
     "rvvx256": "rv64gcv+zvl256b",
     "simd128": "wasm32+simd128",
     "relaxed": "wasm32+relaxed",
+    "helium": "cortex-m55",
+    "smlad": "cortex-m4",
     "wide": "x86-64",
     "scalar": "x86-64",
     "f32x4": "x86-64",
@@ -137,11 +143,21 @@ def rvv(bits: int, vlen: int) -> tuple[str, str]:
     return zig, f"qemu-riscv{bits} -cpu rv{bits},v=true,vlen={vlen}"
 
 
+BOARD = "qemu-system-arm"
+SOFT_M55 = "thumbv8.1m.main-unknown-none-eabi+mve"
+"""Helium without registers for floats."""
+
+
+def board(cpu: str, hard: str = "") -> tuple[str, str]:
+    """Zig's target, and the emulator of a board with a Cortex-M."""
+    return f"thumb-freestanding-eabi{hard} -mcpu={cpu}", BOARD
+
+
 FOREIGN = (
     Foreign("armv8", "aarch64-linux-musl", "qemu-aarch64 -cpu cortex-a53", "neon wide f32x4"),
     Foreign("armv8.2+dotprod", "aarch64-linux-musl", "qemu-aarch64", "neondot scalar"),
     Foreign("i686", "x86-linux-musl", "qemu-i386", "sse2 f32x4"),
-    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar f32"),
+    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "smlad scalar f32"),
     Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32"),
     Foreign("rv64gc", "riscv64-linux-musl", "qemu-riscv64", "scalar f32"),
     Foreign("rv64gcv", *rvv(64, 128), "rvv rvvx f32x4"),
@@ -155,13 +171,24 @@ FOREIGN = (
     Foreign("wasm32+relaxed", "wasm32-freestanding", "wasmtime", "relaxed f32x4"),
     Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar f32"),
     Foreign("z14", "s390x-linux-musl", "qemu-s390x -cpu max", "wide f32x4"),
+    Foreign("rv32imc", "riscv32-freestanding -mcpu=generic_rv32+m+c", "qemu-riscv32", "scalar"),
+    Foreign("cortex-m0plus", *board("cortex_m0plus"), "scalar"),
+    Foreign("cortex-m3", *board("cortex_m3"), "scalar", slow=True),
+    Foreign("cortex-m4", *board("cortex_m4"), "smlad"),
+    Foreign("cortex-m4f", *board("cortex_m4", "hf"), "smlad", slow=True),
+    Foreign("cortex-m7", *board("cortex_m7", "hf"), "smlad", slow=True),
+    Foreign("cortex-m33", *board("cortex_m33", "hf"), "smlad", slow=True),
+    Foreign("cortex-m55", *board("cortex_m55", "hf"), "helium"),
+    Foreign("cortex-m55", *board("cortex_m55", "hf"), "smlad", slow=True),
+    Foreign(SOFT_M55, *board("cortex_m55"), "helium smlad", slow=True),
+    Foreign("cortex-m85", *board("cortex_m85", "hf"), "helium smlad", slow=True),
 )
 
 
 @pytest.mark.parametrize(
     "foreign",
     [pytest.param(f, marks=[pytest.mark.slow] if f.slow else []) for f in FOREIGN],
-    ids=lambda f: f"{f.target}-{f.emulator}",
+    ids=lambda f: f"{f.target}-{f.emulator}-{f.dots}",
 )
 def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     emulator = foreign.emulator.split()
@@ -171,10 +198,15 @@ def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     target = parse(foreign.target)
     kernels = [kernel for kernel in KERNELS if kernel.dot.name in foreign.dots.split()]
     specs = [specs_of(kernel) for kernel in kernels]
-    done = workers.compile_all([job(part, target) for part in specs])
+    texts = [(module_text(part, target), [spec.name for spec in part]) for part in specs]
+    objects = [closed_object(workers, text, target, names, False)[0] for text, names in texts]
     made = [c for part in specs for spec in part for c in calls(spec, seed=spec.k, every=4)]
-    objects = [each["obj"] for each in done]
-    results = run_foreign(objects, target, foreign.zig, emulator, made, tmp_path)
+    zig = foreign.zig.split()
+    if foreign.emulator == BOARD:
+        found = board_of(target)
+        assert found
+        emulator, zig = list(found.command), [*zig, *found.link(tmp_path)]
+    results = run_foreign(objects, target, zig, emulator, made, tmp_path)
     for call, result in zip(made, results, strict=True):
         assert same(result, call.expected), (call.spec.name, call.ranges)
 
@@ -267,8 +299,10 @@ INSTRUCTIONS = {
     "rvvx256": r"vwmaccsu\.vx\s",
     "simd128": r"i16x8\.mul",
     "relaxed": r"relaxed_dot_i8x16_i7x16_add_s",
+    "helium": r"vmlava\.s8\s",
+    "smlad": r"smlad\s",
     "wide": r"pmullw\s",
-    "scalar": r"imulq\s",
+    "scalar": r"imull\s",
     "f32x4": r"addps\s",
     "f32x8": r"vaddps\s.*%ymm",
     "f32avx2": r"vpermilps\s.*%ymm",
@@ -297,6 +331,9 @@ def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     job = Job(target, (Part(module.text(), False),), frozenset({"tile"}), frozenset({"asm"}))
     return workers.compile(job)["asm"].decode()
 
+
+IN_LOOP = {"f32": GROUP, "scalar": Pairs.rows, "smlad": Smlad.rows, "helium": Helium.rows}
+"""Rows of weights that a loop sums, where those are not all of a tile."""
 
 NOT_COUNTED = re.compile(
     r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv"
@@ -333,15 +370,14 @@ def innermost(asm: str, dot: str) -> int:
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
     layout = (kernel.on_bytes if kernel.panel else kernel).layout()
     name = kernel.dot.name
-    scalar = name in ("scalar", "f32")
-    k = layout.lanes_k if scalar or kernel.activations is DType.f32 else layout.unit_k
+    k = layout.lanes_k if kernel.activations is DType.f32 else layout.unit_k
     for mr, cost, error in ((kernel.mr, kernel.cost, 0.1), (1, kernel.row_cost, 0.3)):
         asm = tile_asm(kernel, mr, workers)
         instruction = INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name]
         assert re.search(instruction, asm)
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
-        rows = GROUP if scalar else layout.rows * mr * kernel.nr
+        rows = IN_LOOP.get(name, layout.rows * mr * kernel.nr)
         assert innermost(asm, instruction) / (rows * k) == pytest.approx(cost, rel=error)
         if kernel.mr == 1:
             break
