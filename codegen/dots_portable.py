@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tbc.codegen.dots_tile import Parts, Tile
-from tbc.codegen.llvm_text import Function, Val, bits_of, const, lanes_of, vec
+from tbc.codegen.llvm_text import Function, Val, const, lanes_of, vec
 from tbc.layout import Code
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from tbc.codegen.dots_tile import Parts, Sums, Tile, rescaled
@@ -43,16 +43,14 @@ class Rows(ABC):
             sums: i32; to be renewed.
         """
 
-    def emit(self, x: Val, w: Val) -> Sums:
-        """The sums of the block at w with the row at x."""
+    def emit(self, x: Val, w: Val, out: Val) -> None:
+        """Store the sums of the block at w with the row at x, i32 [rows of the block], to `out`."""
         f, tile = self.f, self.tile
-        out = f.alloca(WORD, tile.layout.rows, 4)
 
         def take(place: Val, sum: Val) -> None:
             f.store(sum, place, 4)
 
         self.loop(x, tile.x_unit, w, tile.number(tile.steps), out, take)
-        return [[f.load(f"<{tile.layout.rows} x {WORD}>", out, 4)]]
 
     def loop(
         self,
@@ -107,9 +105,11 @@ class Pairs(Rows):
     rows = 2
 
     def kept(self) -> Parts:
+        """The mask."""
         return (self.pair_mask(),)
 
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
+        """A field at a time; the activations are pairs already."""
         f, tile = self.f, self.tile
         words = self.words(w)
         for number in range(2 * tile.layout.fields):
@@ -119,11 +119,10 @@ class Pairs(Rows):
                 codes = self.codes(word, field * tile.layout.coding.bits + 8 * odd, kept[0])
                 sums[row] = f.op("add", sums[row], f.op("mul", codes, pair))
 
-    def emit(self, x: Val, w: Val) -> Sums:
+    def emit(self, x: Val, w: Val, out: Val) -> None:
         """The upper halves are added to sums of 32 bits as often as the kernel's data asks."""
         f, tile, layout = self.f, self.tile, self.tile.layout
         steps, most = tile.number(tile.steps), min(tile.kernel.widen, tile.steps)
-        out = f.alloca(WORD, layout.rows, 4)
         pairs = f.alloca(WORD, most * layout.unit_k // 2, 4)
         with f.loop(tile.number(0), tile.number(layout.rows)) as row:
             f.store(const(WORD, 0), tile.at(f, out, row.index, 4), 4)
@@ -142,7 +141,6 @@ class Pairs(Rows):
             self._pair(tile.at(f, x, chunk.index, tile.x_unit), number, pairs)
             first = tile.at(f, w, chunk.index, layout.unit_bytes)
             self.loop(pairs, 2 * layout.unit_k, first, number, out, take)
-        return [[f.load(f"<{layout.rows} x {WORD}>", out, 4)]]
 
     def _pair(self, x: Val, steps: Val, pairs: Val) -> None:
         """x1 + x0 * 2^16 of the activations that meet `codes`, whatever the order of bytes."""
@@ -163,7 +161,15 @@ class LonePairs(Pairs):
     rows = 1
 
 
-def pairs_tile(f: Function, tile: Tile, x: Val, w: Sequence[Val]) -> Sums:
-    """i8 activations, in scalar code."""
-    kind = LonePairs if tile.target.is_thumb1 else Pairs
-    return kind(f, tile).emit(x, *w)
+def pairs(f: Function, tile: Tile) -> Rows:
+    """`Pairs`, as the target's registers allow."""
+    return (LonePairs if tile.target.is_thumb1 else Pairs)(f, tile)
+
+
+def rows_tile(
+    kind: Callable[[Function, Tile], Rows], f: Function, tile: Tile, x: Val, w: Parts
+) -> Sums:
+    """The sums as a vector."""
+    out = f.alloca(WORD, tile.layout.rows, 4)
+    kind(f, tile).emit(x, *w, out)
+    return [[f.load(f"<{tile.layout.rows} x {WORD}>", out, 4)]]

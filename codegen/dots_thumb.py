@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tbc.codegen.dots_scalar import WORD, Rows
-from tbc.codegen.dots_tile import Parts, Sums, Tile
-from tbc.codegen.llvm_text import Function, Val, const
+from tbc.codegen.dots_tile import Parts
+from tbc.codegen.llvm_text import Val, const
 
 _VECTOR = "<16 x i8>"
 
@@ -21,9 +19,11 @@ class Smlad(Rows):
     rows = 4
 
     def kept(self) -> Parts:
+        """The mask."""
         return (self.pair_mask(),)
 
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
+        """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
         f, coding = self.f, self.tile.layout.coding
         words = self.words(w)
         for field in range(coding.fields):
@@ -44,6 +44,7 @@ class Helium(Rows):
     rows = 2
 
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
+        """A field at a time."""
         f, tile, scales = self.f, self.tile, len(self.scales)
         rows = [f.load(_VECTOR, tile.at(f, w, 16 * row), 16) for row in range(self.rows)]
         none = const(WORD, 0)
@@ -58,13 +59,3 @@ class Helium(Rows):
                 at = row * scales + self.scales.index(scale)
                 name = "llvm.arm.mve.vmldava.v16i8"
                 sums[at] = f.intrinsic(WORD, name, none, none, none, sums[at], part, activations)
-
-
-def smlad_tile(f: Function, tile: Tile, x: Val, w: Sequence[Val]) -> Sums:
-    """i8 activations, two at a time."""
-    return Smlad(f, tile).emit(x, *w)
-
-
-def helium_tile(f: Function, tile: Tile, x: Val, w: Sequence[Val]) -> Sums:
-    """i8 activations, 16 at a time."""
-    return Helium(f, tile).emit(x, *w)

@@ -125,7 +125,7 @@ def _machine(target: Target) -> _Machine | str:
 
 
 def _arm(target: Target) -> _Machine | str:
-    """32-bit Arm: Cortex-M on a board, all others, and Armv6-M to Armv8.0-M without it, as Linux."""
+    """32-bit Arm: Cortex-M on a board; all but Armv8.1-M also as processes of Linux."""
     hard = "hf" if target.float_abi == "hard" else ""
     emulator = ("qemu-arm", "-cpu", "max")
     if not target.cpu.startswith("cortex-m"):

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import reference
-from tbc.codegen.dots import emit_dot, emit_grouped_dot
-from tbc.codegen.llvm_text import Function, Module, Val, const
+from tbc.codegen.dots import emit_dot, emit_grouped_dot, piece_of
+from tbc.codegen.llvm_text import Function, Module, Val, const, vec
 from tbc.emulate import execute
 from tbc.kernels import Kernel
 from tbc.layout import CODES, Layout
@@ -64,7 +64,7 @@ class Spec:
         is_float = self.group or self.kernel.activations is DType.f32
 
         def store(f: Function, m: Val, n: Val, acc: Val) -> None:
-            assert acc.type == ("<16 x float>" if is_float else "<16 x i32>")
+            assert acc.type == vec("float" if is_float else "i32", piece_of(target))
             place = f.op("add", f.op("mul", m, ldo), n)
             f.store(acc, f.offset(out, place, "i32"), 4)
 
