@@ -84,7 +84,7 @@ def _define(module: Module, name: str, builtin: Builtin) -> None:
 
 def _table(words: memory.Words) -> Iterator[tuple[str, Builtin]]:
     yield from _memory(words)
-    yield from _integers()
+    yield from _integers(words)
     yield from _conversions_between_floats()
     for fmt, gnu, arm, c in ((SINGLE, "sf", "f", "f"), (DOUBLE, "df", "d", "")):
         yield from _arithmetic(fmt, gnu, arm)
@@ -157,7 +157,7 @@ def _memory(words: memory.Words) -> Iterator[tuple[str, Builtin]]:
         yield f"__aeabi_memclr{aligned}", clear
 
 
-def _integers() -> Iterator[tuple[str, Builtin]]:
+def _integers(words: memory.Words) -> Iterator[tuple[str, Builtin]]:
     unsigned, signed = softint.divide_unsigned, softint.divide_signed
     for type, gnu in (("i32", "si"), ("i64", "di")):
         two = (type, type)
@@ -173,8 +173,11 @@ def _integers() -> Iterator[tuple[str, Builtin]]:
     yield "__aeabi_idivmod", _pair("i32", signed)
     yield "__aeabi_uldivmod", _pair("i64", unsigned)
     yield "__aeabi_ldivmod", _pair("i64", signed)
+    yield "__mulsi3", _formula("i32", ("i32", "i32"), softint.multiply_serially)
+    # A machine of 64 bits calls this only if it multiplies no words.
+    multiply = softint.multiply_serially if words.type == "i64" else softint.multiply
     for names, type, formula in (
-        (("__muldi3", "__aeabi_lmul"), "i64", softint.multiply),
+        (("__muldi3", "__aeabi_lmul"), "i64", multiply),
         (("__ashldi3", "__aeabi_llsl"), "i32", softint.shift_left),
         (("__lshrdi3", "__aeabi_llsr"), "i32", partial(softint.shift_right, signed=False)),
         (("__ashrdi3", "__aeabi_lasr"), "i32", partial(softint.shift_right, signed=True)),

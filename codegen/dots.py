@@ -11,8 +11,9 @@ from functools import partial
 from itertools import chain
 from typing import TypeAlias
 
-from tbc.codegen import dots_neon, dots_riscv, dots_wasm, dots_x86
+from tbc.codegen import dots_add, dots_neon, dots_riscv, dots_wasm, dots_x86
 from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
+from tbc.codegen.dots_lookup import lookup_tile
 from tbc.codegen.dots_panel import Panels, Take
 from tbc.codegen.dots_portable import Wide
 from tbc.codegen.dots_rows import heights, row_tiles
@@ -34,9 +35,9 @@ The rows may lie beyond the last one, where the last block is padded.
 TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 """(f, tile, the first activation row, each block) -> the tile's sums."""
 
-_ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS
+_ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS | dots_add.ISAS
 _ROWS: dict[str, Callable[[Function, Tile], Rows]] = {
-    "scalar": pairs,
+    **dict.fromkeys(("scalar", "pairs"), pairs),
     "smlad": Smlad,
     "helium": Helium,
 }
@@ -45,6 +46,7 @@ EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in _ISAS.items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},
     **{name: partial(rows_tile, kind) for name, kind in _ROWS.items()},
+    "lookup": lookup_tile,
     "f32avx2": partial(float_tile, dots_x86.Permuted()),
     **{name: partial(float_tile, Masked()) for name in ("f32x4", "f32x8", "f32x16")},
     "f32": floats_tile,
@@ -120,7 +122,7 @@ def emit_dot(
         ws = tuple(tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks)
         row = tile.at(f, x, m, tile.x_stride)
         if kind := _ROWS.get(kernel.dot.name):
-            kind(f, tile).emit(row, *ws, out)
+            kind(f, tile).emit(row, ws[0], out)
         else:
             _store(f, tile, EMITTERS[kernel.dot.name](f, tile, row, ws), out)
 

@@ -18,6 +18,23 @@ def field_of_words(f: Function, part: Val, shift: int, mask: int) -> Val:
     return part if mask == 255 else f.op("and", part, const(part.type, mask))
 
 
+class SixteenBytes:
+    """Vectors of 16 bytes, against 4 bytes of activations that are loaded and repeated."""
+
+    def row(self, f: Function, tile: Tile, x: Val) -> Parts:
+        """The address: every field is loaded by itself."""
+        return (x,)
+
+    def activation(self, f: Function, row: Parts, field: int) -> Parts:
+        """A dword, repeated."""
+        dword = f.load("i32", f.offset(row[0], const("i32", 4 * field)), 4)
+        return (f.cast("bitcast", f.splat(dword, 4), "<16 x i8>"),)
+
+    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
+        """The bytes."""
+        return ((f.load("<16 x i8>", w, 16),),)
+
+
 @dataclass(frozen=True)
 class Wide:
     """Bytes widened to i16 and multiplied: <64 x i8> fits any vector length."""

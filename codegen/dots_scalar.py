@@ -171,5 +171,5 @@ def rows_tile(
 ) -> Sums:
     """The sums as a vector."""
     out = f.alloca(WORD, tile.layout.rows, 4)
-    kind(f, tile).emit(x, *w, out)
+    kind(f, tile).emit(x, w[0], out)
     return [[f.load(f"<{tile.layout.rows} x {WORD}>", out, 4)]]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbc.codegen.dots_portable import Wide, field_of_words
-from tbc.codegen.dots_tile import Isa, Parts, Tile
-from tbc.codegen.llvm_text import Function, Val, const
-from tbc.layout import Code
+from tbc.codegen.dots_portable import SixteenBytes, Wide, field_of_words
+from tbc.codegen.dots_tile import Isa, Parts
+from tbc.codegen.llvm_text import Function, Val
 
 
 @dataclass(frozen=True)
 class Extend(Wide):
     """Bytes extended to i16, multiplied and added.
 
-    i16x8.extmul is fewer instructions of WebAssembly, but more of x86: 3 and 5, for a low and a
-    high half, in V8.
+    i16x8.extmul is fewer instructions of WebAssembly, but slower on x86, which has no such
+    (docs/kernels.md).
     """
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
@@ -24,7 +23,7 @@ class Extend(Wide):
 
 
 @dataclass(frozen=True)
-class RelaxedDot:
+class RelaxedDot(SixteenBytes):
     """i32x4.relaxed_dot_i8x16_i7x16_add_s: 4 products of s8 and 7-bit numbers, added to an i32.
 
     What it leaves open, whether bit 7 of the second operand is a sign and whether two products may
@@ -35,19 +34,6 @@ class RelaxedDot:
     prefetch: int = 0
     sums: tuple[str, ...] = ("<4 x i32>",)
     wide: tuple[str, ...] = ("<4 x i32>",)
-
-    def row(self, f: Function, tile: Tile, x: Val) -> Parts:
-        """The address: every field is loaded by itself."""
-        return (x,)
-
-    def activation(self, f: Function, row: Parts, field: int) -> Parts:
-        """A dword, repeated."""
-        dword = f.load("i32", f.offset(row[0], const("i32", 4 * field)), 4)
-        return (f.cast("bitcast", f.splat(dword, 4), "<16 x i8>"),)
-
-    def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
-        """The bytes."""
-        return ((f.load("<16 x i8>", w, 16),),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
         """By 16-bit shifts: x86 shifts no bytes."""

@@ -74,6 +74,15 @@ def multiply(a: Num, b: Num) -> Num:
     return join(high + al * bh + ah * bl, low)
 
 
+def multiply_serially(a: Num, b: Num) -> Num:
+    """The product modulo 2^n, from shifts and additions."""
+
+    def step(a: Num, b: Num, product: Num) -> tuple[Num, Num, Num]:
+        return a << 1, b >> 1, product + (a & (b.const(0) - (b & 1)))
+
+    return repeat(bits(a), (a, b, a.const(0)), step)[2]
+
+
 def shift_left(x: Num, n: Num) -> Num:
     """x << n, from half-width shifts."""
     high, low = halves(x)

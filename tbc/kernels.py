@@ -53,6 +53,7 @@ class Dot:
         sums: sums of 16 rows of weights that a tile can hold in registers beside what it adds.
         rows: rows of weights in a block of its layout.
         lanes_k: neighbouring k of a row in its layout.
+        multiplies: whether the target must have an instruction that multiplies.
     """
 
     name: str
@@ -65,12 +66,14 @@ class Dot:
     sums: int = 4
     rows: int = 16
     lanes_k: int = 4
+    multiplies: bool = True
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
         arch = self.arch in (None, target.arch)
         wide = self.vector_bytes <= target.vector_bytes
-        return arch and wide and self.requires <= target.features
+        able = target.multiplies or not self.multiplies
+        return arch and wide and able and self.requires <= target.features
 
 
 class Field(NamedTuple):
@@ -92,8 +95,9 @@ class Kernel:
         nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
             tiles that leave no registers for so many sums shift fields down instead.
-        cost: instructions of a tile's innermost loop a multiply-add, without loads and moves, which
-            have ports of their own; a test counts them. Comparable on one target only.
+        cost: instructions of a tile's innermost loop a multiply-add, in vector code without loads
+            and moves, which have ports of their own; a test counts them. Comparable on one target
+            only.
         row_cost: the same for a tile of one row.
         panel: weights of a row that are unpacked at a time into a panel of bytes, which all
             activation rows use; 0 where every tile unpacks for itself, in registers.
@@ -223,17 +227,21 @@ _NEON32 = Dot("neon32", arch="arm", requires=_features("neon"), bits=16)
 _RVV = Dot("rvv", arch="riscv", requires=_features("zve32x zvl128b"), bits=16)
 _RVVX = replace(_RVV, name="rvvx", rows=64, lanes_k=1)
 _RVVX256 = replace(_RVVX, name="rvvx256", requires=_features("zve32x zvl256b"))
+_NEON32_ADD = replace(_NEON32, name="neon32add", products=2)
 _SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
 _RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
+_WASM_ADD = replace(_SIMD128, name="wasmadd", products=2)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
 _HELIUM = Dot("helium", arch="arm", requires=_features("mve"), products=16, lanes_k=16)
 _SMLAD = Dot("smlad", arch="arm", requires=_features("dsp"), products=4)
+_PAIRS = Dot("pairs", arch="arm", products=4, bits=16)
 _SCALAR = Dot("scalar", products=4, bits=16)
+_LOOKUP = Dot("lookup", multiplies=False)
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
 _F32AVX2 = Dot("f32avx2", DType.f32, arch="x86", requires=_features("avx2"), vector_bytes=32)
 _F32X8 = Dot("f32x8", DType.f32, vector_bytes=32)
 _F32X16 = Dot("f32x16", DType.f32, vector_bytes=64)
-_F32 = Dot("f32", DType.f32)
+_F32 = Dot("f32", DType.f32, multiplies=False)
 
 _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     # dot, code, scales, (mr, nr, cost) of the kernel for one row, then of those for more
@@ -266,14 +274,20 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[tuple[int, int, float], ...]], ...] = (
     (_RELAXED, "b1", 3, ((1, 1, 0.172), (4, 1, 0.111))),
     (_SIMD128, "i2", 1, ((1, 1, 0.535), (4, 1, 0.345))),
     (_SIMD128, "b1", 1, ((1, 1, 0.533), (4, 1, 0.344))),
+    (_NEON32_ADD, "b1", 1, ((1, 1, 0.322),)),
+    (_WASM_ADD, "b1", 1, ((1, 1, 0.344), (4, 1, 0.238))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
     (_HELIUM, "i2", 3, ((1, 1, 0.18),)),
     (_HELIUM, "b1", 2, ((1, 1, 0.191),)),
-    (_SMLAD, "i2", 1, ((1, 1, 1.2),)),
-    (_SMLAD, "b1", 1, ((1, 1, 1.2),)),
+    (_SMLAD, "i2", 1, ((1, 1, 1.39),)),
+    (_SMLAD, "b1", 1, ((1, 1, 1.3),)),
+    (_PAIRS, "i2", 1, ((1, 1, 1.34),)),
+    (_PAIRS, "b1", 1, ((1, 1, 1.33),)),
     (_SCALAR, "i2", 1, ((1, 1, 2.41),)),
-    (_SCALAR, "b1", 1, ((1, 1, 2.2),)),
+    (_SCALAR, "b1", 1, ((1, 1, 2.83),)),
+    (_LOOKUP, "i2", 1, ((1, 1, 3.59),)),
+    (_LOOKUP, "b1", 1, ((1, 1, 2.04),)),
     (_F32X16, "i2", 1, ((1, 4, 0.281), (4, 2, 0.184))),
     (_F32X16, "b1", 1, ((1, 4, 0.219), (4, 2, 0.164))),
     (_F32AVX2, "i2", 1, ((1, 4, 0.438), (4, 1, 0.422))),

@@ -118,6 +118,11 @@ class Target:
         return 32 if single in self.features else 0
 
     @property
+    def multiplies(self) -> bool:
+        """Whether an instruction multiplies integers; else every product is a call."""
+        return self.arch != "riscv" or "m" in self.features
+
+    @property
     def rounds(self) -> bool:
         """Whether floats of all widths and vectors of them are rounded to whole numbers at once."""
         return self.arch in ("aarch64", "wasm") or "sse4.1" in self.features

@@ -21,7 +21,7 @@ class TargetRow:
         triple: in LLVM's words.
         description: in ours.
         kernels: the dots (`kernels.Dot`) of the low-bit kernels that are chosen there.
-        tested: "native", "qemu-user" or "compiled only".
+        tested: "native", "qemu-user", "wasmtime" or "compiled only".
     """
 
     name: str

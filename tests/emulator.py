@@ -36,7 +36,8 @@ _EMULATORS = {
     "armhf": ("qemu-arm", "arm-linux-musleabihf"),
     "aarch64": ("qemu-aarch64", "aarch64-linux-musl"),
     "riscv32": ("qemu-riscv32", "riscv32-freestanding -mcpu=generic_rv32+m+c"),
-    "riscv64": ("qemu-riscv64", "riscv64-linux-musl"),
+    "riscv64": ("qemu-riscv64", "riscv64-freestanding -mcpu=generic_rv64+m+c -mabi=lp64"),
+    "riscv64d": ("qemu-riscv64", "riscv64-linux-musl"),
     "s390x": ("qemu-s390x", "s390x-linux-musl"),
     "i686": ("qemu-i386", "x86-linux-musl"),
 }
@@ -129,6 +130,8 @@ def run_foreign(
     key = target.triple.split("-")[0]
     if target.arch == "arm":
         key = "armhf" if target.float_abi == "hard" else "arm"
+    if target.arch == "riscv" and "d" in target.features:
+        key += "d"
     emulator, system = _EMULATORS[key]
     if shutil.which(emulator) is None or importlib.util.find_spec("ziglang") is None:
         pytest.skip(f"{emulator} or ziglang is not installed")

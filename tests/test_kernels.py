@@ -197,11 +197,14 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("wasm32+simd128", 1, "trit_gemv_1x1c4_simd128"),
         ("wasm32+simd128", 8, "trit_gemm_4x1c4_simd128"),
         ("wasm32+relaxed", 1, "trit_gemv_1x1c4_relaxed"),
-        ("cortex-m0plus", 1, "trit_gemv_1x1c4_scalar"),
-        ("cortex-m3", 1, "trit_gemv_1x1c4_scalar"),
+        ("cortex-m0plus", 1, "trit_gemv_1x1c4_pairs"),
+        ("cortex-m3", 1, "trit_gemv_1x1c4_pairs"),
         ("cortex-m4", 1, "trit_gemv_1x1c4_smlad"),
         ("cortex-m33", 8, "trit_gemv_1x1c4_smlad"),
         ("cortex-m55", 1, "trit_gemv_1x1c16_helium"),
+        ("rv32ic", 1, "trit_gemv_1x1c4_lookup"),
+        ("rv64ic", 1, "trit_gemv_1x1c4_lookup"),
+        ("wasm32", 1, "trit_gemv_1x1c4_scalar"),
         ("z14", 1, "trit_gemv_1x1c4_wide"),
     ],
 )
@@ -222,6 +225,20 @@ def test_choice(target: str, m: int, name: str):
 )
 def test_choice_for_floats(target: str, m: int, name: str):
     assert [k.name for k in choose(parse(target), "i2", DType.f32, m, 2560)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("wasm32+simd128", "sign_gemv_1x1c4_wasmadd"),
+        ("wasm32+relaxed", "sign_gemv_1x1c4_relaxed"),
+        ("armv7+neon", "sign_gemv_1x1c4_neon32add"),
+        ("rv64gc", "sign_gemv_1x1c4_lookup"),
+        ("rv64gcv", "sign_gemv_1x1c1_rvvx"),
+    ],
+)
+def test_signs_are_added_where_that_takes_fewer_instructions(target: str, name: str):
+    assert [k.name for k in choose(parse(target), "b1", DType.i8, 1, 2560)] == [name]
 
 
 def test_few_rows_of_weights_take_the_layout_with_less_padding():

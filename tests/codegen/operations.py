@@ -255,7 +255,9 @@ def integers() -> Iterator[Operation]:
             lambda x: np.array([8 * x.itemsize - int(v).bit_length() for v in _unsigned(x)]),
         )
     two = ("i64", "i64")
-    yield Operation("mul.i64", two, "i64", _op("mul"), _call("i64", "__muldi3"), np.multiply)
+    for type, mode in (("i32", "si"), ("i64", "di")):
+        builtin = _call(type, f"__mul{mode}3")
+        yield Operation(f"mul.{type}", (type, type), type, _op("mul"), builtin, np.multiply)
     for opcode, name, meaning in (
         ("shl", "__ashldi3", np.left_shift),
         ("ashr", "__ashrdi3", np.right_shift),

@@ -82,6 +82,8 @@ def compilable(target):
         ("armv7", False),
         ("rv32imc", True),
         ("rv64gc", False),
+        pytest.param("rv32ic", False, marks=pytest.mark.slow),
+        pytest.param("rv64ic", True, marks=pytest.mark.slow),
         ("s390x", True),
         ("i686", False),
     ],
