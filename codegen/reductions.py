@@ -27,8 +27,8 @@ from tbc.program import Step, loop_index, loop_order, root_index
 from tbc.types import DType
 
 PARTIALS = 16
-FEW = 2
-"""Up to this many elements take less code than a loop over them."""
+FEW = 9
+"""Up to this many elements, a window of 3 x 3, take about as much code as a loop over them."""
 UNROLLED = 64
 """Up to this many elements are reduced in straight-line code when the lanes are the results."""
 
