@@ -128,11 +128,11 @@ def _arm(target: Target) -> _Machine | str:
     """32-bit Arm: Cortex-M on a board; all but Armv8.1-M also as processes of Linux."""
     hard = "hf" if target.float_abi == "hard" else ""
     emulator = ("qemu-arm", "-cpu", "max")
-    if not target.cpu.startswith("cortex-m"):
-        return _Machine(emulator, f"arm-linux-musleabi{hard}", (f"arm-linux-gnueabi{hard}-gcc",))
-    zig = f"thumb-freestanding-eabi{hard} -mcpu={target.cpu.replace('-', '_')}"
     board = board_of(target)
-    if board and (shutil.which(emulate_board.EMULATOR) or target.triple.startswith("thumbv8.1m")):
+    if board is None:
+        return _Machine(emulator, f"arm-linux-musleabi{hard}", (f"arm-linux-gnueabi{hard}-gcc",))
+    zig = f"thumb-freestanding-eabi{hard} -mcpu={board.cpu.replace('-', '_')}"
+    if shutil.which(emulate_board.EMULATOR) or target.triple.startswith("thumbv8.1m"):
         return _Machine(board.command, zig, board=board)
     return _Machine(emulator, zig)
 

@@ -67,14 +67,20 @@ _M33 = Board("mps2-an505", "cortex-m33", 0x10000000, 0x80000000)
 _M55 = Board("mps3-an547", "cortex-m55", 0x10000000, 0x60000000)
 _BOARDS = {
     **dict.fromkeys(("cortex-m0", "cortex-m0plus", "cortex-m1", "cortex-m3"), _M3),
-    "cortex-m4": _M4,
+    **dict.fromkeys(("thumbv6m", "thumbv7m"), _M3),
+    **dict.fromkeys(("cortex-m4", "thumbv7em"), _M4),
     "cortex-m7": _M7,
-    **dict.fromkeys(("cortex-m23", "cortex-m33"), _M33),
-    **dict.fromkeys(("cortex-m55", "cortex-m85"), _M55),
+    **dict.fromkeys(
+        ("cortex-m23", "cortex-m33", "cortex-m35p", "thumbv8m.base", "thumbv8m.main"), _M33
+    ),
+    **dict.fromkeys(("cortex-m52", "cortex-m55", "cortex-m85", "thumbv8.1m.main"), _M55),
 }
-"""CPU -> the board with it, or with one that has all of its instructions."""
+"""CPU or architecture -> the board with it, or with one that has all of its instructions."""
 
 
 def board_of(target: Target) -> Board | None:
     """The board that runs a target's code, if there is one."""
-    return _BOARDS.get(target.cpu) if target.arch == "arm" and target.little_endian else None
+    if target.arch != "arm" or not target.little_endian:
+        return None
+    name = target.triple.split("-")[0] if target.cpu == "generic" else target.cpu
+    return _BOARDS.get(name)
