@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tbc import ops
-from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot
+from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot, piece_of
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share
@@ -18,10 +18,6 @@ from tbc.target import Target
 
 ROWS_TO_SPLIT = 64
 """From this many rows on, the parts of a phase divide the rows, below it the weight's blocks."""
-
-
-PIECE = 16
-"""Rows of weights whose sums an epilogue is given at once."""
 
 
 def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Target) -> None:
@@ -36,7 +32,7 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
         "x": x,
         "x_stride": op.layout.padded_k(op.k),
         "packed": packed,
-        "epilogue": _epilogue(e, step, out),
+        "epilogue": _epilogue(e, step, out, piece_of(target)),
         "index": e.index_type,
     }
     all_blocks = const(e.index_type, 0), e.index(blocks)
@@ -88,14 +84,14 @@ def _pointer(e: Emitter, value: Value) -> Val:
     return e.memory[value].pointer
 
 
-def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
-    """What becomes of 16 accumulators: the step's root, computed and stored."""
+def _epilogue(e: Emitter, step: Step, out: Memory, piece: int) -> Epilogue:
+    """What becomes of the accumulators of a piece: the step's root, computed and stored."""
     op = step.anchor.op
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
     m, n = step.anchor.type.shape
     row = Symbol(e.f.fresh("m"), 0, None, m)
     column = Symbol(e.f.fresh("n"), 0, None, n)
-    rest = op.n % PIECE
+    rest = op.n % piece
 
     def store(first: Val, acc: Val) -> None:
         with e.lanes_along(column, first, lanes_of(acc.type)):
@@ -105,13 +101,13 @@ def _epilogue(e: Emitter, step: Step, out: Memory) -> Epilogue:
 
     def tail(first: Val, acc: Val) -> None:
         """The rows that the last block really has, in ever narrower vectors."""
-        done, width = 0, PIECE
+        done, width = 0, piece
         while done < rest:
             width //= 2
             if done + width <= rest:
                 lanes = list(range(done, done + width))
-                piece = e.f.shuffle(acc, acc, lanes) if width > 1 else e.f.extract(acc, done)
-                store(e.f.op("add", first, const(first.type, done)), piece)
+                part = e.f.shuffle(acc, acc, lanes) if width > 1 else e.f.extract(acc, done)
+                store(e.f.op("add", first, const(first.type, done)), part)
                 done += width
 
     def epilogue(f: Function, m_index: Val, first: Val, acc: Val) -> None:

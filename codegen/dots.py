@@ -24,8 +24,10 @@ from tbc.codegen.dots_f32 import Masked, float_tile, floats_tile
 from tbc.codegen.dots_lookup import lookup_tile
 from tbc.codegen.dots_mmla import USDOT, i8mm_tile, store_pairs
 from tbc.codegen.dots_panel import Panel, Panels, Take
-from tbc.codegen.dots_portable import Wide, words_tile
+from tbc.codegen.dots_portable import Wide
 from tbc.codegen.dots_rows import heights, row_tiles
+from tbc.codegen.dots_scalar import Rows, pairs, rows_tile
+from tbc.codegen.dots_thumb import Helium, Smlad
 from tbc.codegen.dots_tile import (
     Parts,
     State,
@@ -43,7 +45,7 @@ from tbc.target import Target
 from tbc.types import DType
 
 Epilogue: TypeAlias = Callable[[Function, Val, Val, Val], None]
-"""(f, activation row, first of 16 output rows, <16 x i32> or <16 x float>): emits the consumer.
+"""(f, activation row, first of `piece_of` output rows, i32 or float of them): emits the consumer.
 
 The rows may lie beyond the last one, where the last block is padded.
 """
@@ -54,13 +56,18 @@ TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 _ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS | dots_add.ISAS
 _SVE = {"sve": "sdot", "svei8mm": "usdot"}
 """The instructions of the dots whose vectors are scalable."""
-
+_ROWS: dict[str, Callable[[Function, Tile], Rows]] = {
+    **dict.fromkeys(("scalar", "pairs"), pairs),
+    "smlad": Smlad,
+    "helium": Helium,
+}
+"""The dots whose sums are scalars, and so may go to memory one by one."""
 EMITTERS: dict[str, TileEmitter] = {
     **{name: partial(integer_tile, isa) for name, isa in _ISAS.items()},
     **{name: partial(integer_tile, Wide()) for name in ("wide", "neon32")},
     "i8mm": i8mm_tile,
     **{dot: partial(dots_sve.sve_tile, name) for dot, name in _SVE.items()},
-    **dict.fromkeys(("scalar", "scalar32"), words_tile),
+    **{name: partial(rows_tile, kind) for name, kind in _ROWS.items()},
     "lookup": lookup_tile,
     "f32avx2": partial(float_tile, dots_x86.Permuted()),
     **{name: partial(float_tile, Masked()) for name in ("f32x4", "f32x8", "f32x16")},
@@ -82,6 +89,14 @@ are unpacked."""
 
 TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
 """(mr, first activation row, blocks) -> the sums of that tile."""
+
+Compute: TypeAlias = Callable[[int, Val, Parts, Val], None]
+"""(mr, first activation row, blocks, where to): store the sums of that tile."""
+
+
+def piece_of(target: Target) -> int:
+    """How many rows of weights an epilogue is given at once: one where code should be small."""
+    return 1 if target.is_small else 16
 
 
 def emit_dot(
@@ -144,13 +159,17 @@ def emit_dot(
         dots_sve.cover(name, f, tiles, x, packed, (m_lo, m_hi), rows, blocks, take)
         return
 
-    def sums(mr: int, m: Val, blocks: Parts) -> Sums:
+    def compute(mr: int, m: Val, blocks: Parts, out: Val) -> None:
         tile = tiles(mr, len(blocks))
         ws = tuple(tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks)
-        return EMITTERS[kernel.dot.name](f, tile, tile.at(f, x, m, tile.x_stride), ws)
+        row = tile.at(f, x, m, tile.x_stride)
+        if kind := _ROWS.get(kernel.dot.name):
+            kind(f, tile).emit(row, ws[0], out)
+        else:
+            _store(f, tile, EMITTERS[kernel.dot.name](f, tile, row, ws), out)
 
     element = "float" if kernel.activations is DType.f32 else "i32"
-    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, element, epilogue)
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), compute, element, epilogue)
 
 
 def emit_grouped_dot(
@@ -176,7 +195,7 @@ def emit_grouped_dot(
 ) -> None:
     """Emit `PackedGroupedDot`: sum_g s * (xs * f32(c * raw_g - xsum_g)), g ascending from +0.0.
 
-    The arguments are those of `emit_dot`, the epilogue consumes <16 x float>, and:
+    The arguments are those of `emit_dot`, the epilogue consumes floats, and:
 
     Args:
         scales: f32 [blocks, groups, rows of a block].
@@ -241,7 +260,10 @@ def emit_grouped_dot(
         totals = iterate(f, tile.number(0), tile.number(groups), start, group)
         return [[totals[i, j][0] for j in range(nr)] for i in range(mr)]
 
-    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), sums, "float", epilogue)
+    def compute(mr: int, m: Val, blocks: Parts, out: Val) -> None:
+        _store(f, tiles(1, 1), sums(mr, m, blocks), out)
+
+    _cover(f, tiles(1, 1), (m_lo, m_hi), rows, (block_lo, block_hi), compute, "float", epilogue)
 
 
 def _check(kernel: Kernel, layout: Layout, k: int, target: Target, x_stride: int) -> None:
@@ -300,39 +322,51 @@ def _cover(
     m: tuple[Val, Val],
     rows: tuple[int, int],
     blocks: tuple[Val, Val],
-    sums: TileSums,
+    compute: Compute,
     element: str,
     epilogue: Epilogue,
 ) -> None:
-    """Compute and consume all tiles, whose sums are vectors of 16 times `element`.
+    """Compute and consume all tiles, whose sums are of the type `element`.
 
     Their sums pass through the stack, so that the epilogue is emitted once for tiles of any height.
     """
-    kernel, align = one.kernel, max(16, one.target.vector_bytes)
+    kernel, align, piece = one.kernel, _alignment(one), piece_of(one.target)
     possible, size = heights(rows, kernel.mr), 4 * one.layout.rows
     stack = f.alloca("i8", size * max(possible, default=1) * kernel.nr, align)
     for columns in _streams(f, *blocks, kernel.nr):
 
-        def compute(row: Val, mr: int, columns: Parts = columns) -> None:
-            for number, acc in enumerate(chain.from_iterable(sums(mr, row, columns))):
-                f.store(acc, one.at(f, stack, size * number), align)
+        def tile(row: Val, mr: int, columns: Parts = columns) -> None:
+            compute(mr, row, columns, stack)
 
         take = _by_column(f, one, columns, epilogue)
-        pieces = one.number(len(columns) * size // 64)
+        pieces = one.number(len(columns) * one.layout.rows // piece)
         with (
-            row_tiles(f, *m, kernel.mr, possible, compute) as (row, height),
+            row_tiles(f, *m, kernel.mr, possible, tile) as (row, height),
             f.loop(one.number(0), height) as i,
             f.loop(one.number(0), pieces) as j,
         ):
             place = f.op("add nsw", f.op("mul nsw", i.index, pieces), j.index)
-            acc = f.load(f"<16 x {element}>", one.at(f, stack, place, 64), align)
+            at = one.at(f, stack, place, 4 * piece)
+            acc = f.load(vec(element, piece), at, 4 if piece == 1 else align)
             take(f.op("add nsw", row, i.index), j.index, acc)
 
 
+def _alignment(tile: Tile) -> int:
+    """Of sums on the stack: for their vectors, where there are any."""
+    return 4 if tile.target.is_small else max(16, tile.target.vector_bytes)
+
+
+def _store(f: Function, tile: Tile, sums: Sums, out: Val) -> None:
+    """The sums of a tile, one behind the other."""
+    for number, acc in enumerate(chain.from_iterable(sums)):
+        f.store(acc, tile.at(f, out, 4 * tile.layout.rows * number), _alignment(tile))
+
+
 def _by_column(f: Function, tile: Tile, columns: Parts, epilogue: Epilogue) -> Take:
-    """The epilogue, told 16 rows by their number in the tile; blocks are equally far apart."""
+    """The epilogue, told a piece by its number in the tile; blocks are equally far apart."""
     apart = f.op("sub nsw", columns[min(1, len(columns) - 1)], columns[0])
-    pieces = tile.layout.rows // 16
+    piece = piece_of(tile.target)
+    pieces = tile.layout.rows // piece
 
     def take(row: Val, j: Val, acc: Val) -> None:
         within = j
@@ -341,7 +375,7 @@ def _by_column(f: Function, tile: Tile, columns: Parts, epilogue: Epilogue) -> T
         block = f.op("add nsw", columns[0], f.op("mul nsw", j, apart))
         first = f.op("mul nsw", block, tile.number(tile.layout.rows))
         if pieces > 1:
-            first = f.op("add nsw", first, f.op("mul nsw", within, tile.number(16)))
+            first = f.op("add nsw", first, f.op("mul nsw", within, tile.number(piece)))
         epilogue(f, row, first, acc)
 
     return take

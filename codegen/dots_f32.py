@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tbc.codegen.dots_portable import Scalar
 from tbc.codegen.dots_tile import Parts, State, Sums, Tile, iterate, zeros
 from tbc.codegen.llvm_text import Function, Val, const, vec
 
@@ -103,30 +102,54 @@ class Masked:
         return f.select(kept[0], total, sums) if kept and predicated else total
 
 
-class Floats(Scalar):
-    """Scalar code."""
-
-    word = "i32"
-    sum = "float"
-
-    def weights(self, ptr: Val) -> Val:
-        """Inverted."""
-        return self.f.op("xor", super().weights(ptr), const("i32", -1))
-
-    def activation(self, ptr: Val) -> Val:
-        """Its bits."""
-        return self.f.cast("bitcast", self.f.load("float", ptr, 4), "i32")
-
-    def add(self, sum: Val, word: Val, position: int, x: Val) -> Val:
-        """One addition."""
-        f = self.f
-        bits = f.op("xor", x, sign_mask(f, self.tile, word, position))
-        if self.tile.layout.code == "i2":
-            to_top = f.op("shl", word, const("i32", 31 - position))
-            bits = f.op("and", bits, f.op("ashr", to_top, const("i32", 31)))
-        return f.op("fadd", sum, f.cast("bitcast", bits, "float"))
+GROUP = 4
+"""Rows of weights that scalar code computes together, so that they share its activations."""
 
 
 def floats_tile(f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
-    """The sums, in scalar code."""
-    return Floats(f, tile).emit(x, *w)
+    """The sums of one activation row and one block, in scalar code."""
+    (first,) = w
+    out = f.alloca("float", tile.layout.rows, 4)
+    with f.loop(tile.number(0), tile.number(tile.layout.rows), GROUP) as group:
+        words = [tile.at(f, first, group.index, 4, 4 * row) for row in range(GROUP)]
+        for row, total in enumerate(_group(f, tile, x, words)):
+            f.store(total, tile.at(f, out, group.index, 4, 4 * row), 4)
+    return [[f.load(vec("float", tile.layout.rows), out, 4)]]
+
+
+def _group(f: Function, tile: Tile, x: Val, words: list[Val]) -> list[Val]:
+    """The sums of the rows whose dwords in the first unit are at `words`."""
+    bits, lanes = tile.layout.coding.bits, tile.layout.lanes_k
+
+    def step(index: Val, sums: State[int]) -> None:
+        at = (tile.at(f, word, index, tile.layout.unit_bytes) for word in words)
+        inverted = (f.op("xor", f.load("i32", place, 4), const("i32", -1)) for place in at)
+        state = {row: (word, *sums[row]) for row, word in enumerate(inverted)}
+        xs = tile.at(f, x, index, tile.x_unit)
+
+        def field(index: Val, state: State[int]) -> None:
+            first = tile.at(f, xs, index, 4 * lanes)
+            for lane in range(lanes):
+                value = f.load("float", f.offset(first, tile.number(4 * lane)), 4)
+                activation = f.cast("bitcast", value, "i32")
+                for row, (word, total) in state.items():
+                    state[row] = (word, _added(f, tile, total, word, lane, activation))
+            for row, (word, total) in state.items():
+                state[row] = (f.op("lshr", word, const(word.type, bits)), total)
+
+        state = iterate(f, tile.number(0), tile.number(tile.layout.fields), state, field)
+        sums |= {row: (total,) for row, (_, total) in state.items()}
+
+    start = {row: zeros("float") for row in range(len(words))}
+    sums = iterate(f, tile.number(0), tile.number(tile.steps), start, step)
+    return [total for (total,) in sums.values()]
+
+
+def _added(f: Function, tile: Tile, total: Val, word: Val, lane: int, x: Val) -> Val:
+    """The sum plus what a weight picks of the bits x; its dword is inverted."""
+    position = tile.position(lane)
+    bits = f.op("xor", x, sign_mask(f, tile, word, position))
+    if tile.layout.code == "i2":
+        to_top = f.op("shl", word, const("i32", 31 - position))
+        bits = f.op("and", bits, f.op("ashr", to_top, const("i32", 31)))
+    return f.op("fadd", total, f.cast("bitcast", bits, "float"))

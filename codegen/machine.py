@@ -36,6 +36,7 @@ def machine_of(target: Target) -> dict[str, str]:
         "abi": target.abi,
         "reloc": "static" if static else "pic",
         "code_model": "medium" if far else "small",
+        "attributes": "optsize" if target.is_small else "",
     }
 
 

@@ -18,7 +18,7 @@ from tbc.codegen.elements import (
     widen_float,
 )
 from tbc.codegen.expressions import Emitter, Memory
-from tbc.codegen.llvm_text import Val, const, lanes_of, vec, with_elem
+from tbc.codegen.llvm_text import Val, bits_of, const, lanes_of, vec, with_elem
 from tbc.codegen.loops import (
     SPLIT,
     Share,
@@ -36,6 +36,8 @@ from tbc.program import Step, loop_index, loop_order, root_index
 from tbc.types import DType
 
 PARTIALS = 16
+FEW = 9
+"""Up to this many elements, a window of 3 x 3, take about as much code as a loop over them."""
 UNROLLED = 64
 """Up to this many elements are reduced in straight-line code when the lanes are the results."""
 
@@ -107,18 +109,21 @@ class Reducer:
         return narrow_float(self.e.f, self.source, result)
 
 
-def emit_reduction(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
-    """A step whose anchor is a Reduce."""
+def emit_reduction(
+    e: Emitter, step: Step, out: Memory, share: Share, lanes: int, rolled: bool
+) -> None:
+    """A step whose anchor is a Reduce; `rolled`: in code that is small, an element at a time."""
     reducer = Reducer(e, step.anchor)
     shape = step.anchor.type.shape
     order = loop_order(step, out.order)
     domain = tuple(shape[a] for a in order)
-    along = _runs_along(e, reducer, shape, order)
+    along = not rolled and _runs_along(e, reducer, shape, order)
 
     def visit(index: Index) -> None:
         index = unordered(index, order)
         with e.scope():
-            e.bind(step.anchor, reducer.finish(_reduce(reducer, index, along)))
+            result = _rolled(reducer, index) if rolled else _reduce(reducer, index, along)
+            e.bind(step.anchor, reducer.finish(result))
             place = root_index(step, index)
             e.store(out, step.root, place, e.element(step.root, place))
 
@@ -195,6 +200,44 @@ def _unrolled(reducer: Reducer, index: Index, count: int) -> Val:
         return total
     # from 0.0 on, no sum is -0.0
     return reducer.combine(total, reducer.e.f.splat(reducer.identity, lanes_of(total.type)))
+
+
+def _rolled(reducer: Reducer, index: Index) -> Val:
+    """One element at a time; partial results of floats lie in memory, integers have one."""
+    e, f, type = reducer.e, reducer.e.f, reducer.e.index_type
+    if isinstance(reducer.count, int) and reducer.count <= FEW:
+        return _unrolled(reducer, index, reducer.count)
+    r = Symbol(f.fresh("r"), 0, None, reducer.count)
+    zero, total = const(type, 0), e.index(reducer.count)
+    if not reducer.dtype.is_float:
+        with (
+            f.loop(zero, total, carried=[reducer.identity]) as loop,
+            e.scope(**{r.name: loop.index}),
+        ):
+            loop.yield_(reducer.combine(loop.carried[0], reducer.element(index, Expr.of(r))))
+        return loop.results[0]
+    elem = reducer.identity.type
+    size = bits_of(elem) // 8
+    slots = f.alloca(elem, PARTIALS, size)
+
+    def combine(number: Val, other: Callable[[], Val]) -> None:
+        place = f.offset(slots, number, elem)
+        f.store(reducer.combine(f.load(elem, place, size), other()), place, size)
+
+    with f.loop(zero, const(type, PARTIALS)) as loop:
+        f.store(reducer.identity, f.offset(slots, loop.index, elem), size)
+    with f.loop(zero, total) as loop, e.scope(**{r.name: loop.index}):
+        number = f.op("and", loop.index, const(type, PARTIALS - 1))
+        combine(number, lambda: reducer.element(index, Expr.of(r)))
+    with f.repeat(const(type, PARTIALS // 2)) as halves:
+        (stride,) = halves.carried
+        with f.loop(zero, stride) as loop:
+            other = f.offset(slots, f.op("add", loop.index, stride), elem)
+            combine(loop.index, lambda: f.load(elem, other, size))
+        half = f.op("lshr", stride, const(type, 1))
+        halves.yield_(half)
+        halves.go_on(f, f.icmp("ne", half, zero))
+    return f.load(elem, slots, size)
 
 
 def _along(reducer: Reducer, index: Index) -> Val:

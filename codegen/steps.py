@@ -94,7 +94,7 @@ def _emit(
         case ops.MatMul():
             emit_matmul(e, step, destination, share, target)
         case ops.Reduce():
-            emit_reduction(e, step, destination, share, lanes)
+            emit_reduction(e, step, destination, share, lanes, target.is_small)
         case ops.Cumulate():
             emit_scan(e, step, destination, share, lanes)
         case ops.ScatterElements() | ops.ScatterND():

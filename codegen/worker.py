@@ -30,7 +30,10 @@ def initialize() -> None:
 
 
 def target_machine(machine: Mapping[str, str]) -> Any:
-    """LLVM's TargetMachine for {triple, cpu, features, abi, reloc, code_model}."""
+    """LLVM's TargetMachine for {triple, cpu, features, abi, reloc, code_model, attributes}.
+
+    The last are of all functions, and for `compile_parts`.
+    """
     return llvm.Target.from_triple(machine["triple"]).create_target_machine(
         cpu=machine["cpu"],
         features=machine["features"],
@@ -60,7 +63,8 @@ def compile_parts(
     layout = str(tm.target_data)
     done = {"datalayout": layout.encode()}
     if parts:
-        modules = [_optimised(text, passes, layout, tm) for text, passes in parts]
+        added = machine["attributes"]
+        modules = [_optimised(text, passes, layout, tm, added) for text, passes in parts]
         module = modules[0]
         for other in modules[1:]:
             module.link_in(other)
@@ -77,15 +81,11 @@ def compile_parts(
     return {kind: done[kind] for kind in kinds}
 
 
-def _optimised(text: str, passes: bool, layout: str, tm: Any) -> Any:
+def _optimised(text: str, passes: bool, layout: str, tm: Any, attributes: str) -> Any:
     """The module of one part, after the pass pipeline if it is wanted."""
     # Without this attribute LLVM turns loops into calls of memcpy and memset.
-    text = re.sub(
-        r"^(define .*?)\{[ \t]*$",
-        r'\1"no-builtins" "warn-stack-size"="0" {',
-        text,
-        flags=re.MULTILINE,
-    )
+    head = rf'\1"no-builtins" "warn-stack-size"="0" {attributes} {{'
+    text = re.sub(r"^(define .*?)\{[ \t]*$", head, text, flags=re.MULTILINE)
     module = llvm.parse_assembly(text)
     module.data_layout = layout
     module.verify()

@@ -1,4 +1,4 @@
-"""Compiled models of other machines, run under qemu's user emulation or by wasmtime.
+"""Compiled models of other machines, run under qemu or by wasmtime.
 
 The object is linked with `emulate.c` and nothing else: no C library, no compiler's helpers.
 """
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tbc import emulate_wasm
+from tbc import emulate_board, emulate_wasm
 from tbc.api import is_native
 from tbc.codegen.host import host_target
 from tbc.codegen.project import header
+from tbc.emulate_board import Board, board_of
 from tbc.errors import InternalError, Unsupported
 from tbc.reference import bind_symbols
 from tbc.target import Target
@@ -53,20 +54,27 @@ class _Machine:
         emulator: the command, options included; `_WASMTIME` is a package.
         zig: what follows `zig cc -target`.
         gcc: names of cross compilers, any of which does.
+        board: what is emulated, where that is no process of an operating system.
     """
 
     emulator: tuple[str, ...]
     zig: str
     gcc: tuple[str, ...] = ()
+    board: Board | None = None
 
 
 def method(target: Target) -> str:
-    """How code for a target is tested: "native", "qemu-user", "wasmtime" or "compiled only"."""
+    """How code for a target is tested.
+
+    "native", "qemu-user", "qemu-system", "wasmtime" or "compiled only".
+    """
     machine = _machine(target)
     if is_native(target) or (not isinstance(machine, str) and not machine.emulator):
         return "native"
     if isinstance(machine, str):
         return "compiled only"
+    if machine.board is not None:
+        return "qemu-system"
     return "wasmtime" if machine.emulator == _WASMTIME else "qemu-user"
 
 
@@ -79,7 +87,8 @@ def can_run(target: Target) -> str | None:
         if not emulate_wasm.can_run():
             return "wasmtime is missing: pip install wasmtime"
     elif machine.emulator and shutil.which(machine.emulator[0]) is None:
-        return f"{machine.emulator[0]} is missing: install qemu-user"
+        package = machine.emulator[0] if machine.board else "qemu-user"
+        return f"{machine.emulator[0]} is missing: install {package}"
     if _compiler(machine) is None:
         return f"a linker for {target.name} is missing: pip install tbc[cross]"
     return None
@@ -120,15 +129,16 @@ def _machine(target: Target) -> _Machine | str:
 
 
 def _arm(target: Target) -> _Machine | str:
-    """32-bit Arm; Cortex-M's instructions are, up to Armv8.0-M, also those of larger cores."""
+    """32-bit Arm: Cortex-M on a board; all but Armv8.1-M also as processes of Linux."""
     hard = "hf" if target.float_abi == "hard" else ""
     emulator = ("qemu-arm", "-cpu", "max")
-    if not target.cpu.startswith("cortex-m"):
+    board = board_of(target)
+    if board is None:
         return _Machine(emulator, f"arm-linux-musleabi{hard}", (f"arm-linux-gnueabi{hard}-gcc",))
-    if target.triple.startswith("thumbv8.1m"):
-        return "qemu's user emulation has no Armv8.1-M"
-    cpu = target.cpu.replace("-", "_")
-    return _Machine(emulator, f"thumb-freestanding-eabi{hard} -mcpu={cpu}")
+    zig = f"thumb-freestanding-eabi{hard} -mcpu={board.cpu.replace('-', '_')}"
+    if shutil.which(emulate_board.EMULATOR) or target.triple.startswith("thumbv8.1m"):
+        return _Machine(board.command, zig, board=board)
+    return _Machine(emulator, zig)
 
 
 def _riscv(target: Target) -> _Machine | str:
@@ -233,6 +243,7 @@ class Emulated:
         ]
         command = [*(_compiler(machine) or ()), *_FLAGS, *defines, f"-I{_HERE / 'runtime/include'}"]
         command += [str(_HERE / "emulate.c"), str(model), "-o", str(self._program)]
+        command += machine.board.link(model.parent) if machine.board else []
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             said = "; ".join(done.stderr.strip().splitlines()[:3])

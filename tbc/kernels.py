@@ -60,7 +60,6 @@ class Dot:
         tiles: whether it multiplies tile registers, which it does over panels only.
         rows: rows of weights in a block of its layout.
         lanes_k: neighbouring k of a row in its layout.
-        index_bits: the bits of the target's pointers, or 0 for any.
         multiplies: whether the target must have an instruction that multiplies.
     """
 
@@ -77,16 +76,14 @@ class Dot:
     tiles: bool = False
     rows: int = 16
     lanes_k: int = 4
-    index_bits: int = 0
     multiplies: bool = True
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
         arch = self.arch in (None, target.arch)
         wide = self.vector_bytes <= target.vector_bytes
-        words = self.index_bits in (0, target.index_bits)
         able = target.multiplies or not self.multiplies
-        return arch and wide and words and able and self.requires <= target.features
+        return arch and wide and able and self.requires <= target.features
 
 
 class Field(NamedTuple):
@@ -261,8 +258,10 @@ _SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
 _RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
 _WASM_ADD = replace(_SIMD128, name="wasmadd", products=2)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
-_SCALAR = Dot("scalar", index_bits=64)
-_SCALAR32 = Dot("scalar32", index_bits=32)
+_HELIUM = Dot("helium", arch="arm", requires=_features("mve"), products=16, lanes_k=16)
+_SMLAD = Dot("smlad", arch="arm", requires=_features("dsp"), products=4)
+_PAIRS = Dot("pairs", arch="arm", products=4, bits=16)
+_SCALAR = Dot("scalar", products=4, bits=16)
 _LOOKUP = Dot("lookup", multiplies=False)
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
 _F32AVX2 = Dot("f32avx2", DType.f32, arch="x86", requires=_features("avx2"), vector_bytes=32)
@@ -320,10 +319,14 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_WASM_ADD, "b1", 1, ((1, 1, 0.344), (4, 1, 0.238))),
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
-    (_SCALAR, "i2", 1, ((1, 1, 2.44),)),
-    (_SCALAR, "b1", 1, ((1, 1, 2.44),)),
-    (_SCALAR32, "i2", 1, ((1, 1, 4.88),)),
-    (_SCALAR32, "b1", 1, ((1, 1, 4.88),)),
+    (_HELIUM, "i2", 3, ((1, 1, 0.18),)),
+    (_HELIUM, "b1", 2, ((1, 1, 0.191),)),
+    (_SMLAD, "i2", 1, ((1, 1, 1.39),)),
+    (_SMLAD, "b1", 1, ((1, 1, 1.3),)),
+    (_PAIRS, "i2", 1, ((1, 1, 1.34),)),
+    (_PAIRS, "b1", 1, ((1, 1, 1.33),)),
+    (_SCALAR, "i2", 1, ((1, 1, 2.41),)),
+    (_SCALAR, "b1", 1, ((1, 1, 2.83),)),
     (_LOOKUP, "i2", 1, ((1, 1, 3.59),)),
     (_LOOKUP, "b1", 1, ((1, 1, 2.04),)),
     (_F32X16, "i2", 1, ((1, 4, 0.281), (4, 2, 0.184))),

@@ -123,6 +123,16 @@ class Target:
         return 16 if self.arch == "wasm" else 32
 
     @property
+    def is_small(self) -> bool:
+        """Whether it is a microcontroller, on which code should take few bytes."""
+        return self.os == "none" and self.arch in ("arm", "riscv")
+
+    @property
+    def is_thumb1(self) -> bool:
+        """Whether integers are computed in Thumb-1: in 8 registers, by two-operand instructions."""
+        return re.match(r"thumb(eb)?v(4t|5te?|6|6s?m|8m\.base)-", self.triple) is not None
+
+    @property
     def float_bits(self) -> int:
         """The widest float that the hardware computes with: 64, 32, or 0 for none."""
         widest, single = {"arm": ("fp64", "vfp2sp"), "riscv": ("d", "f")}.get(self.arch, ("", ""))

@@ -5,6 +5,9 @@
 __attribute__((import_module("tbc"), import_name("call"))) long system_call(long number, long file,
                                                                             long at, long size);
 enum { READ, WRITE, EXIT };
+#elif defined(BOARD)
+long system_call(long number, long file, long at, long size);
+enum { READ, WRITE, EXIT };
 #elif defined(__aarch64__)
 #define REGISTERS(F) F("x8", "x0", "x1", "x2", "svc 0")
 #define RESULT first

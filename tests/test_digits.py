@@ -33,10 +33,11 @@ from tbc import reference
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.driver import Compiled, assemble, lower
-from tbc.emulate import Emulated, can_run
+from tbc.emulate import Emulated, can_run, method
 from tbc.ir import Graph, Value, bind
 from tbc.ops import Binary, Dot, Reduce
 from tbc.passes import FRONT
+from tbc.report import compile_report
 from tbc.target import Target
 from tbc.types import DType
 
@@ -151,9 +152,13 @@ def test_sums_on_armv8(summed: tuple[str, Graph, dict[str, Array]], workers: Wor
 # -- other machines -------------------------------------------------------------------------------
 
 
-def _compiled(name: str, target: Target, workers: Workers) -> Compiled:
-    """A network for all images at once."""
-    graph = bind(graph_of(name), {"batch": len(images(name))})
+FEW = 4
+"""Images that an emulated board is given: it takes some milliseconds for each."""
+
+
+def _compiled(name: str, target: Target, workers: Workers, batch: int = 0) -> Compiled:
+    """A network for some images at once, all by default."""
+    graph = bind(graph_of(name), {"batch": batch or len(images(name))})
     return assemble(lower(graph, target), target, name, workers)
 
 
@@ -163,8 +168,15 @@ def _compiled(name: str, target: Target, workers: Workers) -> Compiled:
         "armv8.2+dotprod",
         "armv7",
         "armv6",
-        "cortex-m4",
         "cortex-m0plus",
+        pytest.param("cortex-m3", marks=pytest.mark.slow),
+        "cortex-m4",
+        pytest.param("cortex-m4f", marks=pytest.mark.slow),
+        pytest.param("cortex-m7", marks=pytest.mark.slow),
+        pytest.param("cortex-m23", marks=pytest.mark.slow),
+        pytest.param("cortex-m33", marks=pytest.mark.slow),
+        "cortex-m55",
+        pytest.param("cortex-m85", marks=pytest.mark.slow),
         "rv64gc",
         "rv32imc",
         "rv64gc_zve32x_zvl128b",
@@ -184,8 +196,19 @@ def test_logits_elsewhere(
     chosen = resolve_target(target)
     if missing := can_run(chosen):
         pytest.skip(missing)
-    with Emulated(_compiled(name, chosen, workers)) as emulated:
-        assert_same(emulated.run({"x": images(name)})["logits"], expected["logits"])
+    batch = FEW if method(chosen) == "qemu-system" else len(images(name))
+    with Emulated(_compiled(name, chosen, workers, batch)) as emulated:
+        outputs = emulated.run({"x": images(name)[:batch]})
+        assert_same(outputs["logits"], expected["logits"][:batch])
+
+
+@pytest.mark.parametrize(("name", "arena"), [("digits_mlp", 1 << 10), ("digits_cnn", 10 << 10)])
+def test_they_fit_a_small_core(name: str, arena: int, workers: Workers) -> None:
+    compiled = _compiled(name, resolve_target("cortex-m0plus"), workers, 1)
+    report = compile_report(compiled, (), "", ())
+    assert report.flash is not None
+    assert report.flash < 16 << 10
+    assert compiled.info.arena_size < arena
 
 
 RUN_WASM = """

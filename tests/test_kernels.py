@@ -51,7 +51,9 @@ def heights(kernel: Kernel) -> range:
 def test_names_are_unique_and_say_what_they_are():
     assert len(BY_NAME) == len(KERNELS)
     for kernel in KERNELS:
-        shape = re.fullmatch(r"(trit5?|sign)_(gem[mv]|panel)_(\d+)x(\d+)c([14])_(\w+)", kernel.name)
+        shape = re.fullmatch(
+            r"(trit5?|sign)_(gem[mv]|panel)_(\d+)x(\d+)c(1|4|16)_(\w+)", kernel.name
+        )
         assert shape
         assert (kernel.mr, kernel.nr) == (int(shape[3]), int(shape[4]))
         assert ("gemv" in kernel.name) == (kernel.mr == 1)
@@ -203,7 +205,7 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("armv9+i8mm", 1, "trit_gemv_1x1c4_svei8mm"),
         ("armv9+i8mm", 128, "trit_panel_6x1c4_i8mm"),
         ("neoverse-v1", 1, "trit_gemv_1x1c4_svei8mm"),
-        ("armv7", 1, "trit_gemv_1x1c4_lookup"),
+        ("armv7", 1, "trit_gemv_1x1c4_smlad"),
         ("armv7+neon", 1, "trit_gemv_1x1c4_neon32"),
         ("rv64gc", 8, "trit_gemv_1x1c4_scalar"),
         ("rv64gcv", 1, "trit_gemv_1x1c1_rvvx"),
@@ -214,10 +216,14 @@ def test_meaning_of_any_size(kernel: Kernel, k: int, seed: int):
         ("wasm32+simd128", 1, "trit_gemv_1x1c4_simd128"),
         ("wasm32+simd128", 8, "trit_gemm_4x1c4_simd128"),
         ("wasm32+relaxed", 1, "trit_gemv_1x1c4_relaxed"),
-        ("cortex-m4", 1, "trit_gemv_1x1c4_lookup"),
+        ("cortex-m0plus", 1, "trit_gemv_1x1c4_pairs"),
+        ("cortex-m3", 1, "trit_gemv_1x1c4_pairs"),
+        ("cortex-m4", 1, "trit_gemv_1x1c4_smlad"),
+        ("cortex-m33", 8, "trit_gemv_1x1c4_smlad"),
+        ("cortex-m55", 1, "trit_gemv_1x1c16_helium"),
         ("rv32ic", 1, "trit_gemv_1x1c4_lookup"),
         ("rv64ic", 1, "trit_gemv_1x1c4_lookup"),
-        ("wasm32", 1, "trit_gemv_1x1c4_lookup"),
+        ("wasm32", 1, "trit_gemv_1x1c4_scalar"),
         ("z14", 1, "trit_gemv_1x1c4_wide"),
     ],
 )

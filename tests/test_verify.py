@@ -102,7 +102,7 @@ def test_the_shipped_network_is_right_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["armv8", "cortex-m0", "rv32ic", "s390x", "wasm32", "wasm32+simd128"]
+    "target", ["armv8", "cortex-m0", "cortex-m55", "rv32ic", "s390x", "wasm32", "wasm32+simd128"]
 )
 def test_the_shipped_network_is_right_elsewhere(target: str) -> None:
     if missing := emulate.can_run(parse(target)):
@@ -220,7 +220,6 @@ def test_blocks_of_64_rows_end_where_the_weight_does(n: int) -> None:
     [
         ("apple-m1", "no emulator"),
         ("wasm32-wasi", "no emulator"),
-        ("cortex-m55", "Armv8.1-M"),
     ],
 )
 def test_what_cannot_be_run(target: str, reason: str) -> None:

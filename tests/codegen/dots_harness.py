@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import reference
-from tbc.codegen.dots import emit_dot, emit_grouped_dot
-from tbc.codegen.llvm_text import Function, Module, Val, const
+from tbc.codegen.dots import emit_dot, emit_grouped_dot, piece_of
+from tbc.codegen.llvm_text import Function, Module, Val, const, vec
 from tbc.emulate import execute
 from tbc.kernels import PANEL_ROWS, Kernel
 from tbc.layout import CODES, Layout
@@ -64,7 +64,7 @@ class Spec:
         is_float = self.group or self.kernel.activations is DType.f32
 
         def store(f: Function, m: Val, n: Val, acc: Val) -> None:
-            assert acc.type == ("<16 x float>" if is_float else "<16 x i32>")
+            assert acc.type == vec("float" if is_float else "i32", piece_of(target))
             place = f.op("add", f.op("mul", m, ldo), n)
             f.store(acc, f.offset(out, place, "i32"), 4)
 
@@ -318,7 +318,7 @@ static const long count = sizeof calls / sizeof *calls;
 def run_foreign(
     objects: Sequence[bytes],
     target: Target,
-    zig: str,
+    zig: Sequence[str],
     emulator: Sequence[str],
     calls: Sequence[Call],
     tmp: Path,
@@ -341,7 +341,7 @@ def run_foreign(
         path.write_bytes(obj)
     flags = ["-O1", "-static", "-nostdlib", "-fno-sanitize=all", "-fno-stack-protector"]
     files = ["-include", str(tmp / "calls.h"), str(_MAIN), *map(str, code)]
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig.split()]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", *zig]
     subprocess.run([*compiler, *flags, *files, "-o", str(tmp / "program")], check=True)
     status, written, said = execute(emulator, tmp / "program", b"".join(stream))
     assert status == 0, said

@@ -13,18 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dots_harness import NativeRunner, Spec, calls, make_call, module_text, run_foreign, same
+from emulator import closed_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from x86_intrinsics import emulated
 
 from tbc import emulate_wasm
 from tbc.codegen.dots import EMITTERS
-from tbc.codegen.dots_portable import GROUP
+from tbc.codegen.dots_f32 import GROUP
+from tbc.codegen.dots_scalar import Pairs
+from tbc.codegen.dots_thumb import Helium, Smlad
 from tbc.codegen.dots_tile import Tile
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module
 from tbc.codegen.machine import Job, Part, Workers
+from tbc.emulate_board import board_of
 from tbc.kernels import BY_NAME, KERNELS, Kernel, choose
 from tbc.target import TARGETS, Target, parse
 from tbc.types import DType
@@ -52,9 +56,11 @@ HOME = {
     "neon32add": "armv7+neon",
     "wasmadd": "wasm32+simd128",
     "relaxed": "wasm32+relaxed",
+    "helium": "cortex-m55",
+    "smlad": "cortex-m4",
     "wide": "x86-64",
-    "scalar": "rv64gc",
-    "scalar32": "rv32imc",
+    "pairs": "cortex-m3",
+    "scalar": "rv32imc",
     "lookup": "rv32ic",
     "f32x4": "x86-64",
     "f32x8": "x86-64-v3",
@@ -190,6 +196,16 @@ def rvv(bits: int, vlen: int) -> tuple[str, str]:
     return zig, f"qemu-riscv{bits} -cpu rv{bits},v=true,vlen={vlen}"
 
 
+BOARD = "qemu-system-arm"
+SOFT_M55 = "thumbv8.1m.main-unknown-none-eabi+mve"
+"""Helium without registers for floats."""
+
+
+def board(cpu: str, hard: str = "") -> tuple[str, str]:
+    """Zig's target, and the emulator of a board with a Cortex-M."""
+    return f"thumb-freestanding-eabi{hard} -mcpu={cpu}", BOARD
+
+
 FOREIGN = (
     Foreign("armv8", "aarch64-linux-musl", "qemu-aarch64 -cpu cortex-a53", "neon wide f32x4"),
     Foreign("armv8.2+dotprod", "aarch64-linux-musl", "qemu-aarch64", "neondot"),
@@ -204,7 +220,7 @@ FOREIGN = (
         )
     ),
     Foreign("i686", "x86-linux-musl", "qemu-i386", "sse2 f32x4"),
-    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "scalar32 lookup f32"),
+    Foreign("armv7", "arm-linux-musleabihf", "qemu-arm", "smlad pairs lookup f32"),
     Foreign("armv7+neon", "arm-linux-musleabihf", "qemu-arm", "neon32 neon32add"),
     Foreign("rv64gc", "riscv64-linux-musl", "qemu-riscv64", "scalar lookup f32"),
     Foreign("rv64gcv", *rvv(64, 128), "rvv rvvx f32x4"),
@@ -213,18 +229,29 @@ FOREIGN = (
     Foreign("rv64gcv+zvl256b", *rvv(64, 256), "rvvx256"),
     Foreign("rv64gcv+zvl256b", *rvv(64, 512), "rvvx256", slow=True),
     Foreign("rv32imafc_zve32x_zvl128b", *rvv(32, 128), "rvv rvvx", slow=True),
-    Foreign("wasm32", "wasm32-freestanding", "wasmtime", "scalar32 lookup f32", slow=True),
+    Foreign("wasm32", "wasm32-freestanding", "wasmtime", "scalar lookup f32", slow=True),
     Foreign("wasm32+simd128", "wasm32-freestanding", "wasmtime", "simd128 wasmadd"),
     Foreign("wasm32+relaxed", "wasm32-freestanding", "wasmtime", "relaxed f32x4"),
     Foreign("s390x", "s390x-linux-musl", "qemu-s390x", "scalar lookup f32"),
     Foreign("z14", "s390x-linux-musl", "qemu-s390x -cpu max", "wide f32x4"),
+    Foreign("rv32imc", "riscv32-freestanding -mcpu=generic_rv32+m+c", "qemu-riscv32", "scalar"),
+    Foreign("cortex-m0plus", *board("cortex_m0plus"), "pairs"),
+    Foreign("cortex-m3", *board("cortex_m3"), "pairs", slow=True),
+    Foreign("cortex-m4", *board("cortex_m4"), "smlad"),
+    Foreign("cortex-m4f", *board("cortex_m4", "hf"), "smlad", slow=True),
+    Foreign("cortex-m7", *board("cortex_m7", "hf"), "smlad", slow=True),
+    Foreign("cortex-m33", *board("cortex_m33", "hf"), "smlad", slow=True),
+    Foreign("cortex-m55", *board("cortex_m55", "hf"), "helium"),
+    Foreign("cortex-m55", *board("cortex_m55", "hf"), "smlad", slow=True),
+    Foreign(SOFT_M55, *board("cortex_m55"), "helium smlad", slow=True),
+    Foreign("cortex-m85", *board("cortex_m85", "hf"), "helium smlad", slow=True),
 )
 
 
 @pytest.mark.parametrize(
     "foreign",
     [pytest.param(f, marks=[pytest.mark.slow] if f.slow else []) for f in FOREIGN],
-    ids=lambda f: f"{f.target}-{f.emulator}",
+    ids=lambda f: f"{f.target}-{f.emulator}-{f.dots}",
 )
 def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     emulator = foreign.emulator.split()
@@ -234,10 +261,15 @@ def test_foreign(foreign: Foreign, workers: Workers, tmp_path: Path):
     target = parse(foreign.target)
     kernels = [kernel for kernel in KERNELS if kernel.dot.name in foreign.dots.split()]
     specs = [specs_of(kernel) for kernel in kernels]
-    done = workers.compile_all([job(part, target) for part in specs])
+    texts = [(module_text(part, target), [spec.name for spec in part]) for part in specs]
+    objects = [closed_object(workers, text, target, names, False)[0] for text, names in texts]
     made = [c for part in specs for spec in part for c in calls(spec, seed=spec.k, every=4)]
-    objects = [each["obj"] for each in done]
-    results = run_foreign(objects, target, foreign.zig, emulator, made, tmp_path)
+    zig = foreign.zig.split()
+    if foreign.emulator == BOARD:
+        found = board_of(target)
+        assert found
+        emulator, zig = list(found.command), [*zig, *found.link(tmp_path)]
+    results = run_foreign(objects, target, zig, emulator, made, tmp_path)
     for call, result in zip(made, results, strict=True):
         assert same(result, call.expected), (call.spec.name, call.ranges)
 
@@ -335,9 +367,11 @@ INSTRUCTIONS = {
     "wasmadd": r"i16x8\.extadd_pairwise_i8x16_s",
     "simd128": r"i16x8\.mul",
     "relaxed": r"relaxed_dot_i8x16_i7x16_add_s",
+    "helium": r"vmlava\.s8\s",
+    "smlad": r"smlad\s",
     "wide": r"pmullw\s",
+    "pairs": r"mla\s",
     "scalar": r"\tmul\s",
-    "scalar32": r"\tmul\s",
     "lookup": r"\tlh\s",
     "f32x4": r"addps\s",
     "f32x8": r"vaddps\s.*%ymm",
@@ -368,13 +402,17 @@ def tile_asm(kernel: Kernel, mr: int, workers: Workers) -> str:
     return workers.compile(job)["asm"].decode()
 
 
+IN_LOOP = {"f32": GROUP, "smlad": Smlad.rows, "helium": Helium.rows}
+IN_LOOP |= dict.fromkeys(("scalar", "pairs"), Pairs.rows)
+"""Rows of weights that a loop sums, where those are not all of a tile."""
+
 NOT_COUNTED = re.compile(
     r"\t(v?mov|vp?broadcast|prefetch|ld|l[bw]\s|vle|mv"
     r"|local\.|\w+\.(const|load)|block|(end_)?loop|end_block)"
 )
 """Loads, moves and prefetches of x86, loads of Arm and RISC-V, WebAssembly's operands and loads."""
 NOTHING = re.compile("(?!)")
-SCALAR = ("scalar", "scalar32", "lookup")
+SCALAR = ("scalar", "pairs", "smlad", "helium", "lookup")
 """Where loads and moves count like all other instructions."""
 
 
@@ -451,15 +489,14 @@ counted = pytest.mark.parametrize(
 def test_instructions_and_their_number(kernel: Kernel, workers: Workers):
     layout = (kernel.on_bytes if kernel.panel else kernel).layout()
     name = kernel.dot.name
-    scalar = name in ("scalar", "scalar32", "f32")
-    k = layout.lanes_k if scalar or kernel.activations is DType.f32 else layout.unit_k
+    k = layout.lanes_k if kernel.activations is DType.f32 else layout.unit_k
     for mr, cost, error in ((kernel.mr, kernel.cost, 0.1), (1, kernel.row_cost, 0.3)):
         asm = tile_asm(kernel, mr, workers)
         instruction = INSTRUCTIONS[ON_BYTES.get(name, name) if kernel.panel else name]
         assert re.search(instruction, asm)
         if kernel.activations is DType.f32:
             assert not re.search(r"mul[ps]s|fn?m(add|sub)", asm)
-        rows = GROUP if scalar else layout.rows * mr * kernel.nr
+        rows = IN_LOOP.get(name, layout.rows * mr * kernel.nr)
         units = units_of_a_step(kernel, mr)
         count = instructions(kernel, asm, instruction)
         assert count / (rows * k * units) == pytest.approx(cost, rel=error)

@@ -93,7 +93,7 @@ def test_here(workers: Workers, name: str) -> None:
                 assert_same(run.outputs[output], array)
 
 
-@pytest.mark.parametrize("name", ["armv8", "armv7", "rv64gc", "s390x"])
+@pytest.mark.parametrize("name", ["armv8", "armv7", "rv64gc", "s390x", "rv32imc"])
 def test_emulated(workers: Workers, name: str) -> None:
     target = resolve_target(name)
     if missing := can_run(target):

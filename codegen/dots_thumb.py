@@ -1,0 +1,61 @@
+"""The dots of Cortex-M: smlad of the DSP extension, and vmlava of Helium (MVE)."""
+
+from __future__ import annotations
+
+from tbc.codegen.dots_scalar import WORD, Rows
+from tbc.codegen.dots_tile import Parts
+from tbc.codegen.llvm_text import Val, const
+
+_VECTOR = "<16 x i8>"
+
+
+class Smlad(Rows):
+    """smlad: two products of 16 bits, added to a sum of 32.
+
+    `dword >> at & 0x00030003`, one instruction where the mask is in a register, is two trits, and
+    sxtb16 makes the same two bytes of a dword of activations halves of 16 bits.
+    """
+
+    rows = 4
+
+    def kept(self) -> Parts:
+        """The mask."""
+        return (self.pair_mask(),)
+
+    def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
+        """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
+        f, coding = self.f, self.tile.layout.coding
+        words = self.words(w)
+        for field in range(coding.fields):
+            dword = f.load(WORD, self.tile.at(f, x, 4 * field), 4)
+            for odd in (0, 8):
+                turned = dword
+                if odd:
+                    turned = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
+                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", turned)
+                for row, word in enumerate(words):
+                    codes = self.codes(word, field * coding.bits + odd, kept[0])
+                    sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])
+
+
+class Helium(Rows):
+    """vmlava.s8: 16 products of one row, added to a sum of 32 bits in an integer register."""
+
+    rows = 2
+
+    def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
+        """A field at a time."""
+        f, tile, scales = self.f, self.tile, len(self.scales)
+        rows = [f.load(_VECTOR, tile.at(f, w, 16 * row), 16) for row in range(self.rows)]
+        none = const(WORD, 0)
+        for number, (_, shift, scale) in enumerate(tile.fields):
+            activations = f.load(_VECTOR, tile.at(f, x, 16 * number), 4)
+            for row, part in enumerate(rows):
+                if shift:
+                    part = f.op("lshr", part, const(_VECTOR, shift))
+                mask = tile.mask << scale
+                if mask != 255 >> shift:
+                    part = f.op("and", part, const(_VECTOR, mask))
+                at = row * scales + self.scales.index(scale)
+                name = "llvm.arm.mve.vmldava.v16i8"
+                sums[at] = f.intrinsic(WORD, name, none, none, none, sums[at], part, activations)
