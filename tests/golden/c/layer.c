@@ -63,6 +63,8 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
         const uint32_t *TBC_RESTRICT r2, const float *TBC_RESTRICT r3, const size_t *dims,
         uint32_t part, uint32_t parts) {
     (void)dims;
+    uint32_t v163;
+    uint32_t v167;
     uint32_t stack8[16];
     uint32_t stack24[16];
     const uint32_t v7 = (part + 1u) / parts;
@@ -70,76 +72,84 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
         for (int32_t i18 = 0; i18 < 2; i18++) {
             const unsigned char *const v21 = r1 + i12 * 128;
             const int8_t *const v23 = r0 + i18 * 32;
-            for (int32_t i28 = 0; i28 < 64; i28 += 16) {
-                const unsigned char *const v30 = v21 + i28;
-                const unsigned char *const v32 = v30 + 4;
-                const unsigned char *const v34 = v30 + 8;
-                const unsigned char *const v36 = v30 + 12;
-                uint32_t c41 = 0u;
-                uint32_t c42 = 0u;
-                uint32_t c43 = 0u;
-                uint32_t c44 = 0u;
-                for (int32_t i40 = 0; i40 < 2; i40++) {
-                    const int32_t v46 = i40 * 64;
-                    const int8_t *const v59 = v23 + i40 * 16;
-                    uint32_t c64 = *(const uint32_t *)(v30 + v46);
-                    uint32_t c66 = *(const uint32_t *)(v32 + v46);
-                    uint32_t c68 = *(const uint32_t *)(v34 + v46);
-                    uint32_t c70 = *(const uint32_t *)(v36 + v46);
-                    for (int32_t i63 = 0; i63 < 4; i63++) {
-                        const int8_t *const v74 = v59 + i63 * 4;
-                        const int32_t v77 = (int32_t)*v74;
-                        const int32_t v92 = (int32_t)v74[1];
-                        const int32_t v111 = (int32_t)v74[2];
-                        const uint32_t v115 = c41 + (c64 & 3u) * (uint32_t)v77 + ((c64 >> 8) & 3u) *
-                                (uint32_t)v92 + ((c64 >> 16) & 3u) * (uint32_t)v111;
-                        const uint32_t v119 = c42 + (c66 & 3u) * (uint32_t)v77 + ((c66 >> 8) & 3u) *
-                                (uint32_t)v92 + ((c66 >> 16) & 3u) * (uint32_t)v111;
-                        const uint32_t v123 = c43 + (c68 & 3u) * (uint32_t)v77 + ((c68 >> 8) & 3u) *
-                                (uint32_t)v92 + ((c68 >> 16) & 3u) * (uint32_t)v111;
-                        const uint32_t v127 = c44 + (c70 & 3u) * (uint32_t)v77 + ((c70 >> 8) & 3u) *
-                                (uint32_t)v92 + ((c70 >> 16) & 3u) * (uint32_t)v111;
-                        const int32_t v130 = (int32_t)v74[3];
-                        c41 = v115 + ((c64 >> 24) & 3u) * (uint32_t)v130;
-                        c64 >>= 2;
-                        c42 = v119 + ((c66 >> 24) & 3u) * (uint32_t)v130;
-                        c66 >>= 2;
-                        c43 = v123 + ((c68 >> 24) & 3u) * (uint32_t)v130;
-                        c68 >>= 2;
-                        c44 = v127 + ((c70 >> 24) & 3u) * (uint32_t)v130;
-                        c70 >>= 2;
-                    }
+            for (int32_t i28 = 0; i28 < 16; i28++) {
+                *(uint32_t *)((unsigned char *)stack8 + i28 * 4) = 0u;
+            }
+            for (int32_t i44 = 0; i44 < 8; i44++) {
+                const int8_t *const v47 = v23 + i44 * 4;
+                unsigned char *const v63 = (unsigned char *)stack24 + i44 * 8;
+                const int32_t v55 = (int32_t)v47[1];
+                const int32_t v59 = (int32_t)v47[3];
+                *(uint32_t *)v63 = ((uint32_t)(int32_t)*v47 << 16) + (uint32_t)(int32_t)v47[2];
+                *(uint32_t *)(v63 + 4) = ((uint32_t)v55 << 16) + (uint32_t)v59;
+            }
+            for (int32_t i75 = 0; i75 < 16; i75 += 2) {
+                const int32_t v77 = i75 * 4;
+                uint32_t c80 = 2u;
+                const unsigned char *c81 = (const unsigned char *)(unsigned char *)stack24;
+                const unsigned char *c82 = v21 + v77;
+                uint32_t c83 = 0x30003u;
+                uint32_t c84 = 0u;
+                uint32_t c85 = 0u;
+                for (;;) {
+                    const uint32_t v87 = *(const uint32_t *)c82;
+                    const uint32_t v89 = *(const uint32_t *)(c82 + 4);
+                    const uint32_t v91 = *(const uint32_t *)c81;
+                    const uint32_t v99 = *(const uint32_t *)(c81 + 4);
+                    const uint32_t v109 = *(const uint32_t *)(c81 + 8);
+                    const uint32_t v113 = c84 + (v87 & c83) * v91 + ((v87 >> 8) & c83) * v99 + ((v87
+                            >> 2) & c83) * v109;
+                    const uint32_t v117 = c85 + (v89 & c83) * v91 + ((v89 >> 8) & c83) * v99 + ((v89
+                            >> 2) & c83) * v109;
+                    const uint32_t v119 = *(const uint32_t *)(c81 + 12);
+                    const uint32_t v129 = *(const uint32_t *)(c81 + 16);
+                    const uint32_t v139 = *(const uint32_t *)(c81 + 20);
+                    const uint32_t v143 = v113 + ((v87 >> 10) & c83) * v119 + ((v87 >> 4) & c83) *
+                            v129 + ((v87 >> 12) & c83) * v139;
+                    const uint32_t v147 = v117 + ((v89 >> 10) & c83) * v119 + ((v89 >> 4) & c83) *
+                            v129 + ((v89 >> 12) & c83) * v139;
+                    const uint32_t v149 = *(const uint32_t *)(c81 + 24);
+                    const uint32_t v159 = *(const uint32_t *)(c81 + 28);
+                    v163 = v143 + ((v87 >> 6) & c83) * v149 + ((v87 >> 14) & c83) * v159;
+                    v167 = v147 + ((v89 >> 6) & c83) * v149 + ((v89 >> 14) & c83) * v159;
+                    const uint32_t v168 = c80 - 1u;
+                    if (!(v168 != 0u)) break;
+                    c80 = v168;
+                    c81 += 32;
+                    c82 += 64;
+                    c84 = v163;
+                    c85 = v167;
                 }
-                unsigned char *const v153 = (unsigned char *)stack24 + i28;
-                *(uint32_t *)v153 = c41;
-                *(uint32_t *)(v153 + 4) = c42;
-                *(uint32_t *)(v153 + 8) = c43;
-                *(uint32_t *)(v153 + 12) = c44;
+                unsigned char *const v175 = (unsigned char *)stack8 + v77;
+                const uint32_t v181 = *(uint32_t *)v175 + (uint32_t)((int32_t)(v163 -
+                        (uint32_t)((int32_t)(v163 << 16) >> 16)) >> 16);
+                *(uint32_t *)v175 = v181;
+                uint32_t *const v184 = (uint32_t *)(v175 + 4);
+                const uint32_t v190 = *v184 + (uint32_t)((int32_t)(v167 - (uint32_t)((int32_t)(v167
+                        << 16) >> 16)) >> 16);
+                *v184 = v190;
             }
+            const int32_t v211 = i12 * 16;
+            uint32_t v207[16];
             for (int lane = 0; lane < 16; lane++) {
-                stack8[lane] = stack24[lane];
+                v207[lane] = stack8[lane];
             }
-            const int32_t v181 = i12 * 16;
-            uint32_t v177[16];
-            for (int lane = 0; lane < 16; lane++) {
-                v177[lane] = stack8[lane];
-            }
-            if (v181 < 0) {
-                const uint32_t v186 = r2[i18];
-                const float v192 = *r3;
+            if (v211 < 0) {
+                const uint32_t v216 = r2[i18];
+                const float v222 = *r3;
                 for (int lane = 0; lane < 16; lane++) {
-                    out[i18 * 5 + v181 + lane] = (float)(int32_t)(v177[lane] - v186) * v192;
+                    out[i18 * 5 + v211 + lane] = (float)(int32_t)(v207[lane] - v216) * v222;
                 }
             }
-            if (v181 == 0) {
-                const uint32_t *const v204 = r2 + i18;
-                const uint32_t v205 = *v204;
-                const float v211 = *r3;
-                const int32_t v215 = i18 * 5;
+            if (v211 == 0) {
+                const uint32_t *const v234 = r2 + i18;
+                const uint32_t v235 = *v234;
+                const float v241 = *r3;
+                const int32_t v245 = i18 * 5;
                 for (int lane = 0; lane < 4; lane++) {
-                    out[v215 + v181 + lane] = (float)(int32_t)(v177[lane] - v205) * v211;
+                    out[v245 + v211 + lane] = (float)(int32_t)(v207[lane] - v235) * v241;
                 }
-                out[v215 + (int32_t)((uint32_t)v181 + 4u)] = (float)(int32_t)(v177[4] - *v204) *
+                out[v245 + (int32_t)((uint32_t)v211 + 4u)] = (float)(int32_t)(v207[4] - *v234) *
                         *r3;
             }
         }
