@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.codegen.archive import Member, symbol_name, write_archive
-from tbc.codegen.link import find_linker, link_shared, suffix
+from tbc.codegen.link import can_link, link_shared, suffix
 from tbc.codegen.modelinfo import ModelInfo, exported
 from tbc.codegen.project import header, project_files, runtime_file
 from tbc.errors import Unsupported
@@ -30,17 +30,12 @@ class Written:
 
 def default_kinds(target: Target) -> tuple[str, ...]:
     """What is written where nothing is asked for: a project, with a shared library if possible."""
-    shared = find_linker(target) is not None and not _is_bare(target)
-    return ("static", "header", *(("shared",) if shared else ()), "project")
+    return ("static", "header", *(("shared",) if can_link(target) else ()), "project")
 
 
 def static_name(name: str, target: Target) -> str:
     """The file name of a model's static library."""
     return f"{name}.lib" if target.object_format == "coff" else f"lib{name}.a"
-
-
-def _is_bare(target: Target) -> bool:
-    return target.object_format == "elf" and target.os == "none"
 
 
 def needed(kinds: Iterable[str]) -> frozenset[str]:

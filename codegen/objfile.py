@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
+from tbc.codegen.elf_object import ElfObject
 from tbc.errors import InternalError
 
 
@@ -27,24 +28,7 @@ def _string(data: bytes, at: int) -> str:
 
 
 def _elf(obj: bytes) -> Iterator[str]:
-    is_64 = obj[4] == 2
-    order = "<" if obj[5] == 1 else ">"
-    # Of the header: where the section headers are, their size and their number.
-    at = struct.unpack_from(order + ("Q" if is_64 else "I"), obj, 40 if is_64 else 32)[0]
-    size, count = struct.unpack_from(order + "HH", obj, 58 if is_64 else 46)
-    header = struct.Struct(order + ("IIQQQQIIQQ" if is_64 else "IIIIIIIIII"))
-    if count == 0:  # too many for the field: then it is the first section's size
-        count = header.unpack_from(obj, at)[5]
-    sections = [header.unpack_from(obj, at + size * i) for i in range(count)]
-    symbol = struct.Struct(order + ("IBBHQQ" if is_64 else "IIIBBH"))
-    for section in sections:
-        _, kind, _, _, offset, length, link, *_ = section
-        if kind != 2:  # SHT_SYMTAB
-            continue
-        names = sections[link][4]
-        for fields in symbol.iter_unpack(obj[offset : offset + length]):
-            if fields[3 if is_64 else 5] == 0:  # SHN_UNDEF
-                yield _string(obj, names + fields[0])
+    return (symbol.name for symbol in ElfObject(obj).symbols if symbol.section == 0)
 
 
 def _coff(obj: bytes) -> Iterator[str]:
