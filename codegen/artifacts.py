@@ -16,7 +16,7 @@ from tbc.codegen.project import header, project_files, runtime_file
 from tbc.errors import Unsupported
 from tbc.target import Target
 
-KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "project")
+KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "project", "blob")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_artifacts(
         info: what the model says of itself.
         target: what it is compiled for.
         made: by kind, what LLVM made of it.
-        kinds: which of `KINDS` to write; "ir" is the caller's.
+        kinds: which of `KINDS` to write; "ir" and "blob" are the caller's.
         weights: the constants, if they are a file of their own.
         linker: see `link_shared`.
     """

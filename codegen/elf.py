@@ -122,6 +122,11 @@ class Form:
         return divmod(info, 1 << (32 if self.is_64 else 8))
 
 
+def page_size(machine: int) -> int:
+    """The largest pages that a machine's systems may have."""
+    return 1 << (16 if machine in (ARM, AARCH64, LOONGARCH) else 12)
+
+
 HEADER = 16
 """Bytes of e_ident, which the header follows."""
 

@@ -134,13 +134,10 @@ def _pages_rounded(x: Place) -> int:
 
 _HALFWORDS = Field(4, ((0, 32, 0),), 1, code=False)
 _ARM_BRANCH = Field(4, ((0, 24, 0),), 2)
-_ARM_MOV = Field(4, ((0, 12, 0), (12, 4, 16)), checked=False)
-_THUMB_MOV = Field(4, ((0, 8, 16), (8, 3, 28), (11, 1, 10), (12, 4, 0)), checked=False)
 _A64_PAGES = Field(4, ((0, 2, 29), (2, 19, 5)))
 _A64_BRANCH = Field(4, ((0, 26, 0),), 2)
 _RISCV_U = Field(4, ((0, 20, 12),))
 _RISCV_I = Field(4, ((0, 12, 20),), checked=False)
-_RISCV_S = Field(4, ((0, 5, 7), (5, 7, 25)), checked=False)
 _LOONG_HIGH = Field(4, ((0, 20, 5),))
 _LOONG_LOW = Field(4, ((0, 12, 10),), checked=False)
 _LOONG_BRANCH = Field(4, ((0, 16, 10), (16, 10, 0)), 2)
@@ -166,7 +163,6 @@ _KINDS: Mapping[int, Mapping[int, Kind]] = {
             (1, "64", _absolute, _word(8)),
             (2, "PC32", _relative, _word(4)),
             (4, "PLT32", _relative, _word(4)),
-            (24, "PC64", _relative, _word(8)),
         ),
     ),
     elf.X86: _kinds(
@@ -187,18 +183,12 @@ _KINDS: Mapping[int, Mapping[int, Kind]] = {
             (28, "CALL", _relative, _ARM_BRANCH),
             (29, "JUMP24", _relative, _ARM_BRANCH),
             (42, "PREL31", _relative, Field(4, ((0, 31, 0),), code=False)),
-            (45, "MOVW_PREL_NC", _relative, _ARM_MOV),
-            (46, "MOVT_PREL", lambda x: _relative(x) >> 16, _ARM_MOV),
-            (49, "THM_MOVW_PREL_NC", _relative, _THUMB_MOV),
-            (50, "THM_MOVT_PREL", lambda x: _relative(x) >> 16, _THUMB_MOV),
         ),
     ),
     elf.AARCH64: _kinds(
         "AARCH64",
         (
             (257, "ABS64", _absolute, _word(8)),
-            (260, "PREL64", _relative, _word(8)),
-            (261, "PREL32", _relative, _word(4)),
             (275, "ADR_PREL_PG_HI21", _pages, _A64_PAGES),
             (277, "ADD_ABS_LO12_NC", _low, _scaled(0)),
             (278, "LDST8_ABS_LO12_NC", _low, _scaled(0)),
@@ -217,12 +207,8 @@ _KINDS: Mapping[int, Mapping[int, Kind]] = {
             (2, "64", _absolute, _word(8)),
             (23, "PCREL_HI20", _upper, _RISCV_U),
             (24, "PCREL_LO12_I", _rest, _RISCV_I),
-            (25, "PCREL_LO12_S", _rest, _RISCV_S),
             (35, "ADD32", _plus, _word(4, checked=False)),
-            (36, "ADD64", _plus, _word(8, checked=False)),
             (39, "SUB32", _minus, _word(4, checked=False)),
-            (40, "SUB64", _minus, _word(8, checked=False)),
-            (57, "32_PCREL", _relative, _word(4)),
         ),
     ),
     elf.S390: _kinds(
@@ -232,15 +218,12 @@ _KINDS: Mapping[int, Mapping[int, Kind]] = {
             (19, "PC32DBL", _relative, _HALFWORDS),
             (20, "PLT32DBL", _relative, _HALFWORDS),
             (22, "64", _absolute, _word(8)),
-            (23, "PC64", _relative, _word(8)),
         ),
     ),
     elf.LOONGARCH: _kinds(
         "LARCH",
         (
             (2, "64", _absolute, _word(8)),
-            (50, "ADD32", _plus, _word(4, checked=False)),
-            (55, "SUB32", _minus, _word(4, checked=False)),
             (66, "B26", _relative, _LOONG_BRANCH),
             (71, "PCALA_HI20", _pages_rounded, _LOONG_HIGH),
             (72, "PCALA_LO12", _low, _LOONG_LOW),

@@ -38,9 +38,6 @@ _RELATIVE = {
 _WITHOUT_ADDENDS = frozenset({elf.X86, elf.ARM})
 """Machines whose relocations find their addends in place."""
 
-_PAGES = {elf.ARM: 1 << 16, elf.AARCH64: 1 << 16, elf.LOONGARCH: 1 << 16}
-"""The largest pages that a machine's systems may have; elsewhere 4 KiB."""
-
 _LOAD, _DYNAMIC, _NOTE, _STACK, _RELRO, _EXIDX = 1, 2, 4, 0x6474E551, 0x6474E552, 0x70000001
 _READ, _CODE, _DATA = 4, 5, 6
 """p_type and p_flags."""
@@ -97,7 +94,7 @@ class _Segment:
 class _Library:
     def __init__(self, obj: ElfObject, soname: str, exports: Sequence[str]):
         self.obj, self.form = obj, obj.form
-        self.page = _PAGES.get(obj.machine, 1 << 12)
+        self.page = elf.page_size(obj.machine)
         self.exports = [self._exported(name) for name in exports]
         self.strings = _Strings()
         self.soname = self.strings.add(soname)

@@ -19,6 +19,7 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
+from tbc.runtime.blob import Opened, is_blob
 from tbc.runtime.elf import damage
 from tbc.runtime.pool import Pool
 from tbc.types import TensorType
@@ -303,10 +304,10 @@ def load(
     weights: str | Path | None = None,
     pool: Pool | None = None,
 ) -> Model:
-    """The model in a shared library, or the first of its variants that this CPU can run.
+    """The model in a shared library or blob, or the first of variants that this CPU can run.
 
     Args:
-        path: a .so, .dylib or .dll made by tbc for this system.
+        path: a .so, .dylib, .dll or .tbc made by tbc for this system.
         cpu_bits: what this CPU can do, as in tbc.h.
         weights: the weights file; by default `<name>.weights` beside the library.
         pool: see `Model`.
@@ -316,6 +317,12 @@ def load(
             machine.
     """
     path = Path(path).absolute()
+    if is_blob(path):
+        opened = Opened(path)
+        try:
+            return Model(opened.address, cpu_bits, keep=opened, pool=pool)
+        except IncompatibleArtifact as error:
+            raise error.at(file=str(path)) from None
     try:
         if found_damage := damage(path):
             raise OSError(found_damage)
