@@ -97,7 +97,7 @@ def write_artifacts(
     for kind, ending in (("asm", "s"), ("llvm", "ll")):
         if kind in kinds:
             yield _write(folder / f"{name}.{ending}", made[kind], kind)
-    if weights is not None:
+    if weights is not None and kinds - {"blob", "ir"}:  # a blob holds its own
         yield _write_weights(folder / f"{name}.weights", weights)
     if "project" in kinds:
         for file, text in project_files(info, shared, static_name(name, target)).items():

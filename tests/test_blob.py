@@ -20,6 +20,7 @@ from toolchain import CPU_SOURCE, INCLUDE, ROOT, STRICT, needs_cc, run
 from typer.testing import CliRunner
 
 import tbc
+from tbc import driver
 from tbc.cli import app
 from tbc.codegen.blob import HEADER
 from tbc.codegen.host import host_target
@@ -153,6 +154,16 @@ def test_code_may_run_and_nothing_may_be_written(path: Path) -> None:
     assert modes[blob.code] == "r-x"
     assert modes[blob.code + blob.code_size] == "r--"
     assert model.name == "adder"
+
+
+def test_large_weights_are_in_the_blob_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that would be a file beside a library."""
+    monkeypatch.setattr(driver, "EMBEDDED_WEIGHTS", 0)
+    model = tbc.compile(ROOT / "examples/digits/digits_mlp.onnx")
+    (path,) = model.save(tmp_path, ("blob",))
+    assert list(tmp_path.iterdir()) == [path]
+    x = {"x": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)}
+    np.testing.assert_array_equal(tbc.load(path).run(x)["logits"], model.run(x)["logits"])
 
 
 def test_equal_models_make_equal_bytes(path: Path, folder: Path, workers: Workers) -> None:
