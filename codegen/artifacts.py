@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.codegen.archive import Member, symbol_name, write_archive
-from tbc.codegen.link import find_linker, link_shared, suffix
+from tbc.codegen.link import can_link, link_shared, suffix
 from tbc.codegen.modelinfo import ModelInfo, exported
 from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
 from tbc.errors import Unsupported
 from tbc.target import PORTABLE, Target, parse
 
-KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "c", "project")
+KINDS = ("shared", "static", "obj", "header", "asm", "llvm", "ir", "c", "project", "blob")
 C_KINDS = ("header", "ir", "c", "project")
 """Those that there are of portable C."""
 
@@ -34,8 +34,7 @@ def default_kinds(target: Target) -> tuple[str, ...]:
     """What is written where nothing is asked for: a project, with a shared library if possible."""
     if target.arch == "c":
         return ("c", "header", "project")
-    shared = find_linker(target) is not None and not _is_bare(target)
-    return ("static", "header", *(("shared",) if shared else ()), "project")
+    return ("static", "header", *(("shared",) if can_link(target) else ()), "project")
 
 
 def target_of(kinds: Iterable[str], target: Target) -> Target:
@@ -61,10 +60,6 @@ def static_name(name: str, target: Target) -> str:
     return f"{name}.lib" if target.object_format == "coff" else f"lib{name}.a"
 
 
-def _is_bare(target: Target) -> bool:
-    return target.object_format == "elf" and target.os == "none"
-
-
 def needed(kinds: Iterable[str]) -> frozenset[str]:
     """What LLVM must make for the kinds of artifacts."""
     return frozenset({"obj", *(k for k in kinds if k in ("asm", "llvm"))})
@@ -87,7 +82,7 @@ def write_artifacts(
         info: what the model says of itself.
         target: what it is compiled for.
         made: by kind, what was made of it: by LLVM, or "c".
-        kinds: which of `KINDS` to write; "ir" is the caller's.
+        kinds: which of `KINDS` to write; "ir" and "blob" are the caller's.
         weights: the constants, if they are a file of their own.
         linker: see `link_shared`.
         project: of `PROJECTS`, whose folders the files of a project go to.
@@ -130,7 +125,7 @@ def write_artifacts(
     for kind, ending in (("asm", "s"), ("llvm", "ll")):
         if kind in kinds:
             yield _write(folder / f"{name}.{ending}", made[kind], kind)
-    if weights is not None:
+    if weights is not None and kinds - {"blob", "ir"}:  # a blob holds its own
         yield _write_weights(folder / f"{name}.weights", weights)
     if "project" in kinds:
         model = f"{name}.c" if library == "c" else static_name(name, target)

@@ -1,4 +1,4 @@
-"""Shared libraries from object files, with whichever linker is at hand."""
+"""Shared libraries from object files: ELF by tbc itself, the rest with a linker that is at hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tbc.codegen.elf_shared import ARCHES, write_shared
 from tbc.errors import LinkFailed, Unsupported
 from tbc.target import Target
 
 
 @dataclass(frozen=True)
 class Linked:
-    """A shared library and what made it, for the report."""
+    """A shared library, and the linker that made it, for the report; "" is tbc itself."""
 
     path: Path
     linker: str
@@ -49,7 +50,7 @@ def link_shared(
         target: what it was compiled for.
         path: the file to write; its name becomes the library's soname.
         exports: symbols as in LLVM IR, without an object format's underscore.
-        linker: a linker or compiler to use instead of the one that tbc finds.
+        linker: a linker or compiler to use instead of tbc's own, or the one that tbc finds.
 
     Raises:
         Unsupported: no linker is at hand, or the target has no shared libraries.
@@ -58,6 +59,11 @@ def link_shared(
     if target.object_format == "elf" and target.os == "none":
         reason = f"{target.name} has no operating system to load a shared library"
         raise Unsupported(reason, hint="--emit static,header")
+    if not linker and _writes(target):
+        library = write_shared(obj, path.name, exports)
+        path.unlink(missing_ok=True)  # a process that has mapped the last one keeps it
+        path.write_bytes(library)
+        return Linked(path, "")
     chosen = _named(linker) if linker else find_linker(target)
     if chosen is None:
         hint = "pip install tbc[cross], or --linker=PATH, or --emit static,header"
@@ -77,8 +83,19 @@ def link_shared(
     return Linked(path, chosen.name)
 
 
+def can_link(target: Target) -> bool:
+    """Whether `link_shared` makes a library for a target when no linker is named."""
+    if target.object_format == "elf" and target.os == "none":
+        return False
+    return _writes(target) or find_linker(target) is not None
+
+
+def _writes(target: Target) -> bool:
+    return target.object_format == "elf" and target.arch in ARCHES
+
+
 def find_linker(target: Target) -> Linker | None:
-    """The linker that `link_shared` takes for a target when none is named, or None."""
+    """The linker for a target that is at hand, or None."""
     tool = {"elf": "ld.lld", "coff": "lld-link", "wasm": "wasm-ld"}.get(target.object_format)
     if tool and (found := shutil.which(tool)):
         return Linker((found,), False, tool)

@@ -24,10 +24,13 @@ from tbc.errors import InternalError
 from tbc.target import Target
 
 
-def machine_of(target: Target) -> dict[str, str]:
-    """What LLVM is told of a target: see `worker.target_machine`."""
+def machine_of(target: Target, movable: bool = False) -> dict[str, str]:
+    """What LLVM is told of a target: see `worker.target_machine`.
+
+    `movable` code runs at whatever address it lies; else that is so where a system has libraries.
+    """
     # Without an operating system nothing relocates the code, and constants must stay in flash.
-    static = target.os == "none" or target.arch == "wasm"
+    static = (target.os == "none" and not movable) or target.arch == "wasm"
     far = static and target.triple.startswith("riscv64")
     return {
         "triple": target.triple,
@@ -61,10 +64,12 @@ class Job:
     Attributes:
         target: what it is compiled for.
         parts: at least one.
-        keep: the symbols that stay visible, as weak ones do; all others become internal.
+        keep: the symbols that stay visible, as weak ones do; all others become internal. What
+            of them is only declared is defined elsewhere.
         kinds: what is wanted: see `worker.compile_parts`.
         about: the kernel or model, for messages; by default the functions in the text.
         closed: whether a symbol that the object needs from elsewhere is an error.
+        movable: see `machine_of`.
     """
 
     target: Target
@@ -73,6 +78,7 @@ class Job:
     kinds: frozenset[str] = frozenset({"obj"})
     about: str = ""
     closed: bool = True
+    movable: bool = False
 
     def __str__(self) -> str:
         names = (re.findall(r"(?m)^\s*define [^@\n]*@([\w.$]+)", p.text)[:4] for p in self.parts)
@@ -163,7 +169,7 @@ class Workers:
     def compile(self, job: Job) -> dict[str, bytes]:
         """The kinds that the job asks for; InternalError if LLVM fails or symbols are missing."""
         request = {
-            "machine": machine_of(job.target),
+            "machine": machine_of(job.target, job.movable),
             "parts": [(part.text, part.passes) for part in job.parts],
             "keep": sorted(job.keep),
             "kinds": sorted(job.kinds | ({"obj"} if job.closed else set())),

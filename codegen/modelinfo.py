@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tbc.codegen.llvm_text import Module
@@ -16,18 +16,9 @@ ABI = 2
 
 TAKEN = frozenset(
     {
-        *(
-            "call",
-            "check",
-            "cpu_bits",
-            "dtype",
-            "model",
-            "models",
-            "pool",
-            "pool_run",
-            "pool_start",
-        ),
-        *("pool_stop", "pool_worker", "status", "status_text", "sum", "symbol", "sync", "tensor"),
+        *("blob", "blob_bytes", "call", "check", "close", "cpu_bits", "dtype", "map", "mapping"),
+        *("model", "models", "open", "pool", "pool_run", "pool_start", "pool_stop", "pool_worker"),
+        *("status", "status_text", "sum", "symbol", "sync", "tensor"),
     }
 )
 """What the headers and a library's table of models have put behind `tbc_` already."""
@@ -108,26 +99,31 @@ def exported(info: ModelInfo) -> tuple[str, str]:
     return info.symbol, "tbc_models"
 
 
+FUNCTIONS = ("run", "run_phase", "output_shape", "run_part")
+"""The functions of `tbc_model`, in its order."""
+
+
+def entry_points(symbol: str, target: Target) -> Mapping[str, str]:
+    """Which of `FUNCTIONS` a model of a target has, and their names; `symbol` is its constant."""
+    present = FUNCTIONS if target.has_threads else FUNCTIONS[:-1]
+    return {function: f"{symbol}_{function}" for function in present}
+
+
 def model_constant(
     module: Module,
     info: ModelInfo,
     target: Target,
-    *,
-    run: str,
-    run_phase: str,
-    output_shape: str,
-    run_part: str | None,
+    functions: Mapping[str, str],
     weights_symbol: str | None,
 ) -> None:
     """Add `@tbc_<name>`, laid out as `tbc_model`, and the NULL-terminated `@tbc_models`.
 
-    `run`, `run_phase`, `output_shape`, `run_part` and `weights_symbol` name functions and a
-    constant of the module or of one that it is linked with; `run_part` is None if the target has
-    no threads, `weights_symbol` if the weights are a file.
+    `functions` (see `entry_points`) and `weights_symbol` name functions and a constant of the
+    module or of one that it is linked with; `weights_symbol` is None if the weights are a file.
     `@tbc_models` is weak, so that several models fit in one program.
     """
     _Emitter(module, info.name, f"i{target.index_bits}").model(
-        info, (run, run_phase, output_shape, run_part), weights_symbol
+        info, [functions.get(function) for function in FUNCTIONS], weights_symbol
     )
     main, table = exported(info)
     module.globals[table] = f"@{table} = weak constant [2 x ptr] [ptr @{main}, ptr null]"

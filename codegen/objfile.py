@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from tbc.codegen.elf_object import ElfObject
 from tbc.errors import InternalError
 
 
@@ -27,61 +27,8 @@ def _string(data: bytes, at: int) -> str:
     return data[at : data.index(0, at)].decode()
 
 
-class Section(NamedTuple):
-    """A section of an ELF object that is loaded into memory.
-
-    Attributes:
-        name: as in the object.
-        bytes: its size.
-        is_code: whether it is executed.
-        in_file: whether it holds anything: what is only zeros takes no flash.
-    """
-
-    name: str
-    bytes: int
-    is_code: bool
-    in_file: bool
-
-
-class Elf:
-    """An ELF object's tables."""
-
-    def __init__(self, obj: bytes):
-        self._obj = obj
-        self._wide, self._order = obj[4] == 2, "<" if obj[5] == 1 else ">"
-        order = self._order
-        # Of the header: where the section headers are, their size, number, and their names.
-        (at,) = struct.unpack_from(
-            order + ("Q" if self._wide else "I"), obj, 40 if self._wide else 32
-        )
-        size, count, names = struct.unpack_from(order + "HHH", obj, 58 if self._wide else 46)
-        header = struct.Struct(order + ("IIQQQQIIQQ" if self._wide else "IIIIIIIIII"))
-        if count == 0:  # too many for the field: then it is the first section's size
-            count = header.unpack_from(obj, at)[5]
-        self._headers = [header.unpack_from(obj, at + size * i) for i in range(count)]
-        self._names = self._headers[names][4] if names < count else 0
-
-    def sections(self) -> Iterator[Section]:
-        """Those that are loaded."""
-        for name, kind, flags, _, _, length, *_ in self._headers:
-            if flags & 2:  # SHF_ALLOC; 4 is SHF_EXECINSTR, and kind 8 SHT_NOBITS
-                text = _string(self._obj, self._names + name)
-                yield Section(text, length, bool(flags & 4), kind != 8)
-
-    def symbols(self) -> Iterator[tuple[str, int, int]]:
-        """Name, size and section (0 where it is not defined) of every symbol."""
-        symbol = struct.Struct(self._order + ("IBBHQQ" if self._wide else "IIIBBH"))
-        for _, kind, _, _, offset, length, link, *_ in self._headers:
-            if kind != 2:  # SHT_SYMTAB
-                continue
-            names = self._headers[link][4]
-            for fields in symbol.iter_unpack(self._obj[offset : offset + length]):
-                size, section = (fields[5], fields[3]) if self._wide else (fields[2], fields[5])
-                yield _string(self._obj, names + fields[0]), size, section
-
-
 def _elf(obj: bytes) -> Iterator[str]:
-    return (name for name, _, section in Elf(obj).symbols() if section == 0)  # SHN_UNDEF
+    return (symbol.name for symbol in ElfObject(obj).symbols if symbol.section == 0)
 
 
 def _coff(obj: bytes) -> Iterator[str]:

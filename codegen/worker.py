@@ -55,7 +55,8 @@ def compile_parts(
     Args:
         machine: see `target_machine`.
         parts: LLVM text, and whether the pass pipeline runs on it.
-        keep: the symbols that stay visible, besides weak ones; all others become internal.
+        keep: the symbols that stay visible, besides weak ones; all others become internal. They
+            may be declared only.
         kinds: of "obj", "asm", "llvm", "datalayout" and, beside "obj", "stack": the bytes of stack
             that the deepest chain of calls takes, as a decimal number.
     """
@@ -117,7 +118,7 @@ def _internalize(module: Any, keep: frozenset[str], tm: Any) -> None:
     manager = llvm.create_new_module_pass_manager()
     manager.add_global_dead_code_eliminate_pass()
     manager.run(module, builder)
-    missing = [symbol.name for symbol in symbols() if symbol.is_declaration]
+    missing = [s.name for s in symbols() if s.is_declaration and s.name not in keep]
     if missing:
         raise RuntimeError(f"nothing defines {', '.join(missing)}")
 

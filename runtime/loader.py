@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 import threading
 import time
 import zlib
@@ -19,6 +18,8 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
+from tbc.runtime.blob import Opened, is_blob
+from tbc.runtime.elf import damage
 from tbc.runtime.pool import Pool
 from tbc.types import TensorType
 
@@ -319,21 +320,28 @@ def load(
     weights: str | Path | None = None,
     pool: Pool | None = None,
 ) -> Model:
-    """The model in a shared library, or the first of its variants that this CPU can run.
+    """The model in a shared library or blob, or the first of variants that this CPU can run.
 
     Args:
-        path: a .so, .dylib or .dll made by tbc for this system.
+        path: a .so, .dylib, .dll or .tbc made by tbc for this system.
         cpu_bits: what this CPU can do, as in tbc.h.
         weights: the weights file; by default `<name>.weights` beside the library.
         pool: see `Model`.
 
     Raises:
-        IncompatibleArtifact: not such a library, or nothing in it fits this machine.
+        IncompatibleArtifact: not such a library, a damaged one, or nothing in it fits this
+            machine.
     """
     path = Path(path).absolute()
+    if is_blob(path):
+        opened = Opened(path)
+        try:
+            return Model(opened.address, cpu_bits, keep=opened, pool=pool)
+        except IncompatibleArtifact as error:
+            raise error.at(file=str(path)) from None
     try:
-        if _is_cut(path):
-            raise OSError("the file is truncated")
+        if found_damage := damage(path):
+            raise OSError(found_damage)
         library = ctypes.CDLL(str(path))
         table = ctypes.c_void_p.in_dll(library, "tbc_models")
     except (OSError, ValueError) as error:
@@ -349,28 +357,6 @@ def load(
     raise found.at(file=str(path))
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether an ELF file (64 bits, little-endian) ends before its segments do.
-
-    Linux would map it, and end the process at the first access to what is missing.
-    """
-    held = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(64)
-        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
-            return False
-        (start,), (size, count) = (
-            struct.unpack_from("<Q", header, 32),
-            struct.unpack_from("<HH", header, 54),
-        )
-        file.seek(start)
-        table = file.read(size * count)
-    if size < 56 or len(table) < size * count:
-        return True
-    segments = (struct.unpack_from("<8xQ16xQ", table, size * i) for i in range(count))
-    return any(offset + length > held for offset, length in segments)
-
-
 def _until_null(address: int) -> list[int]:
     """The pointers at `address`, up to a NULL."""
     pointers = []
@@ -381,9 +367,14 @@ def _until_null(address: int) -> list[int]:
 
 
 def _weights_file(address: int, library: Path, weights: str | Path | None) -> object:
-    """The weights file, mapped; None for a model that holds its weights."""
+    """The weights file, mapped; None for a model that holds its weights, which are checked."""
     raw = structs.Model.from_address(address)
-    if raw.abi != structs.ABI or raw.weights is not None or raw.weights_size == 0:
+    if raw.abi != structs.ABI or raw.weights_size == 0:
+        return None
+    if raw.weights is not None:
+        held = (ctypes.c_char * raw.weights_size).from_address(raw.weights)
+        if zlib.crc32(held) != raw.weights_sum:
+            raise IncompatibleArtifact(f"the weights of '{raw.name.decode()}' are damaged")
         return None
     path = Path(weights) if weights else library.parent / f"{raw.name.decode()}.weights"
     try:

@@ -11,6 +11,7 @@ import numpy as np
 ABI = 2
 
 OK, ERROR_ABI, ERROR_CPU, ERROR_NULL, ERROR_ALIGN, ERROR_DIM, ERROR_WEIGHTS, ERROR_VALUE = range(8)
+ERROR_BLOB, ERROR_MEMORY, ERROR_FILE = range(8, 11)
 """enum tbc_status."""
 
 DTYPES: dict[int, np.dtype[Any]] = {

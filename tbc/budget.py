@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from tbc.codegen.objfile import Elf
+from tbc.codegen import elf
+from tbc.codegen.elf_object import ElfObject
 from tbc.driver import Compiled
 from tbc.errors import TooLarge, Unsupported, UsageError
 from tbc.program import Program
@@ -70,10 +71,10 @@ def sections_of(compiled: Compiled) -> dict[str, int] | None:
     obj = compiled.files.get("obj", b"")
     if obj[:4] != b"\x7fELF":
         return None
-    found = [section for section in Elf(obj).sections() if section.in_file]
+    loaded = [s for s in ElfObject(obj).sections if s.flags & elf.ALLOC]
+    code = sum(len(s.data) for s in loaded if s.flags & elf.EXECUTE)
     weights = compiled.info.weights_size
-    rest = sum(s.bytes for s in found if not s.is_code) - (weights if compiled.embedded else 0)
-    code = sum(s.bytes for s in found if s.is_code)
+    rest = sum(len(s.data) for s in loaded) - code - (weights if compiled.embedded else 0)
     return {"code": code, "weights": weights, "descriptions": rest}
 
 
@@ -86,9 +87,9 @@ def flash_of(compiled: Compiled) -> dict[str, int] | None:
     calls = zip(functions, compiled.program.steps, strict=True)
     owners = {function: step.root.origin for function, step in calls}
     parts: dict[str, int] = defaultdict(int)
-    for name, size, section in Elf(compiled.files["obj"]).symbols():
-        if name in owners and section:
-            parts[f"code of {owners[name]}"] += size
+    for symbol in ElfObject(compiled.files["obj"]).symbols:
+        if symbol.name in owners and symbol.section:
+            parts[f"code of {owners[symbol.name]}"] += symbol.size
     rest = sections["code"] - sum(parts.values())
     for what, size in _weights(compiled.program):
         parts[what] += size

@@ -36,8 +36,9 @@ app = typer.Typer(
 )
 
 
-LIBRARIES = (".so", ".dylib", ".dll")
-"""How the names of shared libraries end."""
+BLOB = ".tbc"
+LIBRARIES = (".so", ".dylib", ".dll", BLOB)
+"""How the names end of files that hold a compiled model."""
 
 
 class Activations(StrEnum):
@@ -136,7 +137,9 @@ def compile(
     ] = None,
     emit: Annotated[
         list[str] | None,
-        typer.Option(help="shared, static, obj, header, asm, llvm, ir, c, project; with commas."),
+        typer.Option(
+            help="shared, static, obj, header, asm, llvm, ir, c, project, blob; with commas."
+        ),
     ] = None,
     name: Name = "",
     dim: Dims = None,
@@ -220,7 +223,9 @@ def compile(
 
 @_command
 def run(
-    model: Annotated[Path, typer.Argument(help="An ONNX file, or a library that tbc made.")],
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, or a library or blob that tbc made.")
+    ],
     input: Inputs = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .npz file for the outputs.")
@@ -310,7 +315,9 @@ def verify(
 
 @_command
 def inspect(
-    model: Model,
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file, or a blob that tbc made.", metavar="MODEL")
+    ],
     target: TargetOption = "native",
     mcpu: Mcpu = "",
     mattr: Mattr = "",
@@ -322,10 +329,18 @@ def inspect(
 ) -> None:
     """Show what becomes of each matrix product and convolution, and what the model needs."""
     from tbc.codegen.host import resolve_target
-    from tbc.console import print_inspect, progress
+    from tbc.console import print_blob, print_inspect, progress
     from tbc.inspection import inspect as examine
     from tbc.report import to_json
+    from tbc.runtime.blob import read_blob
 
+    if model.suffix == BLOB:
+        blob = read_blob(model)
+        if json:
+            typer.echo(to_json(blob))
+        else:
+            print_blob(blob)
+        return
     with progress(json) as show:
         show("importing")
         imported, graph, batch = _import(model, dim, input)

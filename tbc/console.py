@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tbc.errors import InternalError, TbcError, TooLarge
+from tbc.runtime.structs import DTYPES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tbc.differences import Difference
     from tbc.inspection import InspectReport
     from tbc.report import CompileReport
+    from tbc.runtime.blob import Blob
     from tbc.target_list import TargetRow
     from tbc.verification import VerifyReport
 
@@ -149,6 +151,30 @@ def print_inspect(report: InspectReport, why: bool) -> None:
     dense = sum(1 for layer in report.layers if layer.reason)
     if dense and not why:
         screen.print(f"{dense} of {len(report.layers)} are not low-bit: --why says why")
+
+
+def print_blob(blob: Blob) -> None:
+    """What a blob says of itself: its tensors, and what lies where."""
+    screen = console()
+    table = _table("tensor", "", "type", "shape", "size", right=("size",))
+    for kind, tensors in (("input", blob.inputs), ("output", blob.outputs)):
+        for tensor in tensors:
+            row = (tensor.name, kind, str(DTYPES[tensor.dtype]), f"[{tensor.dims}]")
+            table.add_row(*map(escape, row), _bytes(tensor.bytes))
+    screen.print(table)
+    for name, low, high in blob.symbols:
+        screen.print(f"{escape(name)} from {low} to {high}")
+    order = "little" if blob.little_endian else "big"
+    thumb = ", Thumb only" if blob.thumb else ""
+    screen.print(
+        f"[bold]{escape(blob.name)}[/] for {escape(blob.target)}: {blob.machine}, {blob.bits} "
+        f"bits, {order}-endian{thumb}, CPU bits {blob.cpu_bits:#x}; by tbc {escape(blob.version)}, "
+        f"ABI {blob.abi}"
+    )
+    screen.print(
+        f"code {_bytes(blob.code_size)} at {blob.code:#x}, weights {_bytes(blob.weights_size)} "
+        f"at {blob.weights:#x}, arena {_bytes(blob.arena_size)}, file {_bytes(blob.length)}"
+    )
 
 
 def _reasons(screen: Console, report: InspectReport) -> None:

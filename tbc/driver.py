@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from tbc import __version__
 from tbc.codegen.artifacts import Written, default_kinds, needed, target_of, write_artifacts
+from tbc.codegen.blob import check_target, write_blob
 from tbc.codegen.builtins import builtins_text
 from tbc.codegen.c_model import c_source
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.model import ModelCode, emit_model, weight_blocks
-from tbc.codegen.modelinfo import ModelInfo, TensorInfo, model_constant, symbol_of
+from tbc.codegen.modelinfo import ModelInfo, TensorInfo, entry_points, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
 from tbc.errors import Unbounded, Unsupported
@@ -143,20 +144,40 @@ def assemble(
         code.glue,
         info,
         target,
-        run=f"{symbol}_run",
-        run_phase=f"{symbol}_run_phase",
-        output_shape=f"{symbol}_output_shape",
-        run_part=f"{symbol}_run_part" if target.has_threads else None,
-        weights_symbol=weights_symbol,
+        entry_points(symbol, target),
+        weights_symbol,
     )
     files = _compile(code, target, frozenset({symbol, "tbc_models"}), kinds, workers)
     return Compiled(program, target, info, code, files, embed, int(files["stack"]))
 
 
+def movable_object(compiled: Compiled, workers: Workers) -> bytes:
+    """The functions of a model, for whatever address they lie at; the weights lie elsewhere.
+
+    The symbols are `<symbol>_run` and the like, as in `emit_model`, and `<symbol>_weights`, which
+    the object takes from elsewhere.
+    """
+    symbol, target = compiled.info.symbol, compiled.target
+    weights = f"{symbol}_weights"
+    code = emit_model(compiled.program, target, symbol, weights, workers.datalayout(target))
+    align = compiled.program.alignment
+    code.glue.globals[weights] = f"@{weights} = external hidden constant [0 x i8], align {align}"
+    keep = frozenset({weights, *entry_points(symbol, target).values()})
+    return _compile(code, target, keep, frozenset({"obj"}), workers, weights)["obj"]
+
+
 def _compile(
-    code: ModelCode, target: Target, keep: frozenset[str], kinds: frozenset[str], workers: Workers
+    code: ModelCode,
+    target: Target,
+    keep: frozenset[str],
+    kinds: frozenset[str],
+    workers: Workers,
+    weights_elsewhere: str = "",
 ) -> Mapping[str, bytes]:
-    """The object of a model, with the functions that LLVM calls on this target added to it."""
+    """The object of a model, with the functions that LLVM calls on this target added to it.
+
+    With `weights_elsewhere`, a symbol, the code is movable, and does not hold the weights.
+    """
     parts = [Part(code.glue.text(), passes=True), Part(code.hand.text(), passes=False)]
     builtins: set[str] = set()
     while True:
@@ -168,9 +189,10 @@ def _compile(
             kinds | {"obj", "stack"},
             str(sorted(keep)[0]),
             closed=False,
+            movable=bool(weights_elsewhere),
         )
         files = workers.compile(job)
-        missing = undefined_symbols(files["obj"]) - builtins
+        missing = undefined_symbols(files["obj"]) - builtins - {weights_elsewhere}
         if not missing:
             return files
         builtins |= missing
@@ -295,6 +317,8 @@ def write(
     """
     target = target_of(kinds, target)
     kinds = kinds or default_kinds(target)
+    if "blob" in kinds:
+        check_target(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)
     compiled = assemble(program, target, name, workers, wanted)
@@ -305,6 +329,11 @@ def write(
             folder, compiled.info, target, compiled.files, kinds, weights, linker, project
         )
     )
+    if "blob" in kinds:
+        path = folder / f"{name}.tbc"
+        obj = movable_object(compiled, workers)
+        write_blob(path, obj, compiled.info, target, compiled.weights())
+        written.append(Written(path, "blob"))
     if "ir" in kinds:
         path = folder / f"{name}.ir"
         path.write_text(print_graph(graph))

@@ -128,11 +128,8 @@ def text(target: Target, model: ModelInfo) -> str:
         module,
         model,
         target,
-        run="run",
-        run_phase="run_phase",
-        output_shape="output_shape",
-        run_part=None,
-        weights_symbol=symbol,
+        {"run": "run", "run_phase": "run_phase", "output_shape": "output_shape"},
+        symbol,
     )
     return module.text()
 

@@ -27,7 +27,7 @@ from toolchain import CPU_SOURCE, POOL_SOURCE, ROOT, STRICT, needs_cc, run
 
 from tbc import reference
 from tbc.codegen.host import host_target, resolve_target
-from tbc.codegen.link import find_linker
+from tbc.codegen.link import can_link
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.dims import Expr, Symbol
@@ -55,7 +55,7 @@ def built(
 ) -> tuple[str, Path]:
     """A network, and the folder with its libraries and headers for this machine."""
     name: str = request.param
-    kinds = ["static", "header", *(["shared"] if find_linker(host_target()) else [])]
+    kinds = ["static", "header", *(["shared"] if can_link(host_target()) else [])]
     folder = tmp_path_factory.mktemp(name)
     return name, write_digits(name, host_target(), folder, *kinds, workers=workers)
 

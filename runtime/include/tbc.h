@@ -35,7 +35,10 @@ enum tbc_status {
     TBC_ERROR_ALIGN = 4,   /* the arena, the state or the weights are not aligned enough */
     TBC_ERROR_DIM = 5,     /* a dimension is outside the range the model was compiled for */
     TBC_ERROR_WEIGHTS = 6, /* the weights are absent, or are not this model's */
-    TBC_ERROR_VALUE = 7    /* an input holds a value the model cannot accept (an index, say) */
+    TBC_ERROR_VALUE = 7,   /* an input holds a value the model cannot accept (an index, say) */
+    TBC_ERROR_BLOB = 8,    /* this is not a blob, or it is damaged (tbc_blob.h) */
+    TBC_ERROR_MEMORY = 9,  /* there is not enough memory to open a blob in */
+    TBC_ERROR_FILE = 10    /* a file cannot be read or mapped */
 };
 
 /*
@@ -188,6 +191,9 @@ static inline const char *tbc_status_text(int32_t status) {
     case TBC_ERROR_DIM: return "a dimension is outside the range the model was compiled for";
     case TBC_ERROR_WEIGHTS: return "the weights are absent or are not this model's";
     case TBC_ERROR_VALUE: return "an input holds a value the model cannot accept";
+    case TBC_ERROR_BLOB: return "this is not a blob, or it is damaged";
+    case TBC_ERROR_MEMORY: return "there is not enough memory to open the blob in";
+    case TBC_ERROR_FILE: return "the file cannot be read or mapped";
     default: return "unknown status";
     }
 }

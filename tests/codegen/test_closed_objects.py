@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tbc import ops
+from tbc.codegen.elf_shared import write_shared
 from tbc.codegen.host import resolve_target
+from tbc.codegen.link import can_link
 from tbc.codegen.machine import Workers
 from tbc.codegen.objfile import undefined_symbols
 from tbc.constants import constant
@@ -174,6 +176,8 @@ def assert_closed(graph: Graph, name: str, workers: Workers, folder: Path) -> No
     target = resolve_target(name)
     code = assemble(lower(graph, target), target, "closed", workers).files["obj"]
     assert undefined_symbols(code) <= {"_fltused"}
+    if can_link(target) and target.object_format == "elf":  # no relocation is unknown
+        write_shared(code, "libclosed.so", ("tbc_closed", "tbc_models"))
     if target.object_format != "elf" or shutil.which("nm") is None:
         return
     path = folder / "closed.o"

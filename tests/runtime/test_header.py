@@ -75,7 +75,7 @@ def test_no_field_of_the_header_is_missing():
 def test_numbers_are_those_of_the_header():
     assert int(re.search(r"#define TBC_ABI (\d+)u", HEADER)[1]) == structs.ABI == modelinfo.ABI
     statuses = re.findall(r"TBC_(OK|ERROR_\w+) = (\d+)", HEADER)
-    assert len(statuses) == 8
+    assert len(statuses) == 11
     assert all(getattr(structs, name) == int(number) for name, number in statuses)
     dtypes = re.findall(
         r"TBC_([A-Z]+)(\d*) = (\d+)", re.search(r"enum tbc_dtype {(.*?)}", HEADER, re.DOTALL)[1]
@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_header():
 def test_the_sources_are_strict(standard):
     flags = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", f"-std={standard}"]
     language = ["-x", "c++" if "+" in standard else "c"]
-    for header in ("tbc.h", "tbc_pool.h"):
+    for header in ("tbc.h", "tbc_pool.h", "tbc_blob.h"):
         run("cc", *flags, *language, INCLUDE / header)
     if language[1] == "c":
         run("cc", *flags, f"-I{INCLUDE}", CPU_SOURCE)

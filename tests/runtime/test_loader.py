@@ -2,6 +2,8 @@
 
 import ctypes
 import itertools
+import shutil
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,15 +15,16 @@ from hypothesis import strategies as st
 
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded
-from tbc.codegen.link import find_linker, link_shared, suffix
+from tbc.codegen.link import can_link, link_shared, suffix
 from tbc.codegen.modelinfo import TensorInfo, exported
 from tbc.errors import IncompatibleArtifact, InternalError
 from tbc.runtime import Model, bind_symbols, load
 from tbc.runtime.dims import Dim, bind, split
+from tbc.runtime.elf import damage
 from tbc.text import parse_graph
 
 HOST = host_target()
-needs_linker = pytest.mark.skipif(find_linker(HOST) is None, reason="there is no linker")
+needs_linker = pytest.mark.skipif(not can_link(HOST), reason="there is no linker")
 
 
 def jitted(**more):
@@ -192,10 +195,10 @@ def test_a_state_is_the_callers():
     model.run(feeds(1), state=state)
 
 
-def library(folder, **more):
+def library(folder, linker="", **more):
     model = adder.info(HOST, **more)
     path = folder / f"libadder{suffix(HOST)}"
-    link_shared(adder.compiled(HOST, model), HOST, path, exported(model))
+    link_shared(adder.compiled(HOST, model), HOST, path, exported(model), linker)
     return path
 
 
@@ -235,7 +238,6 @@ def test_load_refuses_what_does_not_fit(tmp_path):
             load(path, HOST.cpu_bits)
 
 
-@needs_linker
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF is Linux's")
 def test_load_refuses_a_truncated_library(tmp_path):
     path = library(tmp_path)
@@ -245,6 +247,47 @@ def test_load_refuses_a_truncated_library(tmp_path):
         cut.write_bytes(data[:size])
         with pytest.raises(IncompatibleArtifact, match="not a model that this machine can load"):
             load(cut, HOST.cpu_bits)
+
+
+def loaded_size(data):
+    """How much of a library of tbc's own is mapped."""
+    (start,), (count,) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<H", data, 56)
+    segments = (struct.unpack_from("<IIQQQQ", data, start + 56 * i) for i in range(count))
+    return max(s[2] + s[5] for s in segments)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF is Linux's")
+def test_a_changed_byte_in_what_is_mapped_is_seen(tmp_path):
+    path = library(tmp_path)
+    data = bytearray(path.read_bytes())
+    assert damage(path) == ""
+    owner = data.index(b"tbc\0") - 12
+    # Without the head of the note it is any linker's library, and that is all that changes.
+    for at in {*range(64, loaded_size(data), 3)} - {*range(owner, owner + 16)}:
+        data[at] ^= 1 << at % 8
+        path.write_bytes(data)
+        data[at] ^= 1 << at % 8
+        assert damage(path) in ("the file is damaged", "the file is truncated"), at
+    path.write_bytes(data)
+    assert damage(path) == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ELF is Linux's")
+@pytest.mark.parametrize("linker", ["", "cc", "ld"])
+def test_load_refuses_a_library_with_holes(tmp_path, linker):
+    """Whoever linked it, zeros in place of tables are seen; in place of weights too."""
+    if linker and shutil.which(linker) is None:
+        pytest.skip(f"there is no {linker}")
+    path = library(tmp_path, linker)
+    data = path.read_bytes()
+    weights = data.index(adder.weights(HOST))
+    holes = [(64, 120), (64, len(data)), (len(data) // 2, len(data)), (weights, weights + 12)]
+    for number, (start, end) in enumerate([(0, len(data)), *holes]):
+        holed = tmp_path / f"{number}.so"  # the process keeps what it has opened
+        holed.write_bytes(data[:start] + bytes(end - start) + data[end:])
+        with pytest.raises(IncompatibleArtifact, match=r"not a model that|damaged"):
+            load(holed, HOST.cpu_bits)
+    assert load(path, HOST.cpu_bits).name == "adder"
 
 
 def test_dimensions_are_split_at_outer_commas():
