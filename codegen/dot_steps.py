@@ -81,7 +81,12 @@ def _pointer(e: Emitter, value: Value) -> Val:
     """Where an operand lies, which may be named by a reshape of it."""
     while value not in e.memory and isinstance(value.op, ops.Reshape):
         value = value.args[0]
-    return e.memory[value].pointer
+    if value in e.memory:
+        return e.memory[value].pointer
+    element = e.element(value, (0,) * value.type.rank)  # a constant of one element has no buffer
+    place = e.f.alloca(element.type, align=4)
+    e.f.store(element, place, 4)
+    return place
 
 
 def _epilogue(e: Emitter, step: Step, out: Memory, piece: int) -> Epilogue:

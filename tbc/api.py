@@ -150,10 +150,18 @@ def is_native(target: Target) -> bool:
 class InProcess:
     """A graph in this process: its program, code and weights, and the loader's model on them."""
 
-    def __init__(self, graph: Graph, target: Target, name: str, pool: runtime.Pool | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        name: str,
+        pool: runtime.Pool | None = None,
+        merge: bool = True,
+    ):
         native = jit_target(target)
+        program = lower(graph, native, merge=merge)
         with Workers(1) as workers:
-            compiled: Compiled = assemble(lower(graph, native), native, name, workers, embed=False)
+            compiled: Compiled = assemble(program, native, name, workers, embed=False)
         symbol = symbol_of(name)
         self.program = compiled.program
         self.code = Loaded(compiled.files["obj"], native, [symbol])

@@ -78,8 +78,8 @@ def ignore(stage: str, result: Graph | Program) -> None:
     """The observer that does nothing."""
 
 
-def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
-    """The program of a graph whose symbols all have bounds.
+def lower(graph: Graph, target: Target, observe: Observer = ignore, merge: bool = True) -> Program:
+    """The program of a graph whose symbols all have bounds, as `plan` makes it.
 
     Raises:
         Unsupported: it does not fit the memory of the target, or of the compiler.
@@ -88,7 +88,7 @@ def lower(graph: Graph, target: Target, observe: Observer = ignore) -> Program:
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
-    program = plan(graph, share(fuse(graph)), target)
+    program = plan(graph, share(fuse(graph)), target, merge=merge)
     _refuse_too_large(program, target)
     observe("plan", program)
     return program

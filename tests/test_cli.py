@@ -224,7 +224,7 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
     ("arguments", "status", "words"),
     [
         (["compile", "/nowhere.onnx"], 1, ["/nowhere.onnx", "No such file"]),
-        (["compile", DIGITS, "--emit", "c"], 1, ["--emit=c", "try: one of shared, static"]),
+        (["compile", DIGITS, "--emit", "hex"], 1, ["--emit=hex", "try: one of shared, static"]),
         (["compile", DIGITS, "--emit", "blob", "--target", "wasm32"], 1, ["wasm32 has no blobs"]),
         (["compile", DIGITS, "--target", "armv9000"], 1, ["armv9000", "try: "]),
         (["compile", DIGITS, "--target", "armv8,native"], 1, ["several targets"]),

@@ -30,6 +30,7 @@ from toolchain import CPU_SOURCE, INCLUDE, ROOT, ZIG, emulator, needs_zig, run
 
 import tbc
 from tbc import reference
+from tbc.budget import Budget
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.driver import Compiled, assemble, lower
@@ -37,7 +38,6 @@ from tbc.emulate import Emulated, can_run, method
 from tbc.ir import Graph, Value, bind
 from tbc.ops import Binary, Dot, Reduce
 from tbc.passes import FRONT
-from tbc.report import compile_report
 from tbc.target import Target
 from tbc.types import DType
 
@@ -205,9 +205,7 @@ def test_logits_elsewhere(
 @pytest.mark.parametrize(("name", "arena"), [("digits_mlp", 1 << 10), ("digits_cnn", 10 << 10)])
 def test_they_fit_a_small_core(name: str, arena: int, workers: Workers) -> None:
     compiled = _compiled(name, resolve_target("cortex-m0plus"), workers, 1)
-    report = compile_report(compiled, (), "", ())
-    assert report.flash is not None
-    assert report.flash < 16 << 10
+    Budget(flash=16 << 10).check(compiled)
     assert compiled.info.arena_size < arena
 
 

@@ -30,14 +30,16 @@ class Layer:
 
     Outputs that may lie where an input does are there, as a C program has its caches.
 
+    With `merge`, steps share phases as usual; without, each is one.
+
     Attributes:
         weights: its constants.
         results: where the calls write their outputs.
         kernels: of its low-bit dots.
     """
 
-    def __init__(self, graph: Graph, target: Target):
-        self._ready = InProcess(graph, target, NAME)
+    def __init__(self, graph: Graph, target: Target, merge: bool = True):
+        self._ready = InProcess(graph, target, NAME, merge=merge)
         self._raw = structs.Model.from_address(self._ready.code.address(symbol_of(NAME)))
         self._run = structs.RUN(self._raw.run)
         self._arena = Room(int(self._raw.arena_size))
@@ -74,12 +76,12 @@ class Layer:
         """Runs on the same weights."""
         return repeat(self._runs(self._call(self._copy.addresses[0])))
 
-    def steps(self) -> list[tuple[tuple[Step, ...], Call]]:
-        """The phases' steps, each with a call that does them alone, to be called in this order."""
+    def steps(self) -> list[tuple[Step, Call]]:
+        """The steps of a layer without `merge`, each with a call that does it alone, in order."""
         call = ctypes.byref(self._call(self._copy.addresses[0]))
         run_phase = structs.RUN_PHASE(self._raw.run_phase)
-        phases = self._ready.program.phases
-        return [(steps, partial(run_phase, call, n, 0, 1)) for n, steps in enumerate(phases)]
+        steps = self._ready.program.steps
+        return [(step, partial(run_phase, call, n, 0, 1)) for n, step in enumerate(steps)]
 
     def _runs(self, call: structs.Call) -> Call:
         return partial(self._run, ctypes.byref(call))

@@ -228,7 +228,9 @@ class Bench:
             self._note(f"onnxruntime does not take {path.name}: {str(error).splitlines()[0]}")
         yield self._case(path.name, "hot", found)
         if self.steps:
-            yield profile(path.name, layer, self.rounds)
+            alone = Layer(graph, self.target, merge=False)
+            alone.feed(feeds)
+            yield profile(path.name, alone, self.rounds)
 
 
 def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:

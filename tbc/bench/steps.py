@@ -13,18 +13,18 @@ from tbc.program import Step
 
 
 def profile(name: str, layer: Layer, rounds: int) -> Case:
-    """The steps of a layer that has been fed, by their time, the longest first.
+    """The steps of a layer without `merge` that has been fed, by their time, the longest first.
 
-    Those that share a phase are one row. A time holds the call, about a microsecond.
+    A step's time holds the call of it, about a microsecond.
     """
     steps = layer.steps()
     times = in_order([call for _, call in steps], rounds)
     found = [quartiles(seconds) for seconds in times]
     total = sum(q.median for q in found)
     rows = [
-        Row("step", "; ".join(map(described, phase)), q.median * 1e6, q.lower * 1e6, q.upper * 1e6,
+        Row("step", described(step), q.median * 1e6, q.lower * 1e6, q.upper * 1e6,
             share=q.median / total)
-        for (phase, _), q in zip(steps, found, strict=True)
+        for (step, _), q in zip(steps, found, strict=True)
     ]  # fmt: skip
     return Case(f"{name}, step by step", "hot", tuple(sorted(rows, key=lambda r: -r.median_us)))
 
