@@ -27,6 +27,7 @@ from tbc.emulate import Emulated, can_run
 from tbc.ir import Builder, Graph, Value, rebuilt, topological
 from tbc.passes.bodies import with_bodies
 from tbc.target import Target
+from tbc.text import parse_graph
 from tbc.types import DType, TensorType
 
 Draw = Callable[..., Any]
@@ -372,3 +373,18 @@ def test_the_comparison_can_fail(workers: Workers) -> None:
     wrong = reference.run_graph(model.lowered, {"x": np.nextafter(array, np.float32(9))})
     with pytest.raises(AssertionError):
         assert_same(model.run({"x": array}).outputs["y"], wrong["y"])
+
+
+ONE_SCALE = """
+def one_scale(x: i8[1, 4]):
+    w: trit[2, 4] = const([[1, 0, -1, 1], [1, 1, 1, 1]])
+    s: f32[2, 1] = const([[0.5], [2.0]])
+    xs: f32[1, 1] = const([[0.25]])
+    y: f32[1, 2] = grouped_dot(x, w, s, xs)
+    return {"y": y}
+"""
+
+
+def test_a_constant_scale_of_one_row_of_activations(workers: Workers) -> None:
+    graph = compilable(parse_graph(ONE_SCALE), native_target())
+    check(graph, {"x": np.array([[-128, 5, 127, 3]], np.int8)}, workers)
