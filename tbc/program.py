@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeAlias
 
 from tbc import ops
@@ -173,10 +174,13 @@ class Program:
     @property
     def crowded(self) -> tuple[Block, ...]:
         """What is in the arena when most of it is in use, largest first."""
-        at = [
-            tuple(b for b in self.blocks if b.born <= n <= b.dies) for n in range(len(self.steps))
-        ]
-        fullest = max(at, key=lambda blocks: sum(b.size for b in blocks), default=())
+        changes = [0] * (len(self.steps) + 2)
+        for block in self.blocks:
+            changes[block.born] += block.size
+            changes[block.dies + 1] -= block.size
+        sizes = list(accumulate(changes))
+        at = sizes.index(max(sizes))
+        fullest = (b for b in self.blocks if b.born <= at <= b.dies)
         return tuple(sorted(fullest, key=lambda b: (-b.size, b.number)))
 
     @property
