@@ -7,19 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from compiled import Native, native_target
+from drawing import Drawing
 from strategies import Array, assert_same, random_array
 
 from tbc import ops
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
-from tbc.dims import Dim, Expr, Symbol, product
+from tbc.dims import Expr, Symbol, product
 from tbc.driver import assemble, lower
 from tbc.emulate import Emulated, can_run
-from tbc.ir import Builder, Graph, Value
+from tbc.ir import Graph, Value
 from tbc.reference import run_graph
 from tbc.tiles import Panels, dense_tile
-from tbc.types import DType, TensorType
+from tbc.types import DType
 
 BATCH = Expr.of(Symbol("batch", 1, 40))
 LENGTH = Expr.of(Symbol("length", 1, 70))
@@ -31,23 +32,8 @@ def workers() -> Iterator[Workers]:
         yield workers
 
 
-class Drawing:
+class Products(Drawing):
     """A graph of products, each an output that is named after its shape."""
-
-    def __init__(self) -> None:
-        self.build = Builder()
-        self.inputs: list[Value] = []
-        self.outputs: dict[str, Value] = {}
-
-    def input(self, dtype: DType, *shape: Dim) -> Value:
-        """A new input."""
-        name = f"x{len(self.inputs)}"
-        self.inputs.append(self.build(ops.Input(name, TensorType(dtype, shape))))
-        return self.inputs[-1]
-
-    def weight(self, dtype: DType, *shape: int) -> Value:
-        """A new constant."""
-        return constant(self.build, random_array(dtype, shape, len(self.outputs)), dtype)
 
     def output(self, name: str, value: Value) -> None:
         """`value`, and an epilogue, as an output."""
@@ -68,31 +54,27 @@ class Drawing:
         k = channels * kernel[0] * kernel[1]
         rows = build(ops.Transpose((0, 2, 3, 4, 5, 1)), windows)
         rows = build(ops.Reshape((1, out[0] * out[1], k)), rows)
-        y = build(ops.MatMul(), rows, self.weight(DType.f32, k, m))
+        y = build(ops.MatMul(), rows, self.constant(DType.f32, k, m))
         image = build(ops.Reshape((1, m, *out)), build(ops.Transpose((0, 2, 1)), y))
         self.output(f"conv {channels} {m} {kernel} {stride}", image)
-
-    def graph(self) -> Graph:
-        """The graph."""
-        return Graph("g", tuple(self.inputs), tuple(self.outputs.items()))
 
 
 def products() -> Graph:
     """Every kind of tail, along m and along n, with packed and plain operands."""
-    d = Drawing()
+    d = Products()
     for m, k, n in [(1, 7, 300), (2, 5, 77), (3, 1, 16), (5, 9, 1), (8, 3, 40), (17, 4, 33),
                     (31, 6, 10), (40, 2, 2)]:  # fmt: skip
-        d.product(d.input(DType.f32, m, k), d.weight(DType.f32, k, n))
+        d.product(d.input(DType.f32, m, k), d.constant(DType.f32, k, n))
         d.product(d.input(DType.f32, m, k), d.input(DType.f32, k, n))
-    d.product(d.input(DType.f32, BATCH, 12), d.weight(DType.f32, 12, 45))
+    d.product(d.input(DType.f32, BATCH, 12), d.constant(DType.f32, 12, 45))
     d.product(d.input(DType.f32, 3, BATCH, 5), d.input(DType.f32, 1, 5, LENGTH))
-    d.product(d.input(DType.f32, 2, 1, 6, 4), d.weight(DType.f32, 3, 4, 37))
+    d.product(d.input(DType.f32, 2, 1, 6, 4), d.constant(DType.f32, 3, 4, 37))
     for dtype in (DType.f16, DType.f64, DType.i8, DType.i32):
-        d.product(d.input(dtype, 11, 3), d.weight(dtype, 3, 21))
+        d.product(d.input(dtype, 11, 3), d.constant(dtype, 3, 21))
         d.product(d.input(dtype, 11, 3), d.input(dtype, 3, 21))
-    half = d.build(ops.Cast(DType.f32), d.weight(DType.f16, 6, 21))
+    half = d.build(ops.Cast(DType.f32), d.constant(DType.f16, 6, 21))
     d.product(d.input(DType.f32, 4, 6), half)
-    both = d.weight(DType.f32, 16, 16)
+    both = d.constant(DType.f32, 16, 16)
     d.output(
         "both",
         d.build(ops.MatMul(), d.build(ops.Binary("add"), d.input(DType.f32, 16, 16), both), both),
@@ -142,7 +124,7 @@ def test_emulated(workers: Workers, name: str) -> None:
 
 
 def test_windows_are_read_in_place_and_weights_lie_in_panels(workers: Workers) -> None:
-    d = Drawing()
+    d = Products()
     d.convolution(16, 24, (3, 3), 1)
     program = lower(d.graph(), native_target())
     assert [step.anchor.op for step in program.steps] == [ops.MatMul()]

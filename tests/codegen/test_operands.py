@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from compiled import Native, native_target
+from drawing import Drawing
 from strategies import Array, assert_same, random_array
 
 from tbc import ops
@@ -15,13 +16,13 @@ from tbc.codegen.llvm_text import Function, Module, Val
 from tbc.codegen.machine import Workers
 from tbc.codegen.strips import transposed
 from tbc.constants import constant
-from tbc.dims import Dim, Expr, Symbol
+from tbc.dims import Expr, Symbol
 from tbc.driver import assemble, lower
 from tbc.emulate import Emulated, can_run
-from tbc.ir import Builder, Graph, Value
+from tbc.ir import Graph, Value
 from tbc.reference import run_graph
 from tbc.tiles import Panels
-from tbc.types import DType, TensorType
+from tbc.types import DType
 
 ROWS = Expr.of(Symbol("rows", 0, 12))
 LENGTH = Expr.of(Symbol("length", 0, 50))
@@ -36,23 +37,8 @@ def workers() -> Iterator[Workers]:
         yield workers
 
 
-class Drawing:
+class Operands(Drawing):
     """A graph of products, each an output."""
-
-    def __init__(self) -> None:
-        self.build = Builder()
-        self.inputs: list[Value] = []
-        self.outputs: list[tuple[str, Value]] = []
-
-    def input(self, dtype: DType, *shape: Dim) -> Value:
-        """A new input."""
-        type = TensorType(dtype, shape)
-        self.inputs.append(self.build(ops.Input(f"x{len(self.inputs)}", type)))
-        return self.inputs[-1]
-
-    def constant(self, dtype: DType, *shape: int) -> Value:
-        """A new constant."""
-        return constant(self.build, random_array(dtype, shape, len(self.outputs)), dtype)
 
     def wide(self, x: Value) -> Value:
         """x in f32."""
@@ -72,16 +58,12 @@ class Drawing:
 
     def product(self, a: Value, b: Value) -> None:
         """a @ b as an output."""
-        self.outputs.append((f"y{len(self.outputs)}", self.build(ops.MatMul(), a, b)))
-
-    def graph(self) -> Graph:
-        """The graph."""
-        return Graph("g", tuple(self.inputs), tuple(self.outputs))
+        self.outputs[f"y{len(self.outputs)}"] = self.build(ops.MatMul(), a, b)
 
 
 def attention(types: tuple[DType, ...], sizes: tuple[int, ...]) -> Graph:
     """Keys by rows and values, both in caches of several types, and heads of several sizes."""
-    d = Drawing()
+    d = Operands()
     for dtype in types:
         for size in sizes:
             cache = d.input(dtype, 2, LENGTH, size)
@@ -95,7 +77,7 @@ def attention(types: tuple[DType, ...], sizes: tuple[int, ...]) -> Graph:
 
 def stored() -> Graph:
     """Constants of fewer bits than what they are multiplied as: every tail of k and of columns."""
-    d = Drawing()
+    d = Operands()
     for m, k, n in ((1, 6, 70), (3, 9, 33), (40, 4, 5)):
         for dtype in (DType.i8, DType.f16, DType.bf16, DType.u4, DType.i4, DType.u2):
             w, scale = d.constant(dtype, k, n), d.constant(DType.f32, n)
@@ -168,7 +150,7 @@ def test_emulated(workers: Workers, name: str) -> None:
 
 
 def test_what_constants_take() -> None:
-    d = Drawing()
+    d = Operands()
     n, k = 1024, 512
     d.product(d.input(DType.f32, 1, k), d.scaled(
         d.constant(DType.i4, k, n), d.constant(DType.f32, n), d.constant(DType.f32, 1)
@@ -181,11 +163,11 @@ def test_what_constants_take() -> None:
 
 
 def test_tables_keep_their_bits() -> None:
-    d = Drawing()
+    d = Operands()
     table = d.scaled(d.constant(DType.i8, 1000, 64), d.constant(DType.f32, 1000, 1),
                      constant(d.build, 0.0, DType.f32))  # fmt: skip
     rows = d.build(ops.Gather(0), table, d.input(DType.i64, 3))
-    d.outputs.append(("y", rows))
+    d.outputs["y"] = rows
     program = lower(d.graph(), native_target())
     assert program.weights_size < 1000 * 64 + 4 * 1000 + 256
     assert [step.root.op for step in program.steps if step.root.type.size == 64000] == []
