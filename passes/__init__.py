@@ -18,5 +18,8 @@ FRONT: tuple[Pass, ...] = tuple(
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-PIPELINE: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, select, fold)))
+UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad)))
+"""What leaves the graph whose dots `select` chooses kernels for."""
+
+PIPELINE: tuple[Pass, ...] = (*UNSELECTED, *map(everywhere, (select, fold)))
 """All graph passes; `fuse` and `plan` make a program of what they leave."""

@@ -11,7 +11,7 @@ from tbc.driver import Observer, ignore, lower
 from tbc.ir import Graph
 from tbc.layout import Layout
 from tbc.ops import PackedDot, PackedGroupedDot
-from tbc.passes import FRONT
+from tbc.passes import FRONT, UNSELECTED
 from tbc.passes.explain import DotReport, explain
 from tbc.program import Program
 from tbc.target import Target
@@ -116,6 +116,11 @@ class Stages:
     def lifted(self) -> Graph:
         """The graph of low-bit dots that is the same on all targets."""
         return self.graphs[len(FRONT)]
+
+    @property
+    def unselected(self) -> Graph:
+        """The graph whose dots have no kernels yet."""
+        return self.graphs[len(UNSELECTED)]
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers, once all passes have run."""

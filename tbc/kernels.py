@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -165,6 +165,15 @@ class Kernel:
     def requires(self) -> frozenset[str]:
         """The features of LLVM that it needs."""
         return self.dot.requires
+
+    def fits(self, target: Target, k: int, group: int = 0) -> bool:
+        """Whether a target has it, for rows of k weights in groups of so many, 0 for none."""
+        return (
+            self.dot.runs_on(target)
+            and k <= self.max_k
+            and (not group or self.does_groups(group))
+            and not (self.panel and target.os == "windows")  # stacks grow by a helper's pages
+        )
 
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""
@@ -379,21 +388,21 @@ KERNELS: tuple[Kernel, ...] = (
 BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in KERNELS}
 
 
-def _kernels(target: Target, code: str, activations: DType, group: int = 0) -> Iterator[Kernel]:
-    """Those that a target has for weights in a code, and groups of so many if it is not 0."""
-    for kernel in KERNELS:
-        if (
-            (kernel.code, kernel.activations) == (code, activations)
-            and kernel.dot.runs_on(target)
-            and (not group or kernel.does_groups(group))
-            and not (kernel.panel and target.os == "windows")  # stacks grow by a helper's pages
-        ):
-            yield kernel
+def kernels_for(
+    target: Target, code: str, activations: DType, k: int = 0, group: int = 0
+) -> list[Kernel]:
+    """Those that a target has for weights in a code, rows of k and groups of so many."""
+    return [
+        kernel
+        for kernel in KERNELS
+        if (kernel.code, kernel.activations) == (code, activations)
+        and kernel.fits(target, k, group)
+    ]
 
 
 def is_code_of(target: Target, code: str, activations: DType) -> bool:
     """Whether a target has kernels for weights in a code."""
-    return any(_kernels(target, code, activations))
+    return bool(kernels_for(target, code, activations))
 
 
 def streamed_cost(
@@ -405,7 +414,7 @@ def streamed_cost(
     target has no kernel for the layout's code.
     """
     read = layout.size(n, k) / (n * k)
-    found = _kernels(target, layout.code, activations, layout.group)
+    found = kernels_for(target, layout.code, activations, group=layout.group)
     costs = (max(kernel.rows_cost(m), kernel.dot.reading * read) for kernel in found)
     return min(costs, default=math.inf)
 
@@ -434,15 +443,26 @@ def choose(
     """
     fit = [
         kernel
-        for kernel in _kernels(target, code, activations, group)
-        if k <= kernel.max_k and shape in (None, kernel.shape)
+        for kernel in kernels_for(target, code, activations, k, group)
+        if shape in (None, kernel.shape)
     ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
-    least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    least, most = row_bounds(m)
     best = min(fit, key=lambda kernel: kernel.rows_cost(least) * kernel.layout(group).size(n, k))
     fit = [kernel for kernel in fit if kernel.shape == best.shape]
     return tuple(kernel for _, kernel in by_rows(fit, least, most))
+
+
+def starts(kernels: Sequence[Kernel], m: Dim) -> tuple[int, ...]:
+    """From which numbers of rows on each of `choose`'s kernels but the first is the cheapest."""
+    return tuple(start for start, _ in by_rows(kernels, *row_bounds(m))[1:])
+
+
+def row_bounds(m: Dim) -> tuple[int, int]:
+    """The least and the greatest number of rows that a choice looks at."""
+    least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    return least, most
 
 
 def by_rows(kernels: Sequence[Kernel], least: int, most: int) -> list[tuple[int, Kernel]]:

@@ -704,14 +704,15 @@ class PackedDot:
 
     Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
     the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
-    weights, and the sum is `Dot`'s. `kernels` names those that compute it, each for some numbers of
-    rows of x.
+    weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]` rows
+    of x on it is kernels[i + 1].
     """
 
     kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int
+    starts: tuple[int, ...] = ()
 
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
         """i32[…, n] of i8, f32[…, n] of f32."""
@@ -727,13 +728,14 @@ class PackedGroupedDot:
     The scales come as f32[blocks, groups, rows of a block], which is how kernels read them. raw_g
     is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
     activations xsum is not an argument and codes are taken as their weights. Scales xs of groups of
-    activations are as in `GroupedDot`.
+    activations are as in `GroupedDot`. `kernels` and `starts` are as in `PackedDot`.
     """
 
     kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int
+    starts: tuple[int, ...] = ()
 
     def infer(
         self,
