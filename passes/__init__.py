@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tbc.passes.bodies import Pass, everywhere
 from tbc.passes.canonicalize import canonicalize
+from tbc.passes.dense import dense
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
@@ -18,7 +19,7 @@ FRONT: tuple[Pass, ...] = tuple(
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad)))
+UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, dense)))
 """What leaves the graph whose dots `select` chooses kernels for."""
 
 PIPELINE: tuple[Pass, ...] = (*UNSELECTED, *map(everywhere, (select, fold)))

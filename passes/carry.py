@@ -14,6 +14,13 @@ def reshaped(value: Value, shape: tuple[Dim, ...]) -> Value:
     return value if value.type.shape == shape else value.builder(Reshape(shape), value)
 
 
+def swapped(value: Value) -> Value:
+    """The value with its last two axes swapped."""
+    rank = value.type.rank
+    swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
+    return value.args[0] if value.op == swap else value.builder(swap, value)
+
+
 def carried(term: Value, step: Value) -> Value | None:
     """What broadcasts against step's result as term does against its first argument, or None.
 

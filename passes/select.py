@@ -82,6 +82,8 @@ def _code(shape: DotShape, activations: DType, target: Target) -> str:
     """
     if shape.weights == DType.sign.name:
         return "b1"
+    if shape.weights == DType.i8.name:
+        return kernels.dense_code(target, shape.k)
     n, k = shape.n, shape.k
     bits, book = Layout("i2", shape.group), Layout("x5", shape.group)
     if not shape.is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
@@ -104,12 +106,21 @@ def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k, starts)
     total = b(op, padded, packed)
     if x.type.dtype is DType.i8:
-        wide = b(ops.Cast(DType.i32), padded)
-        xsum = b(ops.Reduce("sum", (1,), keepdims=True), wide)
-        if layout.code == "b1":
-            total = b(ops.Binary("mul"), total, constant(b, 2, DType.i32))
-        total = b(ops.Binary("sub"), total, xsum)
+        total = _of_weights(total, padded, layout)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
+
+
+def _of_weights(total: Value, x: Value, layout: Layout) -> Value:
+    """The sums over the weights, of those over what kernels multiply by."""
+    b, coding = total.builder, layout.coding
+    if coding.slope != 1:
+        total = b(ops.Binary("mul"), total, constant(b, coding.slope, DType.i32))
+    if not coding.zero:
+        return total
+    xsum = b(ops.Reduce("sum", (1,), keepdims=True), b(ops.Cast(DType.i32), x))
+    if coding.zero != 1:
+        xsum = b(ops.Binary("mul"), xsum, constant(b, coding.zero, DType.i32))
+    return b(ops.Binary("sub"), total, xsum)
 
 
 def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:

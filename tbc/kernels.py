@@ -94,13 +94,16 @@ class Field(NamedTuple):
     scale: int
 
 
+_WEIGHTS = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte", "w8": "int8", "s8": "int8"}
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A dot in a register tile of mr activation rows by nr blocks of weight rows.
 
     Attributes:
         dot: the instruction.
-        code: the layout's code of weights: "i2", "x5" or "b1".
+        code: the layout's code of weights: "i2", "x5", "b1", "w8" or "s8".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
         nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
@@ -126,8 +129,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """`{trit, trit5 or sign}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
-        weight = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte"}[self.code]
+        """`{trit, trit5, sign or int8}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
+        weight = _WEIGHTS[self.code]
         shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
         kr = 1 if self.activations is DType.f32 else self.dot.lanes_k
         return f"{weight}_{shape}_{self.mr}x{self.nr}c{kr}_{self.dot.name}"
@@ -177,7 +180,8 @@ class Kernel:
 
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""
-        return not (self.has_tiles or self.dot.scalable or 0 < self.panel < group)
+        is_dense = self.layout().dtype is DType.i8
+        return not (self.has_tiles or self.dot.scalable or is_dense or 0 < self.panel < group)
 
     def scales_of(self, rows: int) -> int:
         """How many field positions a tile of some activation rows reads in place."""
@@ -204,7 +208,7 @@ class Kernel:
 
     def _largest(self, products: int) -> int:
         """The greatest magnitude that a step can add to a sum, `products` of them a field."""
-        product = 128 * (CODES[self.code].levels - 1) * products
+        product = 128 * CODES[self.code].largest * products
         sums: Counter[tuple[int, int]] = Counter()
         for rows in range(1, self.mr + 1):
             for field in self.fields(rows):
@@ -226,7 +230,7 @@ class Kernel:
         if self.activations is DType.f32:
             return _I32
         unit = self.layout()
-        fields = unit.fields * unit.lanes_k * 128 * (unit.coding.levels - 1)
+        fields = unit.fields * unit.lanes_k * 128 * unit.coding.largest
         return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
 
@@ -235,6 +239,8 @@ def _features(names: str) -> frozenset[str]:
 
 
 _SSE2 = Dot("sse2", arch="x86", requires=_features("sse2"), products=2)
+_MADDWD256 = replace(_SSE2, name="maddwd256", requires=_features("avx2"))
+_MADDWD512 = replace(_SSE2, name="maddwd512", requires=_features("avx512bw"), sums=18)
 _SSSE3 = Dot("ssse3", arch="x86", requires=_features("ssse3"), products=2, bits=16)
 _AVX2 = Dot("avx2", arch="x86", requires=_features("avx2"), products=2, bits=16, sums=8)
 _AVX512 = Dot("avx512bw", arch="x86", requires=_features("avx512bw"), products=2, bits=16, sums=18)
@@ -299,6 +305,13 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_SSSE3, "b1", 1, ((1, 1, 0.266), (2, 1, 0.203))),
     (_SSE2, "i2", 1, ((1, 1, 0.527), (2, 1, 0.41))),
     (_SSE2, "b1", 1, ((1, 1, 0.535), (2, 1, 0.414))),
+    (_VNNI512, "w8", 1, ((1, 4, 0.0312), (4, 4, 0.0195), (8, 3, 0.0182))),
+    (_AVXVNNI, "w8", 1, ((1, 4, 0.0469), (2, 2, 0.0469, 0.0625), (6, 1, 0.0417, 0.0938))),
+    (_MADDWD512, "w8", 1, ((1, 1, 0.145), (8, 1, 0.104))),
+    (_MADDWD256, "w8", 1, ((1, 1, 0.238), (4, 1, 0.18))),
+    (_SSE2, "w8", 1, ((1, 1, 0.434), (2, 1, 0.363))),
+    (_I8MM, "w8", 1, ((1, 1, 0.0781), (4, 1, 0.0684))),
+    (_DOTPROD, "s8", 1, ((1, 1, 0.0781), (4, 1, 0.0674))),
     (_SVE_I8MM, "i2", 3, ((1, 1, 0.137),)),
     (_SVE_I8MM, "b1", 3, ((1, 1, 0.146),)),
     (_SVE, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0908))),
@@ -405,6 +418,12 @@ def is_code_of(target: Target, code: str, activations: DType) -> bool:
     return bool(kernels_for(target, code, activations))
 
 
+def dense_code(target: Target, k: int) -> str:
+    """The code in which a target multiplies rows of k weights of 8 bits; "" where it has none."""
+    codes = (code for code in ("w8", "s8") if kernels_for(target, code, DType.i8, k))
+    return next(codes, "")
+
+
 def streamed_cost(
     target: Target, layout: Layout, activations: DType, m: int, n: int, k: int
 ) -> float:
@@ -498,11 +517,11 @@ def meaning(
     if x.dtype == np.float32:
         return _float_meaning(layout, units[:, :, 0], xs)
     bytes_x = np.tile(xs.astype(np.int32), layout.rows)
-    codes = layout.coding.words[units]
+    codes = layout.coding.numbers(layout.coding.words[units])
     dtype = np.int16 if kernel.dot.bits == 16 else np.int32
 
     def terms(step: int, field: int, scale: int) -> npt.NDArray[np.int32]:
-        w = codes[:, step, 0, :, field].astype(np.int32) << scale
+        w = codes[:, step, 0, :, field] << scale
         products = w * bytes_x[:, :, step, field]
         lanes = products.reshape(*products.shape[:2], -1, kernel.dot.products).sum(-1)
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max

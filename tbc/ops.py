@@ -614,13 +614,15 @@ def require_group_scales(x: TensorType, groups: Dim, xs: TensorType | None) -> N
 class Dot:
     """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
 
-    i8 activations are summed exactly in i32. f32 activations are summed serially over k; a weight
-    of 0 adds +0.0 whatever x is.
+    i8 activations are summed exactly in i32; they may have weights of 8 bits too. f32 activations
+    are summed serially over k; a weight of 0 adds +0.0 whatever x is.
     """
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
         """i32 for i8 activations, f32 for f32."""
-        require(x.rank >= 1 and w.rank == 2 and w.dtype.is_weight, f"dot of {x} and {w}")
+        dense = w.dtype is DType.i8 and x.dtype is DType.i8
+        require(x.rank >= 1 and w.rank == 2, f"dot of {x} and {w}")
+        require(dense or w.dtype.is_weight, f"dot of {x} and {w}")
         require(x.dtype in (DType.i8, DType.f32), f"dot of {x.dtype.name} activations")
         require_equal(x.shape[-1], w.shape[1], "dot: inner sizes")
         dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
