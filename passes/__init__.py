@@ -9,13 +9,14 @@ from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
+from tbc.passes.integers import integers
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
 
 FRONT: tuple[Pass, ...] = tuple(
-    map(everywhere, (fold, hoist, lift, quantize, depthwise, canonicalize))
+    map(everywhere, (integers, fold, hoist, lift, quantize, depthwise, canonicalize))
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 

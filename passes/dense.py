@@ -13,7 +13,7 @@ from tbc.dims import product, static
 from tbc.ir import Graph, Value, rebuilt
 from tbc.kernels import dense_code
 from tbc.ops import Binary, Broadcast, Cast, MatMul, Reshape, Slice, Transpose
-from tbc.passes.carry import reshaped, swapped
+from tbc.passes.carry import by_constant, reshaped, swapped
 from tbc.passes.codes import factor, integer_dot, row_sums
 from tbc.passes.ranges import Ranges
 from tbc.types import DType
@@ -27,22 +27,19 @@ _KEEPING = (Broadcast, Cast, Reshape, Slice, Transpose)
 
 
 def dense(graph: Graph, target: Target) -> Graph:
-    """The graph with products of i32 whose operands have 8 bits as dots of i8."""
-    if not dense_code(target, 1):
-        return graph
+    """The graph with products of i32 whose operands have 8 bits as dots of i8.
+
+    Elsewhere such weights are at least kept in 8 bits.
+    """
     ranges = Ranges()
+
+    def make(a: Value, b: Value) -> Value | None:
+        return _dot(a, b, target, ranges) or _narrow(a, b)
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         value = rebuilt(value, args)
-        is_product = isinstance(value.op, MatMul) and value.type.dtype is DType.i32
-        if not is_product or value.is_constant:
-            return value
-        a, b = args
-        if b.is_constant:
-            return _dot(a, b, target, ranges) or value
-        if a.is_constant:
-            found = _dot(swapped(b), swapped(a), target, ranges)
-            return value if found is None else swapped(found)
+        if isinstance(value.op, MatMul) and value.type.dtype is DType.i32:
+            return by_constant(value, make) or value
         return value
 
     return graph.rebuild(change)
@@ -55,15 +52,29 @@ def _dot(a: Value, b: Value, target: Target, ranges: Ranges) -> Value | None:
     if product(b.type.shape[:-2]) != 1 or not (k and n) or not dense_code(target, k):
         return None
     codes = factor(reshaped(a, (*[1] * (b.type.rank - a.type.rank), *a.type.shape)), ranges)
-    lo, hi = _span(b)
-    if codes is None or codes.scales or hi - lo > 255:
+    if codes is None or codes.scales:
         return None
+    lo, hi = _span(b)
     w, (least, most) = swapped(reshaped(b, (k, n))), DType.i8.range
+    if hi - lo > most - least:
+        return None
     if least <= lo and hi <= most:
         return integer_dot(codes, build(Cast(DType.i8), w))
     middle = constant(build, lo - least, DType.i32)
     y = integer_dot(codes, build(Cast(DType.i8), build(Binary("sub"), w, middle)))
     return build(Binary("add"), y, build(Binary("mul"), row_sums(codes), middle))
+
+
+def _narrow(a: Value, b: Value) -> Value | None:
+    """The product with b widened where it is read, or None where that is no gain."""
+    if isinstance(b.op, Cast) or not b.type.size or b.type.size == 1:
+        return None
+    lo, hi = _span(b)
+    dtype = next((d for d in (DType.i8, DType.u8) if d.range[0] <= lo and hi <= d.range[1]), None)
+    if dtype is None:
+        return None
+    build = a.builder
+    return build(MatMul(), a, build(Cast(DType.i32), build(Cast(dtype), b)))
 
 
 def _span(b: Value) -> tuple[int, int]:

@@ -28,14 +28,18 @@ Array = npt.NDArray[Any]
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], constants: dict[str, Array], x: tuple[Any, list[int]], rank: int
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, Array],
+    x: tuple[Any, list[int]],
+    rank: int,
+    dtype: int = TensorProto.INT32,
 ) -> onnx.ModelProto:
-    """x -> y: i32 of so many axes."""
+    """x -> y, of so many axes."""
     graph = helper.make_graph(
         nodes,
         "dense",
         [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x[0]), x[1])],
-        [helper.make_tensor_value_info("y", TensorProto.INT32, [None] * rank)],
+        [helper.make_tensor_value_info("y", dtype, [None] * rank)],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
@@ -101,6 +105,36 @@ def test_convolutions(of_x: Any, of_w: Any, target: str, seed: int) -> None:
     views = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), (2, 3))[:, :, ::2]
     expected = np.einsum("bchwij,ocij->bohw", views, w.astype(np.int64) - int(zw))
     np.testing.assert_array_equal(y, expected.astype(np.int32))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(30, 150), st.integers(2, 40)),
+    *(TYPES, st.booleans(), st.sampled_from([*TARGETS, "c"]), st.integers(0, 1 << 30)),
+)
+def test_quantised_layers(
+    sizes: tuple[int, int, int], of_x: Any, is_per_row: bool, target: str, seed: int
+) -> None:
+    """x -> codes -> floats, by floats of 8-bit codes: exact sums, rounded once and scaled."""
+    (m, k, n), rng = sizes, np.random.default_rng(seed)
+    codes, zero = drawn(rng, of_x, (m, k), False), drawn(rng, of_x, (), False)
+    w = drawn(rng, np.int8, (k, n), False)
+    sw = rng.uniform(0.01, 1, n if is_per_row else ()).astype(np.float32)
+    sx = np.float32(0.03)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "sx", "zx"], ["a"]),
+        helper.make_node("DequantizeLinear", ["w", "sw"], ["b"], axis=1),
+        helper.make_node("MatMul", ["a", "b"], ["y"]),
+    ]
+    constants = {"w": w, "sw": sw, "sx": np.array(sx), "zx": zero}
+    model = model_of(nodes, constants, (np.dtype(of_x), [m, k]), 2, TensorProto.FLOAT)
+    sums = (codes.astype(np.int64) - int(zero)) @ w.astype(np.int64)
+    expected = sums.astype(np.float32) * sx * sw
+    if target == "c":
+        assert tbc.verify(model, target=target).ok
+        return
+    (y,) = tbc.compile(model, target=target).run({"x": codes}).values()
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize(

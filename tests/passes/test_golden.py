@@ -19,6 +19,7 @@ from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold, small_constant
 from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
+from tbc.passes.integers import integers
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
@@ -31,6 +32,7 @@ from tbc.types import DType, TensorType
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PASSES = {
+    "integers": integers,
     "fold": fold,
     "hoist": everywhere(hoist),
     "lift": lift,
