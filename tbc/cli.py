@@ -160,6 +160,10 @@ def compile(
     tuning: Annotated[
         Path | None, typer.Option(help="The tuning.json that --tune wrote, to be used again.")
     ] = None,
+    self_test: Annotated[
+        bool | None,
+        typer.Option(help="Put a self-test in; by default in models that are computed quickly."),
+    ] = None,
     flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
     ram_limit: Annotated[
         str, typer.Option(help="Fail if arena, state and stack take more RAM: 16K.")
@@ -197,6 +201,8 @@ def compile(
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
+    if self_test is not None:
+        options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
     if tuning is not None:
         if tune:
@@ -225,6 +231,7 @@ def compile(
             dump.kinds,
             budget.check,
             project,
+            self_test,
         )
         dump.code(compiled.files)
         if tune:

@@ -117,6 +117,8 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
         yield "stack", _bytes(report.stack)
     yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
     yield "weights read", _bytes(report.weights_read)
+    if not report.self_test:
+        yield "self-test", "none"
     if report.provenance.tuning_sha256:
         shapes = report.tuned + report.untuned
         yield "tuning", f"of {report.tuned} of the {shapes} shapes of low-bit dots"

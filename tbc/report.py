@@ -95,6 +95,7 @@ class CompileReport:
         flash: code, weights and descriptions, which is what the model takes of a device's flash;
             None of objects that are not ELF.
         sections: what `flash` is the sum of: "code", "weights" and "descriptions"; or empty.
+        self_test: whether the model has one.
         phases: of `run_phase`.
         kernels: of each low-bit dot kernel, how many steps run it.
         tuned: of the shapes of low-bit dots, for how many the kernels were measured.
@@ -128,6 +129,7 @@ class CompileReport:
     code: int | None
     flash: int | None
     sections: Mapping[str, int]
+    self_test: bool
     phases: int
     kernels: Mapping[str, int]
     tuned: int
@@ -184,6 +186,7 @@ def compile_report(
         code=sections.get("code"),
         flash=sum(sections.values()) if sections else None,
         sections=sections,
+        self_test=info.self_test is not None,
         phases=info.phases,
         kernels=kernel_counts(program),
         tuned=len(measured),

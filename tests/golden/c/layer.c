@@ -346,7 +346,7 @@ static const tbc_tensor tbc_layer_outputs[] = {
 #endif
 
 const tbc_model tbc_layer = {
-    2u,
+    3u,
     3u,
     "layer",
     "0.1.0",
@@ -367,4 +367,5 @@ const tbc_model tbc_layer = {
     tbc_layer_run,
     tbc_layer_run_phase,
     tbc_layer_output_shape,
+    NULL,
     NULL};
