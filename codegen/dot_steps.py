@@ -9,11 +9,13 @@ from tbc import ops
 from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot, piece_of
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
-from tbc.codegen.loops import Share
-from tbc.dims import Dim, Expr, Symbol, bounds
+from tbc.codegen.loops import Share, accesses, nest
+from tbc.dims import Dim, Expr, Symbol, bounds, product
+from tbc.indices import Index, reshape_index
 from tbc.ir import Value
 from tbc.kernels import BY_NAME, Kernel
-from tbc.program import ByRows, Step, root_index
+from tbc.patches import is_row_sum, patches_of
+from tbc.program import ByRows, Step, inside, reshapes, root_index
 from tbc.target import Target
 
 ROWS_TO_SPLIT = 64
@@ -26,6 +28,9 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
     rows = step.anchor.type.shape[0]
     blocks = op.layout.blocks(op.n)
+    if isinstance(op, ops.PackedDot) and op.by_row:
+        _emit_by_row(e, step, op, out, share, target)
+        return
     x, packed, *rest = (_pointer(e, a) for a in step.anchor.args)
     common: dict[str, Any] = {
         "target": target,
@@ -52,6 +57,81 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
             scales, xsum, x_scales = (*rest, None, None)[:3]
             common |= {"scales": scales, "xsum": xsum, "x_scales": x_scales}
             emit_grouped_dot(e.f, kernel, op.layout, op.k, **common)
+
+
+def _emit_by_row(
+    e: Emitter, step: Step, op: ops.PackedDot, out: Memory, share: Share, target: Target
+) -> None:
+    """The dot row by row: a patch is brought together on the stack; summed, and multiplied."""
+    f, (x, weights) = e.f, step.anchor.args
+    width, count = op.layout.padded_k(op.k), const(e.index_type, op.k)
+    held = any(value in e.memory for value in reshapes(x))
+    start = _pointer(e, x) if held else f.alloca("i8", width, 16)
+    for at in () if held else range(op.k, width):
+        f.store(const("i8", 0), f.offset(start, const(e.index_type, at)), 1)
+    sums = [value for value in inside(step) if is_row_sum(value, x)]
+    epilogue = _epilogue(e, step, out, piece_of(target))
+    zero, one = const(e.index_type, 0), const(e.index_type, 1)
+    with f.loop(*share.of(e, x.type.shape[0])) as loop, e.scope():
+        row = start
+        if held:
+            row = f.offset(start, f.op("mul", loop.index, const(e.index_type, width)))
+        else:
+            _gather(e, x, loop.index, row)
+        for value in sums:
+            e.bind(value, _sum_of_row(f, row, count))
+
+        def store(f: Function, _: Val, first: Val, acc: Val) -> None:
+            epilogue(f, loop.index, first, acc)
+
+        emit_dot(
+            f,
+            BY_NAME[op.kernels[0]],
+            op.layout,
+            op.k,
+            target=target,
+            x=row,
+            x_stride=width,
+            packed=_pointer(e, weights),
+            m_lo=zero,
+            m_hi=one,
+            rows=(1, 1),
+            block_lo=zero,
+            block_hi=e.index(op.layout.blocks(op.n)),
+            epilogue=store,
+            index=e.index_type,
+        )
+
+
+def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:
+    """Store the k elements of a row of patches."""
+    found = patches_of(x)
+    assert found is not None
+    patches, shape = found.values, found.values.type.shape
+    lead, tail = shape[: found.axes], shape[found.axes :]
+    with e.split(number, lead) as head:
+
+        def position(index: Index) -> Dim:
+            (at,) = reshape_index(tail, (product(tail),), index)
+            return at
+
+        def visit(index: Index) -> None:
+            place = e.f.offset(to, e.index(position(index)))
+            e.f.store(e.element(patches, (*head, *index)), place, 1)
+
+        def probe(index: Index) -> Iterator[Dim | None]:
+            yield position(index)
+            yield from accesses(e, patches, (*head, *index))
+
+        nest(e, tail, Share.whole(e), probe, visit, 1)
+
+
+def _sum_of_row(f: Function, row: Val, count: Val) -> Val:
+    """i32: the sum of so many i8."""
+    with f.loop(const(count.type, 0), count, carried=[const("i32", 0)]) as loop:
+        element = f.load("i8", f.offset(row, loop.index), 1)
+        loop.yield_(f.op("add", loop.carried[0], f.cast("sext", element, "i32")))
+    return loop.results[0]
 
 
 _MOST_ROWS = 1 << 30

@@ -11,6 +11,7 @@ from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
 from tbc.passes.integers import integers
 from tbc.passes.lift import lift
+from tbc.passes.narrow import narrow
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
@@ -20,7 +21,7 @@ FRONT: tuple[Pass, ...] = tuple(
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, dense)))
+UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (narrow, guard, pad, dense)))
 """What leaves the graph whose dots `select` chooses kernels for."""
 
 PIPELINE: tuple[Pass, ...] = (*UNSELECTED, *map(everywhere, (select, fold)))

@@ -237,11 +237,11 @@ def _is_pooling(step: Value, after: Value | None, ranges: Ranges) -> bool:
     match step, after:
         case Value(Windows() as op, (x, padding)), Value(Reduce("max", axes)):
             whole = axes == tuple(range(x.type.rank, 2 * x.type.rank - 2))
-            return whole and ranges(padding).hi == -math.inf and _never_empty(op, x.type.shape[2:])
+            return whole and ranges(padding).hi == -math.inf and never_empty(op, x.type.shape[2:])
     return False
 
 
-def _never_empty(op: Windows, sizes: tuple[Dim, ...]) -> bool:
+def never_empty(op: Windows, sizes: tuple[Dim, ...]) -> bool:
     """Whether every window has an element that is not padding."""
     axes = zip(op.kernel, op.strides, op.dilations, op.before, op.out, sizes, strict=True)
     return all(

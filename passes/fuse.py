@@ -17,6 +17,7 @@ from tbc.dims import bounds
 from tbc.ir import Graph, Value, topological
 from tbc.passes.branches import guarded, heavy, is_choice, needs
 from tbc.passes.stored import FEW_ROWS, opened
+from tbc.patches import is_row_sum, patches_of
 from tbc.program import Step, unreshaped
 from tbc.tiles import has_strips
 from tbc.types import DType
@@ -51,13 +52,19 @@ class _Fusion:
         """From the root of a step to its anchor."""
         self.absorbed: set[Value] = set()
         """What epilogues compute."""
+        by_row = [v for v in self.values if isinstance(v.op, ops.PackedDot) and v.op.by_row]
+        activations = {dot.args[0] for dot in by_row}
+        self.gathered = {x: p for x in activations if (p := patches_of(x)) is not None}
+        """Activations that are brought together row by row, inside of the dot's step."""
+        self.row_sums = {v for v in self.values for x in activations if is_row_sum(v, x)}
+        """Sums of activations, for which the rows are at hand there."""
 
     def steps(self) -> tuple[Step, ...]:
         self._keep_arms()
         self._keep_operands()
         after = self._post_dominators()
         for value in self.values:
-            if isinstance(value.op, ANCHORS) and not self.is_leaf(value):
+            if isinstance(value.op, ANCHORS) and not self._is_inside(value):
                 root = self._absorb(value, after)
                 self.kept.add(root)
                 self.epilogues[root] = value
@@ -65,6 +72,10 @@ class _Fusion:
         roots = sorted((v for v in self.kept if not self.is_memory(v)), key=lambda v: v.number)
         steps = self._joined(map(self._step, roots))
         return (*guarded(steps, self.needs, self._is_stored), *self._copies())
+
+    def _is_inside(self, value: Value) -> bool:
+        """Whether a contraction is no step: a constant, or computed in a dot's step."""
+        return self.is_leaf(value) or (value in self.row_sums and value not in self.kept)
 
     def _is_stored(self, value: Value) -> bool:
         return self.is_memory(value) or value in self.kept
@@ -122,7 +133,10 @@ class _Fusion:
                 continue
             match value.op:
                 case ops.PackedDot() | ops.PackedGroupedDot():
-                    self.kept.add(self._operand(value.args[0]))
+                    if (patches := self.gathered.get(value.args[0])) is None:
+                        self.kept.add(self._operand(value.args[0]))
+                    elif not self.is_leaf(patches.source):
+                        self.kept.add(patches.source)
                     self.kept.update(a for a in value.args[1:] if not self.is_leaf(a))
                 case ops.MatMul():
                     a, b = value.args
@@ -144,10 +158,10 @@ class _Fusion:
                     self.kept.add(value)
                 case ops.ArgSort():
                     self.kept.update(a for a in (*value.args, value) if not self.is_leaf(a))
-                case ops.Pad(mode="constant") | ops.Concat():
+                case ops.Pad(mode="constant") | ops.Concat() if value not in self.gathered:
                     self.kept.add(value)
             for arg in value.args:
-                if arg.is_constant:
+                if arg.is_constant or arg in self.gathered or arg in self.row_sums:
                     continue
                 if self._is_repeated(arg, value) and not self._is_cheap(arg):
                     self.kept.add(arg)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
@@ -368,12 +371,35 @@ def _blocks(
     return {v: Block(_size(v, alignment), born[v], dies[v], v.number, v.origin) for v in values}
 
 
+_LOOKS = 1 << 20
+"""Comparisons of two blocks, about, that finding a small arena may take."""
+
+
 def _arena(blocks: Mapping[T, Block]) -> tuple[dict[T, int], int]:
-    """Offsets in the arena, and its size."""
+    """Offsets in the arena, and its size.
+
+    First fit, the largest block first. Where that leaves gaps, the block at the top goes first
+    instead, again and again, and the smallest arena is taken: a hill climb as in Arm's Vela.
+    """
+    order = sorted(blocks, key=lambda key: (-blocks[key].size, blocks[key].number))
+    offsets, _ = best = _first_fit(blocks, order)
+    bound = _most_alive(blocks.values())
+    for _ in range(min(len(order), _LOOKS // (len(order) ** 2 + 1))):
+        if best[1] == bound:
+            break
+        top = max(order, key=lambda key: offsets[key] + blocks[key].size)
+        order.insert(0, order.pop(order.index(top)))
+        offsets, size = _first_fit(blocks, order)
+        best = min(best, (offsets, size), key=itemgetter(1))
+    return best
+
+
+def _first_fit(blocks: Mapping[T, Block], order: Sequence[T]) -> tuple[dict[T, int], int]:
+    """Each block, in order, at the lowest offset where nothing lies that lives with it."""
     placed: list[tuple[int, Block]] = []
     offsets: dict[T, int] = {}
-    for key, block in sorted(blocks.items(), key=lambda b: (-b[1].size, b[1].number)):
-        offset = 0
+    for key in order:
+        block, offset = blocks[key], 0
         alive = [p for p in placed if p[1].born <= block.dies and block.born <= p[1].dies]
         for start, other in sorted(alive, key=lambda p: p[0]):
             if offset + block.size <= start:
@@ -382,3 +408,12 @@ def _arena(blocks: Mapping[T, Block]) -> tuple[dict[T, int], int]:
         offsets[key] = offset
         placed.append((offset, block))
     return offsets, max((start + block.size for start, block in placed), default=0)
+
+
+def _most_alive(blocks: Iterable[Block]) -> int:
+    """The most bytes that live at one time."""
+    changes: Counter[int] = Counter()
+    for block in blocks:
+        changes[block.born] += block.size
+        changes[block.dies + 1] -= block.size
+    return max(accumulate(changes[time] for time in sorted(changes)), default=0)

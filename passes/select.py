@@ -103,7 +103,9 @@ def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     rows, layout = product(x.type.shape[:-1]), found[0].layout()
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
-    op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k, starts)
+    names = tuple(kernel.name for kernel in found)
+    by_row = target.is_short_of_memory and shape.most > 1
+    op = ops.PackedDot(names, layout, n, k, starts, by_row)
     total = b(op, padded, packed)
     if x.type.dtype is DType.i8:
         total = _of_weights(total, padded, layout)

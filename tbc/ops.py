@@ -707,7 +707,8 @@ class PackedDot:
     Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
     the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
     weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]` rows
-    of x on it is kernels[i + 1].
+    of x on it is kernels[i + 1]. With `by_row`, a row of x is summed and, if it is a patch, brought
+    together when it is its turn, so that neither is in memory as a whole (`tbc.patches`).
     """
 
     kernels: tuple[str, ...]
@@ -715,6 +716,7 @@ class PackedDot:
     n: int
     k: int
     starts: tuple[int, ...] = ()
+    by_row: bool = False
 
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
         """i32[…, n] of i8, f32[…, n] of f32."""

@@ -131,6 +131,11 @@ class Target:
         return self.os == "none" and self.arch in ("arm", "riscv")
 
     @property
+    def is_short_of_memory(self) -> bool:
+        """Whether a few kilobytes of memory count for more than a little time."""
+        return self.is_small
+
+    @property
     def is_thumb1(self) -> bool:
         """Whether integers are computed in Thumb-1: in 8 registers, by two-operand instructions."""
         return re.match(r"thumb(eb)?v(4t|5te?|6|6s?m|8m\.base)-", self.triple) is not None

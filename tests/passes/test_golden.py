@@ -21,6 +21,7 @@ from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
 from tbc.passes.integers import integers
 from tbc.passes.lift import lift
+from tbc.passes.narrow import narrow
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
@@ -39,6 +40,7 @@ PASSES = {
     "quantize": quantize,
     "depthwise": depthwise,
     "canonicalize": canonicalize,
+    "narrow": narrow,
     "guard": guard,
     "pad": pad,
     "dense": dense,
@@ -50,7 +52,7 @@ CASES = [
     for path in sorted((GOLDEN / name).glob("*.ir"))
     if not path.name.endswith(".out.ir")
 ]
-EXACT = {"fold", "hoist", "canonicalize", "guard", "pad", "dense", "select"}
+EXACT = {"fold", "hoist", "canonicalize", "narrow", "guard", "pad", "dense", "select"}
 
 SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
 INDICES = (DType.i32, DType.i64)
@@ -112,7 +114,7 @@ def target() -> Target:
 def test_golden(path: Path, golden: Callable[[Path, str], None], target: Target) -> None:
     name = path.parent.name
     before = parse_graph(path.read_text())
-    after = PASSES[name](before, target)
+    after = PASSES[name](before, parse("cortex-m0") if name == "narrow" else target)
     assert_same_meaning(before, after, exact=name in EXACT)
     golden(path.with_suffix(".out.ir"), print_graph(after))
 
