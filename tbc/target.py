@@ -151,6 +151,11 @@ class Target:
         return self.arch in ("aarch64", "wasm") or "sse4.1" in self.features
 
     @property
+    def rounds_to_int(self) -> bool:
+        """Whether converting an f32 rounds to even, saturates, and makes nan 0: Arm's vcvtr."""
+        return self.arch == "arm" and self.float_bits > 0
+
+    @property
     def has_threads(self) -> bool:
         """Whether code may wait for other threads: there is a system, and atomics without calls."""
         if self.os == "none" or self.arch == "wasm":
