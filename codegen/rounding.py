@@ -74,7 +74,8 @@ def _rounded(value: Value) -> Codes | None:
                 return None
             found = replace(found, steps=(*found.steps, value, b))
             if fn in ("add", "sub"):
-                return found.plus(c if fn == "add" else -c)
+                moved = found.plus(c if fn == "add" else -c)
+                return moved if abs(moved.offset) <= _LARGEST else None
             return found.clipped(c, math.inf) if fn == "max" else found.clipped(-math.inf, c)
     return None
 
