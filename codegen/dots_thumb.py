@@ -12,6 +12,9 @@ _VECTOR = "<16 x i8>"
 class Smlad(Rows):
     """smlad: two products of 16 bits, added to a sum of 32.
 
+    The sums, the weights and what is made of them take nearly all registers. So a dword of
+    activations is read twice, by volatile loads: of others LLVM would make one, and spill sums.
+
     `dword >> at & 0x00030003`, one instruction where the mask is in a register, is two trits, and
     sxtb16 makes the same two bytes of a dword of activations halves of 16 bits.
     """
@@ -27,12 +30,12 @@ class Smlad(Rows):
         f, coding = self.f, self.tile.layout.coding
         words = self.words(w)
         for field in range(coding.fields):
-            dword = f.load(WORD, self.tile.at(f, x, 4 * field), 4)
+            at = self.tile.at(f, x, 4 * field)
             for odd in (0, 8):
-                turned = dword
+                dword = f.emit(WORD, f"load volatile {WORD}, {at}, align 4")
                 if odd:
-                    turned = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
-                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", turned)
+                    dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
+                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", dword)
                 for row, word in enumerate(words):
                     codes = self.codes(word, field * coding.bits + odd, kept[0])
                     sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])

@@ -63,8 +63,8 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
         const uint32_t *TBC_RESTRICT r2, const float *TBC_RESTRICT r3, const size_t *dims,
         uint32_t part, uint32_t parts) {
     (void)dims;
-    uint32_t v162;
-    uint32_t v166;
+    uint32_t v163;
+    uint32_t v167;
     uint32_t stack8[16];
     uint32_t stack23[16];
     const uint32_t v7 = (part + 1u) / parts;
@@ -85,47 +85,46 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
             }
             for (int32_t i74 = 0; i74 < 16; i74 += 2) {
                 const int32_t v76 = i74 * 4;
-                uint32_t c79 = 2u;
-                const unsigned char *c80 = (const unsigned char *)(unsigned char *)stack23;
-                const unsigned char *c81 = v20 + v76;
-                uint32_t c82 = 0x30003u;
-                uint32_t c83 = 0u;
+                unsigned char *const v79 = (unsigned char *)stack23 + 64;
+                const unsigned char *c81 = (const unsigned char *)(unsigned char *)stack23;
+                const unsigned char *c82 = v20 + v76;
+                uint32_t c83 = 0x30003u;
                 uint32_t c84 = 0u;
+                uint32_t c85 = 0u;
                 for (;;) {
-                    const uint32_t v86 = *(const uint32_t *)c81;
-                    const uint32_t v88 = *(const uint32_t *)(c81 + 4);
-                    const uint32_t v90 = *(const uint32_t *)c80;
-                    const uint32_t v98 = *(const uint32_t *)(c80 + 4);
-                    const uint32_t v108 = *(const uint32_t *)(c80 + 8);
-                    const uint32_t v112 = c83 + (v86 & c82) * v90 + ((v86 >> 8) & c82) * v98 + ((v86
-                            >> 2) & c82) * v108;
-                    const uint32_t v116 = c84 + (v88 & c82) * v90 + ((v88 >> 8) & c82) * v98 + ((v88
-                            >> 2) & c82) * v108;
-                    const uint32_t v118 = *(const uint32_t *)(c80 + 12);
-                    const uint32_t v128 = *(const uint32_t *)(c80 + 16);
-                    const uint32_t v138 = *(const uint32_t *)(c80 + 20);
-                    const uint32_t v142 = v112 + ((v86 >> 10) & c82) * v118 + ((v86 >> 4) & c82) *
-                            v128 + ((v86 >> 12) & c82) * v138;
-                    const uint32_t v146 = v116 + ((v88 >> 10) & c82) * v118 + ((v88 >> 4) & c82) *
-                            v128 + ((v88 >> 12) & c82) * v138;
-                    const uint32_t v148 = *(const uint32_t *)(c80 + 24);
-                    const uint32_t v158 = *(const uint32_t *)(c80 + 28);
-                    v162 = v142 + ((v86 >> 6) & c82) * v148 + ((v86 >> 14) & c82) * v158;
-                    v166 = v146 + ((v88 >> 6) & c82) * v148 + ((v88 >> 14) & c82) * v158;
-                    const uint32_t v167 = c79 - 1u;
-                    if (!(v167 != 0u)) break;
-                    c79 = v167;
-                    c80 += 32;
-                    c81 += 64;
-                    c83 = v162;
-                    c84 = v166;
+                    const uint32_t v87 = *(const uint32_t *)c82;
+                    const uint32_t v89 = *(const uint32_t *)(c82 + 4);
+                    const uint32_t v91 = *(const uint32_t *)c81;
+                    const uint32_t v99 = *(const uint32_t *)(c81 + 4);
+                    const uint32_t v109 = *(const uint32_t *)(c81 + 8);
+                    const uint32_t v113 = c84 + (v87 & c83) * v91 + ((v87 >> 8) & c83) * v99 + ((v87
+                            >> 2) & c83) * v109;
+                    const uint32_t v117 = c85 + (v89 & c83) * v91 + ((v89 >> 8) & c83) * v99 + ((v89
+                            >> 2) & c83) * v109;
+                    const uint32_t v119 = *(const uint32_t *)(c81 + 12);
+                    const uint32_t v129 = *(const uint32_t *)(c81 + 16);
+                    const uint32_t v139 = *(const uint32_t *)(c81 + 20);
+                    const uint32_t v143 = v113 + ((v87 >> 10) & c83) * v119 + ((v87 >> 4) & c83) *
+                            v129 + ((v87 >> 12) & c83) * v139;
+                    const uint32_t v147 = v117 + ((v89 >> 10) & c83) * v119 + ((v89 >> 4) & c83) *
+                            v129 + ((v89 >> 12) & c83) * v139;
+                    const uint32_t v149 = *(const uint32_t *)(c81 + 24);
+                    const uint32_t v159 = *(const uint32_t *)(c81 + 28);
+                    v163 = v143 + ((v87 >> 6) & c83) * v149 + ((v87 >> 14) & c83) * v159;
+                    v167 = v147 + ((v89 >> 6) & c83) * v149 + ((v89 >> 14) & c83) * v159;
+                    const unsigned char *const v168 = c81 + 32;
+                    if (!(v168 != v79)) break;
+                    c81 = v168;
+                    c82 += 64;
+                    c84 = v163;
+                    c85 = v167;
                 }
                 unsigned char *const v174 = (unsigned char *)stack8 + v76;
-                const uint32_t v180 = *(uint32_t *)v174 + (uint32_t)((int32_t)(v162 -
-                        (uint32_t)((int32_t)(v162 << 16) >> 16)) >> 16);
+                const uint32_t v180 = *(uint32_t *)v174 + (uint32_t)((int32_t)(v163 -
+                        (uint32_t)((int32_t)(v163 << 16) >> 16)) >> 16);
                 *(uint32_t *)v174 = v180;
                 uint32_t *const v183 = (uint32_t *)(v174 + 4);
-                const uint32_t v189 = *v183 + (uint32_t)((int32_t)(v166 - (uint32_t)((int32_t)(v166
+                const uint32_t v189 = *v183 + (uint32_t)((int32_t)(v167 - (uint32_t)((int32_t)(v167
                         << 16) >> 16)) >> 16);
                 *v183 = v189;
             }
