@@ -104,7 +104,7 @@ class _Blob:
     def head(self) -> tuple[bytes, int]:
         """The file up to the weights, without checksum, and how long all of it is."""
         info = self.info
-        tables, texts = self._tables()
+        tables, texts, test = self._tables()
         start = align_up(len(tables), self.page)
         code = self._placed(start)
         size = align_up(max((a + len(s.data) for s, a in code), default=start) - start, self.page)
@@ -128,7 +128,7 @@ class _Blob:
             *functions,
             *(texts[text] for text in (info.name, info.version, info.target)),
             *(len(info.inputs), len(info.outputs), len(info.symbols)),
-            *(HEADER_SIZE, self.symbols_at, 0),
+            *(HEADER_SIZE, self.symbols_at, test),
         )
         image[: len(tables)] = header + tables[len(header) :]
         return bytes(image), length
@@ -158,14 +158,17 @@ class _Blob:
             symbol = symbols[names[function]] if function in names else None
             yield addresses[symbol.section] + symbol.value if symbol else 0
 
-    def _tables(self) -> tuple[bytes, dict[str, int]]:
-        """Everything before the code, the header left empty, and where its texts are."""
+    def _tables(self) -> tuple[bytes, dict[str, int], int]:
+        """Everything before the code, the header left empty; where its texts and its test are."""
         info, tensors = self.info, (*self.info.inputs, *self.info.outputs)
         at = self.symbols_at + _SYMBOL_SIZE * len(info.symbols)
         word = "Q" if self.word == 8 else "I"
         shapes = [self._pack(f"{len(t.shape_upper)}{word}", *t.shape_upper) for t in tensors]
         shapes_at = [at + sum(map(len, shapes[:i])) for i in range(len(shapes))]
         at += sum(map(len, shapes))
+        words = info.test_words
+        test = at if words else 0
+        at += 4 * len(words)
         texts: dict[str, int] = {}
         strings = b""
         names = [info.name, info.version, info.target, *(name for name, _, _ in info.symbols)]
@@ -175,7 +178,8 @@ class _Blob:
                 strings += text.encode() + b"\0"
         rows = [self._tensor(t, texts, shape) for t, shape in zip(tensors, shapes_at, strict=True)]
         rows += [self._pack("IIQQ", texts[name], 0, lo, hi) for name, lo, hi in info.symbols]
-        return b"".join([bytes(HEADER_SIZE), *rows, *shapes, strings]), texts
+        described = [*rows, *shapes, self._pack(f"{len(words)}I", *words), strings]
+        return b"".join([bytes(HEADER_SIZE), *described]), texts, test
 
     def _tensor(self, tensor: TensorInfo, texts: Mapping[str, int], shape: int) -> bytes:
         name, dims = texts[tensor.name], texts[tensor.dims_text]

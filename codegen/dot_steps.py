@@ -12,7 +12,7 @@ from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share
 from tbc.dims import Dim, Expr, Symbol, bounds
 from tbc.ir import Value
-from tbc.kernels import BY_NAME, Kernel, by_rows
+from tbc.kernels import BY_NAME, Kernel
 from tbc.program import ByRows, Step, root_index
 from tbc.target import Target
 
@@ -36,7 +36,7 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
         "index": e.index_type,
     }
     all_blocks = const(e.index_type, 0), e.index(blocks)
-    for kernel, low, high in _by_rows(e, op.kernels, rows):
+    for kernel, low, high in _by_rows(e, op, rows):
         divides = isinstance(step.division, ByRows) or high >= ROWS_TO_SPLIT
         common["rows"] = (0 if divides else low, high)
         if isinstance(step.division, ByRows):
@@ -57,17 +57,19 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
 _MOST_ROWS = 1 << 30
 
 
-def _by_rows(e: Emitter, names: tuple[str, ...], rows: Dim) -> Iterator[tuple[Kernel, int, int]]:
+def _by_rows(
+    e: Emitter, op: ops.PackedDot | ops.PackedGroupedDot, rows: Dim
+) -> Iterator[tuple[Kernel, int, int]]:
     """Each kernel, with the least and the greatest number of rows that it is for.
 
     What is emitted after a kernel is yielded runs only for those.
     """
     f = e.f
     least, most = (int(min(b, _MOST_ROWS)) for b in bounds(rows))
-    found = by_rows([BY_NAME[name] for name in names], least, most)
-    firsts = [first for first, _ in found]
-    for (low, kernel), end in zip(found, [*firsts[1:], most + 1], strict=True):
-        if len(found) == 1:
+    spans = zip((least, *op.starts), (*op.starts, most + 1), strict=True)
+    for name, (low, end) in zip(op.kernels, spans, strict=True):
+        kernel = BY_NAME[name]
+        if not op.starts:
             yield kernel, low, end - 1
             continue
         number = e.index(rows)

@@ -271,7 +271,7 @@ def _step(
     x = tile.at(f, x, index, tile.x_unit)
     blocks = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
-    if isa.prefetch and tile.mr <= _STREAMING and tile.layout.code != "u8":
+    if isa.prefetch and tile.layout.code != "u8":  # a panel lies in a cache
         for block in blocks:
             f.prefetch(block, isa.prefetch)
     for unit in range(tile.units):
@@ -299,10 +299,6 @@ def _one_offset(f: Function, tile: Tile, w: Parts, index: Val, unit: int) -> lis
         offset = f.op("add nsw", offset, tile.number(unit * tile.layout.unit_bytes))
     offset = f.emit(offset.type, f"freeze {offset}")
     return [f.offset(block, offset) for block in w]
-
-
-_STREAMING = 4
-"""Rows, at most, of tiles whose weights are read once, so that it pays to fetch them early."""
 
 
 def _add_field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tbc.codegen.dots_f32 import SIGN
+from tbc.codegen.dots_neon import activations
 from tbc.codegen.dots_portable import field_of_words
 from tbc.codegen.dots_tile import Isa, Parts, Tile
 from tbc.codegen.llvm_text import Function, Val, const, lanes_const, lanes_of, vec
@@ -109,17 +110,26 @@ class Maddubs(_Bytes):
 class Maddwd:
     """pmaddwd: 2 products of i16, added to an i32; bytes 0 and 2 of a row, then 1 and 3."""
 
-    vector: int = 16
+    vector: int
+    multiply: str
     prefetch: int = 2048
-    step_k: int = 0
-    sums: tuple[str, ...] = ("<4 x i32>",)
-    wide: tuple[str, ...] = ("<4 x i32>",)
+    step_k: int = 16
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """<vector / 4 x i32>."""
+        return (vec("i32", self.vector // 4),)
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """The same."""
+        return self.sums
 
     def row(self, f: Function, tile: Tile, x: Val) -> Parts:
-        """The unit's activations as i16: even and odd ones, 4 fields at a time."""
+        """The units' activations as i16: even and odd ones, 4 fields at a time."""
         parts: list[Val] = []
-        for at in range(0, tile.layout.unit_k, 16):
-            words = f.load("<8 x i16>", f.offset(x, const("i32", at)), 16)
+        for quad in activations(f, x, tile.units * tile.layout.unit_k):
+            words = f.cast("bitcast", quad, "<8 x i16>")
             eight = const(words.type, 8)
             parts += [f.op("ashr", f.op("shl", words, eight), eight), f.op("ashr", words, eight)]
         return tuple(parts)
@@ -127,12 +137,12 @@ class Maddwd:
     def activation(self, f: Function, row: Parts, field: int) -> Parts:
         """Even and odd activations of a field, repeated."""
         first = field // 4 * 2
-        lanes = [2 * (field % 4), 2 * (field % 4) + 1] * 4
+        lanes = [2 * (field % 4), 2 * (field % 4) + 1] * (self.vector // 4)
         return tuple(f.shuffle(part, part, lanes) for part in row[first : first + 2])
 
     def weights(self, f: Function, coding: Code, w: Val) -> tuple[Parts, ...]:
         """Even bytes and odd bytes, each in the low half of an i16."""
-        words = f.load("<8 x i16>", w, 16)
+        words = f.load(vec("i16", self.vector // 2), w, self.vector)
         return ((words, f.op("lshr", words, const(words.type, 8))),)
 
     def field(self, f: Function, part: Val, shift: int, mask: int) -> Val:
@@ -143,8 +153,7 @@ class Maddwd:
 
     def dot(self, f: Function, sums: Parts, w: Val, x: Val) -> Parts:
         """Products and sum."""
-        products = f.intrinsic(sums[0].type, "llvm.x86.sse2.pmadd.wd", w, x)
-        return (f.op("add", sums[0], products),)
+        return (f.op("add", sums[0], f.intrinsic(sums[0].type, self.multiply, w, x)),)
 
     def widen(self, f: Function, wide: Parts, sums: Parts) -> Parts:
         """Not needed."""
@@ -186,7 +195,9 @@ class Permuted:
 
 
 ISAS: dict[str, Isa] = {
-    "sse2": Maddwd(),
+    "sse2": Maddwd(16, "llvm.x86.sse2.pmadd.wd"),
+    "maddwd256": Maddwd(32, "llvm.x86.avx2.pmadd.wd"),
+    "maddwd512": Maddwd(64, "llvm.x86.avx512.pmaddw.d.512"),
     "ssse3": Maddubs(16, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
     "avx2": Maddubs(32, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
     "avx512bw": Maddubs(64, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tbc.codegen.llvm_text import Module
+from tbc.self_test import SelfTest
 from tbc.target import Target
 
-ABI = 2
+ABI = 3
 """TBC_ABI of tbc.h."""
 
 
@@ -18,7 +19,7 @@ TAKEN = frozenset(
     {
         *("blob", "blob_bytes", "call", "check", "close", "cpu_bits", "dtype", "map", "mapping"),
         *("model", "models", "open", "pool", "pool_run", "pool_start", "pool_stop", "pool_worker"),
-        *("status", "status_text", "sum", "symbol", "sync", "tensor"),
+        *("self_test", "status", "status_text", "sum", "sum_more", "symbol", "sync", "tensor"),
     }
 )
 """What the headers and a library's table of models have put behind `tbc_` already."""
@@ -66,6 +67,7 @@ class ModelInfo:
         symbols: (name, lowest, highest) of every dimension that the caller chooses.
         weights_sum: CRC-32 (zlib's) of the weights.
         weights_file: the file beside the model that holds the weights, or "" if it holds them.
+        self_test: what `tbc_self_test` goes by, if there is a test.
     """
 
     name: str
@@ -82,6 +84,12 @@ class ModelInfo:
     weights_sum: int
     phases: int
     weights_file: str = ""
+    self_test: SelfTest | None = None
+
+    @property
+    def test_words(self) -> tuple[int, ...]:
+        """The self-test as it lies in memory; () where there is none."""
+        return self.self_test.words if self.self_test else ()
 
     @property
     def symbol(self) -> str:
@@ -161,6 +169,7 @@ class _Emitter:
             f"{self.size} {info.weights_size}",
             f"i32 {info.weights_sum}",
             *(f"ptr @{name}" if name else "ptr null" for name in (weights, *functions)),
+            self.array("self_test", [f"i32 {word}" for word in info.test_words]),
         ]
         name = info.symbol
         self.module.globals[name] = f"@{name} = constant {_struct(words)}"

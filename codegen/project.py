@@ -118,6 +118,10 @@ PROJECTS: Mapping[str, Project] = {
 """What `--project` takes."""
 
 
+SOURCES = ("tbc_cpu.c", "tbc_self_test.c")
+"""C sources of tbc that a project has beside the model."""
+
+
 def project_files(
     info: ModelInfo, shared: str = "", model: str = "", project: Project = PROJECTS["cmake"]
 ) -> dict[str, str]:
@@ -138,7 +142,7 @@ def project_files(
     return texts | {
         str(headers / f"{info.name}.h"): header(info),
         str(headers / "tbc.h"): runtime_file("include/tbc.h"),
-        str(sources / "tbc_cpu.c"): runtime_file("src/tbc_cpu.c"),
+        **{str(sources / name): runtime_file(f"src/{name}") for name in SOURCES},
     }
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from tbc.passes.bodies import Pass, everywhere
 from tbc.passes.canonicalize import canonicalize
+from tbc.passes.dense import dense
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold
 from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
+from tbc.passes.integers import integers
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
 from tbc.passes.select import select
 
 FRONT: tuple[Pass, ...] = tuple(
-    map(everywhere, (fold, hoist, lift, quantize, depthwise, canonicalize))
+    map(everywhere, (integers, fold, hoist, lift, quantize, depthwise, canonicalize))
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-PIPELINE: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, select, fold)))
+UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (guard, pad, dense)))
+"""What leaves the graph whose dots `select` chooses kernels for."""
+
+PIPELINE: tuple[Pass, ...] = (*UNSELECTED, *map(everywhere, (select, fold)))
 """All graph passes; `fuse` and `plan` make a program of what they leave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tbc.dims import Dim, product
@@ -12,6 +13,27 @@ from tbc.ops import Broadcast, Gather, Pad, Reduce, Reshape, Slice, Transpose, W
 def reshaped(value: Value, shape: tuple[Dim, ...]) -> Value:
     """The value in another shape; itself where it has that shape."""
     return value if value.type.shape == shape else value.builder(Reshape(shape), value)
+
+
+def swapped(value: Value) -> Value:
+    """The value with its last two axes swapped."""
+    rank = value.type.rank
+    swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
+    return value.args[0] if value.op == swap else value.builder(swap, value)
+
+
+def by_constant(value: Value, make: Callable[[Value, Value], Value | None]) -> Value | None:
+    """What `make` makes of the operands of a product whose second one is constant.
+
+    Where that is the first one, the transposed product is made, and transposed.
+    """
+    a, b = value.args
+    if b.is_constant:
+        return None if a.is_constant else make(a, b)
+    if not a.is_constant:
+        return None
+    found = make(swapped(b), swapped(a))
+    return None if found is None else swapped(found)
 
 
 def carried(term: Value, step: Value) -> Value | None:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from tbc.constants import constant, value_of
-from tbc.dims import Dim, bounds
+from tbc.dims import Dim, bounds, static
 from tbc.ir import Value
 from tbc.ops import (
     Binary,
@@ -87,6 +87,19 @@ def integer_dot(codes: Codes, w: Value) -> Value:
             y = build(Binary("add"), y, build(Binary("mul"), sums, shift))
         for fn, z, _ in codes.offsets:
             y = build(Binary(fn), y, build(Binary("mul"), z, sums))
+    return y
+
+
+def row_sums(codes: Codes) -> Value:
+    """i32[…, 1]: the sums of the integers (all but the scales) along the last axis."""
+    build, k = codes.q.builder, codes.q.type.shape[-1]
+    along = (codes.q.type.rank - 1,)
+    y = build(Reduce("sum", along, keepdims=True), build(Cast(DType.i32), codes.q))
+    count = constant(build, static(k, "the size of a weight"), DType.i32)
+    shift = constant(build, codes.shift, DType.i32)
+    terms = [Term("add", shift, False)] if codes.shift else []
+    for fn, z, _ in (*terms, *codes.offsets):
+        y = build(Binary(fn), y, build(Binary("mul"), z, count))
     return y
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from tbc.constants import constant, value_of
 from tbc.ir import Graph, Uses, Value, rebuilt
 from tbc.ops import Cast, Const, Input, Reshape
+from tbc.types import DType
 
 if TYPE_CHECKING:
     from tbc.target import Target
@@ -46,7 +47,12 @@ def small_constant(value: Value, uses: Uses) -> Value | None:
 
 
 def _is_low_bit(value: Value) -> bool:
-    """Whether a value is a low-bit weight, perhaps reshaped or to be widened where it is read."""
+    """Whether a value is a weight of few bits, perhaps reshaped, to be widened where it is read."""
+    if isinstance(value.op, Cast) and value.type.dtype is DType.i32 and value.type.rank > 1:
+        narrow = value.args[0].type.dtype
+        return (
+            narrow.is_weight or (narrow.is_int and narrow.bits <= 8) or _is_low_bit(value.args[0])
+        )
     while isinstance(value.op, Cast | Reshape):
         value = value.args[0]
     return value.type.dtype.is_weight

@@ -57,7 +57,7 @@ class _Fusion:
         self._keep_operands()
         after = self._post_dominators()
         for value in self.values:
-            if isinstance(value.op, ANCHORS):
+            if isinstance(value.op, ANCHORS) and not self.is_leaf(value):
                 root = self._absorb(value, after)
                 self.kept.add(root)
                 self.epilogues[root] = value

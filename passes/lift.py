@@ -17,8 +17,8 @@ from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Value, rebuilt, rewrite
 from tbc.layout import Layout
-from tbc.ops import Binary, Cast, Concat, Dot, GroupedDot, Lift, MatMul, Slice, Transpose
-from tbc.passes.carry import reshaped
+from tbc.ops import Binary, Cast, Concat, Dot, GroupedDot, Lift, MatMul, Slice
+from tbc.passes.carry import reshaped, swapped
 from tbc.passes.codes import factor, integer_dot
 from tbc.passes.columns import Part, detect_parts
 from tbc.passes.estimators import straight_through
@@ -64,8 +64,8 @@ class Lifter:
         """The product as a dot with a low-bit weight, or the reason why it stays as it is."""
         a, b = y.args
         if a.is_constant:
-            swapped = self(y.builder(MatMul(), _swapped(b), _swapped(a)))
-            return swapped if isinstance(swapped, Refusal) else _swapped(swapped)
+            found = self(y.builder(MatMul(), swapped(b), swapped(a)))
+            return found if isinstance(found, Refusal) else swapped(found)
         if not b.is_constant:
             return Refusal("both operands are computed at run time, as in attention: no weight")
         if b.type.dtype not in (*FLOATS, DType.i32):
@@ -180,7 +180,7 @@ def _float(a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value:
 
 def _lifted(b: Value, low: LowBit) -> Value:
     """The low-bit w[n, k] of a float b[k, n], as a recipe."""
-    return b.builder(Lift(low.dtype), _swapped(b), constant(b.builder, low.scale, DType.f32))
+    return b.builder(Lift(low.dtype), swapped(b), constant(b.builder, low.scale, DType.f32))
 
 
 def _rescaled(y: Value, low: LowBit) -> Value:
@@ -190,10 +190,3 @@ def _rescaled(y: Value, low: LowBit) -> Value:
         return y
     whole = scale if y.type.dtype.is_float else np.asarray(scale).astype(np.int64)
     return y.builder(Binary("mul"), y, constant(y.builder, whole, y.type.dtype))
-
-
-def _swapped(value: Value) -> Value:
-    """The value with its last two axes swapped."""
-    rank = value.type.rank
-    swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
-    return value.args[0] if value.op == swap else value.builder(swap, value)

@@ -252,7 +252,7 @@ def _tiling(step: Step, target: Target) -> object:
         case _ if step.copy_to is not None:
             return None
         case ops.PackedDot() | ops.PackedGroupedDot():
-            return op.kernels, op.layout.rows, shape
+            return op.kernels, op.starts, op.layout.rows, shape
         case ops.MatMul():
             *_, m, n = shape
             return dense_tile(target, step.anchor.args[0].type.dtype, m, n), shape

@@ -85,7 +85,7 @@ class Ranges:
         return self._known[value]
 
     def _of(self, value: Value) -> Range:
-        if value.is_constant:
+        if value.is_constant and _is_leaf(value):
             return _of_constant(value)
         args = () if _is_leaf(value) else tuple(self._known[a] for a in value.args)
         return _in_type(_transfer(value, args) if args else ANY, value.type.dtype)
@@ -93,12 +93,19 @@ class Ranges:
 
 def _is_leaf(value: Value) -> bool:
     """Whether a value's range does not depend on those of its arguments."""
-    return value.is_constant or not isinstance(value.op, _TRANSFERRED)
+    if value.is_constant and _is_looked_at(value):
+        return True
+    return not isinstance(value.op, _TRANSFERRED)
+
+
+def _is_looked_at(value: Value) -> bool:
+    """Whether a constant is so small that its elements tell its range."""
+    size = value.type.size
+    return isinstance(size, int) and 0 < size <= SMALL
 
 
 def _of_constant(value: Value) -> Range:
-    size = value.type.size
-    if isinstance(size, int) and 0 < size <= SMALL:
+    if _is_looked_at(value):
         elements = np.asarray(value_of(value)).astype(np.float64)
         if not np.isnan(elements).any():
             integer = bool((np.isfinite(elements) & (elements == np.rint(elements))).all())

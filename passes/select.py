@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from tbc import kernels, ops
 from tbc.constants import constant
-from tbc.dims import Dim, bounds, product, static
+from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
 from tbc.layout import Layout
+from tbc.tuning import DotShape
 from tbc.types import DType
 
 if TYPE_CHECKING:
+    from tbc.kernels import Kernel
     from tbc.target import Target
 
 
@@ -25,8 +27,7 @@ CACHED = 1 << 20
 
 def select(graph: Graph, target: Target) -> Graph:
     """Dot and GroupedDot become PackedDot and PackedGroupedDot of the target's best kernels."""
-    weights = {v.args[1] for v in graph.values() if isinstance(v.op, ops.Dot | ops.GroupedDot)}
-    is_streamed = sum(static(w.type.size, "a weight's size") for w in weights) // 4 > CACHED
+    is_streamed = _is_streamed(graph)
 
     def rule(value: Value, uses: Uses) -> Value | None:
         match value.op:
@@ -39,20 +40,57 @@ def select(graph: Graph, target: Target) -> Graph:
     return rewrite(graph, [rule])
 
 
-def _code(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> str:
-    """The code of w: trits take fewer bytes in a code book, and fewer instructions in 2 bits.
+def dot_shapes(graph: Graph) -> list[DotShape]:
+    """The shapes of the low-bit dots of a graph that is ready for selection, each once."""
+    found: dict[DotShape, None] = {}
+    for part in graph.graphs():
+        is_streamed = _is_streamed(part)
+        for value in part.values():
+            match value.op, value.args:
+                case ops.Dot(), (x, w):
+                    found[_shape(x, w, 0, is_streamed)] = None
+                case ops.GroupedDot(), (x, w, s, *_):
+                    found[_shape(x, w, _group(w, s), is_streamed)] = None
+    return list(found)
+
+
+def _is_streamed(graph: Graph) -> bool:
+    """Whether the weights of a graph are more than a core's own cache keeps."""
+    weights = {v.args[1] for v in graph.values() if isinstance(v.op, ops.Dot | ops.GroupedDot)}
+    return sum(static(w.type.size, "a weight's size") for w in weights) // 4 > CACHED
+
+
+def _shape(x: Value, w: Value, group: int, is_streamed: bool) -> DotShape:
+    n, k = (static(d, "the size of a weight") for d in w.type.shape)
+    least, most = kernels.row_bounds(product(x.type.shape[:-1]))
+    dtypes = w.type.dtype.name, x.type.dtype.name
+    return DotShape(*dtypes, least, most, n, k, group, is_streamed)
+
+
+def by_cost(shape: DotShape, target: Target) -> tuple[tuple[Kernel, ...], tuple[int, ...]]:
+    """The kernels that cost least, and from which numbers of rows on each but the first does."""
+    dtype = DType[shape.activations]
+    code = _code(shape, dtype, target)
+    found = kernels.choose(target, code, dtype, shape.rows, shape.k, shape.n, shape.group)
+    return found, kernels.starts(found, shape.rows)
+
+
+def _code(shape: DotShape, activations: DType, target: Target) -> str:
+    """The code of weights: trits take fewer bytes in a book, and fewer instructions in 2 bits.
 
     Of equal costs, the book's memory decides.
     """
-    if w.type.dtype is DType.sign:
+    if shape.weights == DType.sign.name:
         return "b1"
-    n, k = (static(d, "the size of a weight") for d in w.type.shape)
-    bits, book = Layout("i2", group), Layout("x5", group)
-    if not is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
+    if shape.weights == DType.i8.name:
+        return kernels.dense_code(target, shape.k)
+    n, k = shape.n, shape.k
+    bits, book = Layout("i2", shape.group), Layout("x5", shape.group)
+    if not shape.is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
         return "i2"
-    least = int(min(bounds(product(x.type.shape[:-1]))[0], kernels.MANY)) or 1
+    least = min(shape.least, kernels.MANY)
     costs = (
-        kernels.streamed_cost(target, layout, x.type.dtype, least, n, k) for layout in (book, bits)
+        kernels.streamed_cost(target, layout, activations, least, n, k) for layout in (book, bits)
     )
     return "x5" if next(costs) * kernels.WORTH <= next(costs) else "i2"
 
@@ -60,32 +98,39 @@ def _code(x: Value, w: Value, group: int, target: Target, is_streamed: bool) -> 
 def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
-    code = _code(x, w, 0, target, is_streamed)
-    rows = product(x.type.shape[:-1])
-    found = kernels.choose(target, code, x.type.dtype, rows, k, n)
-    layout = found[0].layout()
+    shape = _shape(x, w, 0, is_streamed)
+    found, starts = target.tuning.find(shape) or by_cost(shape, target)
+    rows, layout = product(x.type.shape[:-1]), found[0].layout()
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
-    op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k)
+    op = ops.PackedDot(tuple(kernel.name for kernel in found), layout, n, k, starts)
     total = b(op, padded, packed)
     if x.type.dtype is DType.i8:
-        wide = b(ops.Cast(DType.i32), padded)
-        xsum = b(ops.Reduce("sum", (1,), keepdims=True), wide)
-        if layout.code == "b1":
-            total = b(ops.Binary("mul"), total, constant(b, 2, DType.i32))
-        total = b(ops.Binary("sub"), total, xsum)
+        total = _of_weights(total, padded, layout)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
+
+
+def _of_weights(total: Value, x: Value, layout: Layout) -> Value:
+    """The sums over the weights, of those over what kernels multiply by."""
+    b, coding = total.builder, layout.coding
+    if coding.slope != 1:
+        total = b(ops.Binary("mul"), total, constant(b, coding.slope, DType.i32))
+    if not coding.zero:
+        return total
+    xsum = b(ops.Reduce("sum", (1,), keepdims=True), b(ops.Cast(DType.i32), x))
+    if coding.zero != 1:
+        xsum = b(ops.Binary("mul"), xsum, constant(b, coding.zero, DType.i32))
+    return b(ops.Binary("sub"), total, xsum)
 
 
 def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
     b, (x, w, s, *xs) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
-    groups = static(s.type.shape[1], "the number of groups")
-    group = k // groups
-    code = _code(x, w, group, target, is_streamed)
-    rows = product(x.type.shape[:-1])
-    found = kernels.choose(target, code, x.type.dtype, rows, k, n, group)
-    layout = found[0].layout(group)
+    group = _group(w, s)
+    groups = k // group
+    shape = _shape(x, w, group, is_streamed)
+    found, starts = target.tuning.find(shape) or by_cost(shape, target)
+    rows, layout = product(x.type.shape[:-1]), found[0].layout(group)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     args = [padded, packed, _scale_blocks(s, layout)]
@@ -94,9 +139,15 @@ def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
         wide = b(ops.Cast(DType.i32), by_group)
         args.append(b(ops.Reduce("sum", (2,)), wide))
     args += [b(ops.Reshape((rows, groups)), scales) for scales in xs]
-    op = ops.PackedGroupedDot(tuple(kernel.name for kernel in found), layout, n, k)
+    op = ops.PackedGroupedDot(tuple(kernel.name for kernel in found), layout, n, k, starts)
     total = b(op, *args)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
+
+
+def _group(w: Value, s: Value) -> int:
+    """How many weights along k have one of the scales s[n, groups]."""
+    k = static(w.type.shape[1], "the size of a weight")
+    return k // static(s.type.shape[1], "the number of groups")
 
 
 def _pad_groups(x: Value, rows: Dim, k: int, layout: Layout) -> Value:

@@ -86,6 +86,7 @@ class Blob:
     inputs: tuple[BlobTensor, ...]
     outputs: tuple[BlobTensor, ...]
     symbols: tuple[tuple[str, int, int], ...]
+    self_test: tuple[int, ...]
 
 
 def is_blob(path: Path) -> bool:
@@ -144,7 +145,7 @@ class _Reader:
         length, cpu_bits, code, code_size, weights, weights_size, arena, state, *rest = sizes
         weights_sum, model_align, phases, *rest = rest
         functions, (name, text, target), rest = rest[:4], rest[4:7], rest[7:]
-        n_inputs, n_outputs, n_symbols, tensors, symbols, zero = rest
+        n_inputs, n_outputs, n_symbols, tensors, symbols, test = rest
         _require(length == len(self.data), f"its length is {len(self.data)}, not {length}")
         _require(crc32(self.data[8:]) == checksum, "its checksum")
         if version != VERSION:
@@ -165,7 +166,9 @@ class _Reader:
         count = n_inputs + n_outputs
         self._range(tensors, _TENSOR_SIZE, count, 8)
         self._range(symbols, _SYMBOL_SIZE, n_symbols, 8)
-        _require(zero == 0, "its header")
+        words = 1 + n_symbols + 2 * n_inputs if test else 0
+        if test:
+            self._range(test, 4, words, 4)
         described = [self._tensor(tensors + _TENSOR_SIZE * i) for i in range(count)]
         return Blob(
             abi=abi,
@@ -191,6 +194,7 @@ class _Reader:
             inputs=tuple(described[:n_inputs]),
             outputs=tuple(described[n_inputs:]),
             symbols=tuple(self._symbol(symbols + _SYMBOL_SIZE * i) for i in range(n_symbols)),
+            self_test=struct.unpack_from(f"{self.order}{words}I", self.data, test),
         )
 
     def _range(self, at: int, size: int, count: int, align: int) -> None:
@@ -285,6 +289,8 @@ class Opened:
             setattr(model, field, getattr(blob, field))
         model.weights_size, model.weights_sum = blob.weights_size, blob.weights_sum
         model.weights = self._start + blob.weights if blob.weights_size else None
+        if blob.self_test:
+            model.self_test = (ctypes.c_uint32 * len(blob.self_test))(*blob.self_test)
         for field, function in zip(FUNCTIONS, blob.functions, strict=True):
             setattr(model, field, self._start + function if function else None)
         return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import threading
 import time
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tbc.errors import IncompatibleArtifact, InternalError
+from tbc.errors import IncompatibleArtifact, InternalError, Unsupported
 from tbc.runtime import dims as shapes
 from tbc.runtime import structs
 from tbc.runtime.blob import Opened, is_blob
 from tbc.runtime.elf import damage
 from tbc.runtime.pool import Pool
+from tbc.self_test import checksum, elements, read_words
 from tbc.types import TensorType
 
 TRIALS = 5
@@ -236,6 +238,28 @@ class Model:
                 raise ValueError(f"'{self.name}' needs a state of {self.state_size} bytes")
             room.call.state = _address(state)
         return outputs
+
+    def self_test(self) -> None:
+        """Run the test that the model has in it, which needs nothing else.
+
+        Raises:
+            InternalError: the outputs are not what the compiler found that they should be.
+            Unsupported: the model has no test.
+        """
+        raw = self._raw
+        if not raw.self_test:
+            raise Unsupported(f"'{self.name}' has no self-test", hint="tbc compile --self-test")
+        count = 1 + raw.n_symbols + 2 * raw.n_inputs
+        test = read_words(raw.self_test[:count], raw.n_symbols, raw.n_inputs)
+        dims = {name: n for (name, *_), n in zip(self.symbols, test.dims, strict=True)}
+        feeds = {}
+        for number, (tensor, rule) in enumerate(zip(self.inputs, test.rules, strict=True)):
+            shape = tuple(d.value(dims) for d in tensor.dims)
+            made = elements(number, rule, tensor.dtype, math.prod(shape))
+            feeds[tensor.name] = made.reshape(shape)
+        state = self.new_state() if self.state_size else None
+        if checksum(self.run(feeds, state).values()) != test.sum:
+            raise InternalError(f"'{self.name}' does not pass its self-test")
 
     def new_state(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """A fresh state for `run`, all zeros, aligned as the model wants it."""

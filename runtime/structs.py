@@ -8,10 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-ABI = 2
+ABI = 3
 
 OK, ERROR_ABI, ERROR_CPU, ERROR_NULL, ERROR_ALIGN, ERROR_DIM, ERROR_WEIGHTS, ERROR_VALUE = range(8)
-ERROR_BLOB, ERROR_MEMORY, ERROR_FILE = range(8, 11)
+ERROR_BLOB, ERROR_MEMORY, ERROR_FILE, ERROR_SELF_TEST, ERROR_NO_TEST = range(8, 13)
 """enum tbc_status."""
 
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -110,6 +110,7 @@ class Model(ctypes.Structure):
         ("run_phase", ctypes.c_void_p),
         ("output_shape", ctypes.c_void_p),
         ("run_part", ctypes.c_void_p),
+        ("self_test", ctypes.POINTER(ctypes.c_uint32)),
     )
 
 

@@ -22,6 +22,7 @@ from tbc.ir import Graph, Value
 from tbc.ops import Input
 from tbc.specialise import Specialised, Specialiser
 from tbc.target import Target
+from tbc.tuning import tuned
 
 if TYPE_CHECKING:
     import onnx
@@ -211,6 +212,7 @@ def compile(
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
     name: str = "",
+    tuning: str | Path | None = None,
 ) -> Model:
     """A model compiled for a target.
 
@@ -225,8 +227,11 @@ def compile(
         dims: for symbolic sizes by name, a number or (least, greatest).
         inputs: values of inputs that are to be constants; the model has those inputs no more.
         name: the name in C; by default the file's, or the graph's.
+        tuning: the file that `tbc compile --tune` wrote on such a machine; dots of other shapes
+            take the kernels that cost least.
 
     Raises:
+        IncompatibleArtifact: `tuning` is no such file, or for another target.
         InvalidModel: the model breaks ONNX's rules.
         Unsupported: tbc cannot compile a part of it.
         BadTarget: the target is not known.
@@ -234,6 +239,8 @@ def compile(
     """
     pool = _pool(threads)
     chosen = resolve_target(target, mcpu, mattr)
+    if tuning is not None:
+        chosen = tuned(chosen, Path(tuning))
     specialiser = Specialiser(model, dims or {}, inputs or {})
     return Model(specialiser, chosen, identifier(name or specialiser.name), pool)
 

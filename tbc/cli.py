@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tbc.frontend import Imported
     from tbc.ir import Graph
     from tbc.runtime import Tensor
+    from tbc.target import Target
 
 app = typer.Typer(
     help="Compile neural networks with ternary weights from ONNX to native code.",
@@ -37,6 +38,8 @@ app = typer.Typer(
 
 
 BLOB = ".tbc"
+TUNING = "tuning.json"
+"""What --tune writes into the folder of the output."""
 LIBRARIES = (".so", ".dylib", ".dll", BLOB)
 """How the names end of files that hold a compiled model."""
 
@@ -151,6 +154,16 @@ def compile(
     project: Annotated[
         Project, typer.Option(help="The build system of the project that is written.")
     ] = Project.cmake,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure which kernels are fastest on this machine.")
+    ] = False,
+    tuning: Annotated[
+        Path | None, typer.Option(help="The tuning.json that --tune wrote, to be used again.")
+    ] = None,
+    self_test: Annotated[
+        bool | None,
+        typer.Option(help="Put a self-test in; by default in models that are computed quickly."),
+    ] = None,
     flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
     ram_limit: Annotated[
         str, typer.Option(help="Fail if arena, state and stack take more RAM: 16K.")
@@ -166,7 +179,7 @@ def compile(
 ) -> None:
     """Compile a model to a library, an object, a header and a C project."""
     from tbc.budget import Budget, parse_size
-    from tbc.codegen.artifacts import target_of
+    from tbc.codegen.artifacts import Written, target_of
     from tbc.codegen.host import resolve_target
     from tbc.codegen.machine import Workers
     from tbc.console import print_compile, progress
@@ -174,6 +187,7 @@ def compile(
     from tbc.dump import STAGES, Dump
     from tbc.inspection import Stages
     from tbc.report import compile_report, provenance_of, to_json
+    from tbc.tuning import tuned
 
     if activations is not Activations.float:
         raise Unsupported("--activations=int8 is not supported yet", hint="--activations=float")
@@ -187,14 +201,22 @@ def compile(
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
+    if self_test is not None:
+        options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
+    if tuning is not None:
+        if tune:
+            raise UsageError("--tune measures what --tuning gives", hint="one of them")
+        chosen = tuned(chosen, tuning)
     with progress(json) as show, Workers(1) as workers:
         show("importing")
         imported, graph, batch = _import(model, dim, input)
         symbol = identifier(name or model.stem)
         machine = chosen.name if chosen.arch == "c" else target
         folder = output or Path(f"{symbol}-{machine}")
-        provenance = provenance_of(model, options)
+        if tune:
+            chosen, tuning = _tune(graph, chosen, folder, show)
+        provenance = provenance_of(model, options, tuning)
         dump = Dump(show, print_ir_after or [], dump_dir)
         stages = Stages(dump)
         compiled, written = write(
@@ -209,10 +231,12 @@ def compile(
             dump.kinds,
             budget.check,
             project,
+            self_test,
         )
         dump.code(compiled.files)
-    layers, warnings = stages.layers(), imported.warnings
-    report = compile_report(compiled, layers, written, batch, warnings, provenance)
+        if tune:
+            written = (*written, Written(folder / TUNING, "tuning"))
+    report = compile_report(compiled, stages, written, batch, imported.warnings, provenance)
     path = folder / "report.json"
     path.write_text(to_json(report) + "\n", encoding="utf-8")
     if json:
@@ -373,6 +397,9 @@ def bench(
     all_kernels: Annotated[
         bool, typer.Option("--all-kernels", help="Not only the kernels that are chosen.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="All kernels, beside what the cost model predicts.")
+    ] = False,
     steps: Annotated[
         bool, typer.Option("--steps", help="The time of each step of the models too.")
     ] = False,
@@ -411,14 +438,15 @@ def bench(
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
         graphs = {path: _import(path, dim, None)[1] for path in model or ()}
-        every = Bench(chosen, rounds, cold_mib << 20, all_kernels, steps, show, threads)
+        is_all = all_kernels or explain
+        every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
         report = every.report(products, graphs)
     if plot:
         plot.write_text(roofline(report), encoding="utf-8")
     if json:
         typer.echo(to_json(report))
     else:
-        print_bench(report)
+        print_bench(report, explain)
 
 
 @_command
@@ -493,6 +521,19 @@ def _import(
         imported = load(model, dims=_dims(dim), input_values=values)
     graph, batch = bound_batch(imported.graph)
     return imported, graph, batch.name if batch else ""
+
+
+def _tune(
+    graph: Graph, target: Target, folder: Path, show: Callable[[str], None]
+) -> tuple[Target, Path]:
+    """The target with what was measured for a graph's dots, and the file that holds it."""
+    from tbc.bench.tuner import ROUNDS, Tuner
+    from tbc.tuning import tuned, write_tuning
+
+    tuning = Tuner(target, ROUNDS, show).tune(graph)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tuning(folder / TUNING, tuning, target)
+    return tuned(target, folder / TUNING), folder / TUNING
 
 
 @contextmanager

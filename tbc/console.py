@@ -117,6 +117,11 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
         yield "stack", _bytes(report.stack)
     yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
     yield "weights read", _bytes(report.weights_read)
+    if not report.self_test:
+        yield "self-test", "none"
+    if report.provenance.tuning_sha256:
+        shapes = report.tuned + report.untuned
+        yield "tuning", f"of {report.tuned} of the {shapes} shapes of low-bit dots"
     for each in report.energy:
         used, other = each.picojoules / 1e6, each.f16_picojoules / 1e6
         name = f"energy at {each.process_nm} nm"
@@ -256,8 +261,8 @@ def print_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path | None) -> N
     screen.print(table)
 
 
-def print_bench(report: BenchReport) -> None:
-    """A table for each case, and what was left out."""
+def print_bench(report: BenchReport, explain: bool) -> None:
+    """A table for each case, and what was left out; with `explain`, what the cost model said."""
     screen = console()
     load = "" if report.load is None else f", load {report.load:.1f}"
     threads = "one thread" + (f" and {report.threads}" if report.threads > 1 else "")
@@ -271,31 +276,33 @@ def print_bench(report: BenchReport) -> None:
         if weights == "cold":
             weights = f"cold, {_bytes(report.cold_bytes)}"
         screen.print(f"\n[bold]{escape(case.name)}[/], weights {weights}")
-        screen.print(_case_table(case))
+        screen.print(_case_table(case, explain))
+        for verdict in case.verdicts if explain else ():
+            screen.print(escape(verdict))
     for note in report.notes:
         screen.print(f"left out: {escape(note)}")
 
 
-def _case_table(case: Case) -> Table:
+def _case_table(case: Case, explain: bool) -> Table:
     if any(row.share is not None for row in case.rows):
         return _step_table(case)
-    right = ("median µs", "quartiles µs", "GB/s", "GMAC/s", "of limit")
-    is_sweep = any(row.growth is not None for row in case.rows)
-    first = ("", "name", *(("growth",) if is_sweep else ()))
-    table = _table(*first, *right, "limit", right=("growth", *right))
+    extra = ["growth"] if any(row.growth is not None for row in case.rows) else []
+    extra += ["predicted µs", "of predicted"] if explain else []
+    right = (*extra, "median µs", "quartiles µs", "GB/s", "GMAC/s", "of limit")
+    table = _table("", "name", *right, "limit", right=right)
     for row in case.rows:
-        growth = "" if row.growth is None else f"{row.growth:.2f}"
-        table.add_row(
-            row.kind,
-            escape(row.name),
-            *((growth,) if is_sweep else ()),
-            f"{row.median_us:.1f}",
-            f"{row.lower_us:.1f} .. {row.upper_us:.1f}",
-            "" if row.gb_per_s is None else f"{row.gb_per_s:.2f}",
-            "" if row.gmac_per_s is None else f"{row.gmac_per_s:.1f}",
-            "" if row.of_limit is None else f"{row.of_limit:.0%}",
-            row.limit,
-        )
+        expected = row.predicted_us
+        texts = {
+            "growth": "" if row.growth is None else f"{row.growth:.2f}",
+            "predicted µs": "" if expected is None else f"{expected:.1f}",
+            "of predicted": "" if expected is None else f"{row.median_us / expected:.2f}",
+            "median µs": f"{row.median_us:.1f}",
+            "quartiles µs": f"{row.lower_us:.1f} .. {row.upper_us:.1f}",
+            "GB/s": "" if row.gb_per_s is None else f"{row.gb_per_s:.2f}",
+            "GMAC/s": "" if row.gmac_per_s is None else f"{row.gmac_per_s:.1f}",
+            "of limit": "" if row.of_limit is None else f"{row.of_limit:.0%}",
+        }
+        table.add_row(row.kind, escape(row.name), *(texts[name] for name in right), row.limit)
     return table
 
 

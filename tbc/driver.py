@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TypeAlias
@@ -33,9 +34,12 @@ from tbc.ir import Graph, bind
 from tbc.ops import Input
 from tbc.passes import PIPELINE
 from tbc.passes.fuse import fuse
+from tbc.passes.phases import work
 from tbc.passes.plan import plan
 from tbc.passes.share import share
 from tbc.program import Program, in_place
+from tbc.reference import run_graph
+from tbc.self_test import SelfTest, self_test_of
 from tbc.target import Target
 from tbc.text import print_graph
 from tbc.types import TensorType
@@ -44,6 +48,10 @@ Observer: TypeAlias = Callable[[str, Graph | Program], object]
 
 EMBEDDED_WEIGHTS = 64 << 20
 """Bytes of constants that may lie inside the object; more become a file beside it."""
+
+
+QUICK = 1 << 27
+"""Scalar operations, at the upper bounds, of models that get a self-test unasked."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ def assemble(
     workers: Workers,
     kinds: frozenset[str] = frozenset({"obj"}),
     embed: bool | None = None,
+    test: SelfTest | None = None,
 ) -> Compiled:
     """The machine code of a program, as the constant `symbol_of(name)`.
 
@@ -136,7 +145,7 @@ def assemble(
     if weights_symbol and not is_c:
         code.glue.constant(weights_symbol, bytes(image), program.alignment)
     weights_file = "" if embed else f"{name}.weights"
-    info = describe(program, target, name, code.phases, checksum, weights_file)
+    info = describe(program, target, name, code.phases, checksum, weights_file, test)
     if is_c:
         files: Mapping[str, bytes] = {"c": c_source(program, code, info).encode()}
         return Compiled(program, target, info, code, files, embed, None)
@@ -205,6 +214,7 @@ def describe(
     phases: int,
     checksum: int,
     weights_file: str,
+    test: SelfTest | None = None,
 ) -> ModelInfo:
     """What the constant `tbc_<name>` and its header say about a program."""
     places = in_place(program)
@@ -226,7 +236,14 @@ def describe(
         weights_sum=checksum,
         phases=phases,
         weights_file=weights_file,
+        self_test=test,
     )
+
+
+def self_test_of_program(program: Program) -> SelfTest | None:
+    """The self-test of a program, as the reference computes it; None if there can be none."""
+    graph = Graph(program.name, program.inputs, program.outputs, program.checks)
+    return self_test_of(graph, program.symbols, partial(run_graph, graph))
 
 
 def _tensor(name: str, type: TensorType) -> TensorInfo:
@@ -299,6 +316,7 @@ def write(
     also: frozenset[str] = frozenset(),
     check: Callable[[Compiled], object] = id,
     project: str = "cmake",
+    self_test: bool | None = None,
 ) -> tuple[Compiled, tuple[Written, ...]]:
     """Compile a graph whose symbols all have bounds, and write it as files.
 
@@ -314,6 +332,7 @@ def write(
         also: what LLVM makes besides ("asm", "llvm"), to be found in `Compiled.files`.
         check: sees what was compiled before anything is written; what it raises is not caught.
         project: the build system that a project is for: of `codegen.project.PROJECTS`.
+        self_test: whether to put a self-test in; by default, if the reference is quick to run.
     """
     target = target_of(kinds, target)
     kinds = kinds or default_kinds(target)
@@ -321,7 +340,10 @@ def write(
         check_target(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)
-    compiled = assemble(program, target, name, workers, wanted)
+    if self_test is None:
+        self_test = sum(work(step) for step in program.all_steps) <= QUICK
+    test = self_test_of_program(program) if self_test else None
+    compiled = assemble(program, target, name, workers, wanted, test=test)
     check(compiled)
     weights = None if compiled.embedded else compiled.weights()
     written = list(

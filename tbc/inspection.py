@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from tbc.driver import Observer, ignore, lower
 from tbc.ir import Graph
 from tbc.layout import Layout
 from tbc.ops import PackedDot, PackedGroupedDot
-from tbc.passes import FRONT
+from tbc.passes import FRONT, UNSELECTED
 from tbc.passes.explain import DotReport, explain
 from tbc.program import Program
 from tbc.target import Target
@@ -117,11 +117,15 @@ class Stages:
         """The graph of low-bit dots that is the same on all targets."""
         return self.graphs[len(FRONT)]
 
+    @property
+    def unselected(self) -> Graph:
+        """The graph whose dots have no kernels yet."""
+        return self.graphs[len(UNSELECTED)]
+
     def layers(self) -> tuple[Layer, ...]:
         """The layers, once all passes have run."""
         packed = _packed(self.graphs[-1])
-        found = ((dot, packed.get((dot.origin, dot.n, dot.k))) for dot in explain(self.lifted))
-        return tuple(_layer(dot, ops[0] if ops and not dot.reason else None) for dot, ops in found)
+        return tuple(_layer(dot, _op_of(dot, packed)) for dot in explain(self.lifted))
 
 
 def inspect(
@@ -158,6 +162,14 @@ def _packed(graph: Graph) -> dict[_Key, list[_Packed]]:
         if isinstance(value.op, _Packed):
             found.setdefault((value.origin, value.op.n, value.op.k), []).append(value.op)
     return found
+
+
+def _op_of(dot: DotReport, packed: Mapping[_Key, Sequence[_Packed]]) -> _Packed | None:
+    """The packed dot that a product became; the filters of a dense one may be its left operand."""
+    if not dot.reason:
+        return next(iter(packed.get((dot.origin, dot.n, dot.k), ())), None)
+    sides = (packed.get((dot.origin, n, dot.k), ()) for n in (dot.n, dot.m))
+    return next((op for ops in sides for op in ops if op.layout.dtype is DType.i8), None)
 
 
 def _layer(dot: DotReport, op: _Packed | None) -> Layer:

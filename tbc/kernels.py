@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -94,13 +94,16 @@ class Field(NamedTuple):
     scale: int
 
 
+_WEIGHTS = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte", "w8": "int8", "s8": "int8"}
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A dot in a register tile of mr activation rows by nr blocks of weight rows.
 
     Attributes:
         dot: the instruction.
-        code: the layout's code of weights: "i2", "x5" or "b1".
+        code: the layout's code of weights: "i2", "x5", "b1", "w8" or "s8".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
         nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
@@ -126,8 +129,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """`{trit, trit5 or sign}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
-        weight = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte"}[self.code]
+        """`{trit, trit5, sign or int8}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
+        weight = _WEIGHTS[self.code]
         shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
         kr = 1 if self.activations is DType.f32 else self.dot.lanes_k
         return f"{weight}_{shape}_{self.mr}x{self.nr}c{kr}_{self.dot.name}"
@@ -166,9 +169,19 @@ class Kernel:
         """The features of LLVM that it needs."""
         return self.dot.requires
 
+    def fits(self, target: Target, k: int, group: int = 0) -> bool:
+        """Whether a target has it, for rows of k weights in groups of so many, 0 for none."""
+        return (
+            self.dot.runs_on(target)
+            and k <= self.max_k
+            and (not group or self.does_groups(group))
+            and not (self.panel and target.os == "windows")  # stacks grow by a helper's pages
+        )
+
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""
-        return not (self.has_tiles or self.dot.scalable or 0 < self.panel < group)
+        is_dense = self.layout().dtype is DType.i8
+        return not (self.has_tiles or self.dot.scalable or is_dense or 0 < self.panel < group)
 
     def scales_of(self, rows: int) -> int:
         """How many field positions a tile of some activation rows reads in place."""
@@ -195,7 +208,7 @@ class Kernel:
 
     def _largest(self, products: int) -> int:
         """The greatest magnitude that a step can add to a sum, `products` of them a field."""
-        product = 128 * (CODES[self.code].levels - 1) * products
+        product = 128 * CODES[self.code].largest * products
         sums: Counter[tuple[int, int]] = Counter()
         for rows in range(1, self.mr + 1):
             for field in self.fields(rows):
@@ -217,7 +230,7 @@ class Kernel:
         if self.activations is DType.f32:
             return _I32
         unit = self.layout()
-        fields = unit.fields * unit.lanes_k * 128 * (unit.coding.levels - 1)
+        fields = unit.fields * unit.lanes_k * 128 * unit.coding.largest
         return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
 
@@ -226,6 +239,8 @@ def _features(names: str) -> frozenset[str]:
 
 
 _SSE2 = Dot("sse2", arch="x86", requires=_features("sse2"), products=2)
+_MADDWD256 = replace(_SSE2, name="maddwd256", requires=_features("avx2"))
+_MADDWD512 = replace(_SSE2, name="maddwd512", requires=_features("avx512bw"), sums=18)
 _SSSE3 = Dot("ssse3", arch="x86", requires=_features("ssse3"), products=2, bits=16)
 _AVX2 = Dot("avx2", arch="x86", requires=_features("avx2"), products=2, bits=16, sums=8)
 _AVX512 = Dot("avx512bw", arch="x86", requires=_features("avx512bw"), products=2, bits=16, sums=18)
@@ -290,6 +305,13 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_SSSE3, "b1", 1, ((1, 1, 0.266), (2, 1, 0.203))),
     (_SSE2, "i2", 1, ((1, 1, 0.527), (2, 1, 0.41))),
     (_SSE2, "b1", 1, ((1, 1, 0.535), (2, 1, 0.414))),
+    (_VNNI512, "w8", 1, ((1, 4, 0.0312), (4, 4, 0.0195), (8, 3, 0.0182))),
+    (_AVXVNNI, "w8", 1, ((1, 4, 0.0469), (2, 2, 0.0469, 0.0625), (6, 1, 0.0417, 0.0938))),
+    (_MADDWD512, "w8", 1, ((1, 1, 0.145), (8, 1, 0.104))),
+    (_MADDWD256, "w8", 1, ((1, 1, 0.238), (4, 1, 0.18))),
+    (_SSE2, "w8", 1, ((1, 1, 0.434), (2, 1, 0.363))),
+    (_I8MM, "w8", 1, ((1, 1, 0.0781), (4, 1, 0.0684))),
+    (_DOTPROD, "s8", 1, ((1, 1, 0.0781), (4, 1, 0.0674))),
     (_SVE_I8MM, "i2", 3, ((1, 1, 0.137),)),
     (_SVE_I8MM, "b1", 3, ((1, 1, 0.146),)),
     (_SVE, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0908))),
@@ -379,21 +401,27 @@ KERNELS: tuple[Kernel, ...] = (
 BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in KERNELS}
 
 
-def _kernels(target: Target, code: str, activations: DType, group: int = 0) -> Iterator[Kernel]:
-    """Those that a target has for weights in a code, and groups of so many if it is not 0."""
-    for kernel in KERNELS:
-        if (
-            (kernel.code, kernel.activations) == (code, activations)
-            and kernel.dot.runs_on(target)
-            and (not group or kernel.does_groups(group))
-            and not (kernel.panel and target.os == "windows")  # stacks grow by a helper's pages
-        ):
-            yield kernel
+def kernels_for(
+    target: Target, code: str, activations: DType, k: int = 0, group: int = 0
+) -> list[Kernel]:
+    """Those that a target has for weights in a code, rows of k and groups of so many."""
+    return [
+        kernel
+        for kernel in KERNELS
+        if (kernel.code, kernel.activations) == (code, activations)
+        and kernel.fits(target, k, group)
+    ]
 
 
 def is_code_of(target: Target, code: str, activations: DType) -> bool:
     """Whether a target has kernels for weights in a code."""
-    return any(_kernels(target, code, activations))
+    return bool(kernels_for(target, code, activations))
+
+
+def dense_code(target: Target, k: int) -> str:
+    """The code in which a target multiplies rows of k weights of 8 bits; "" where it has none."""
+    codes = (code for code in ("w8", "s8") if kernels_for(target, code, DType.i8, k))
+    return next(codes, "")
 
 
 def streamed_cost(
@@ -405,7 +433,7 @@ def streamed_cost(
     target has no kernel for the layout's code.
     """
     read = layout.size(n, k) / (n * k)
-    found = _kernels(target, layout.code, activations, layout.group)
+    found = kernels_for(target, layout.code, activations, group=layout.group)
     costs = (max(kernel.rows_cost(m), kernel.dot.reading * read) for kernel in found)
     return min(costs, default=math.inf)
 
@@ -434,15 +462,26 @@ def choose(
     """
     fit = [
         kernel
-        for kernel in _kernels(target, code, activations, group)
-        if k <= kernel.max_k and shape in (None, kernel.shape)
+        for kernel in kernels_for(target, code, activations, k, group)
+        if shape in (None, kernel.shape)
     ]
     if not fit:
         raise Unsupported(f"a sum of {k} products may overflow 32 bits")
-    least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    least, most = row_bounds(m)
     best = min(fit, key=lambda kernel: kernel.rows_cost(least) * kernel.layout(group).size(n, k))
     fit = [kernel for kernel in fit if kernel.shape == best.shape]
     return tuple(kernel for _, kernel in by_rows(fit, least, most))
+
+
+def starts(kernels: Sequence[Kernel], m: Dim) -> tuple[int, ...]:
+    """From which numbers of rows on each of `choose`'s kernels but the first is the cheapest."""
+    return tuple(start for start, _ in by_rows(kernels, *row_bounds(m))[1:])
+
+
+def row_bounds(m: Dim) -> tuple[int, int]:
+    """The least and the greatest number of rows that a choice looks at."""
+    least, most = (int(min(b, 1 << 16)) or 1 for b in bounds(m))
+    return least, most
 
 
 def by_rows(kernels: Sequence[Kernel], least: int, most: int) -> list[tuple[int, Kernel]]:
@@ -478,11 +517,11 @@ def meaning(
     if x.dtype == np.float32:
         return _float_meaning(layout, units[:, :, 0], xs)
     bytes_x = np.tile(xs.astype(np.int32), layout.rows)
-    codes = layout.coding.words[units]
+    codes = layout.coding.numbers(layout.coding.words[units])
     dtype = np.int16 if kernel.dot.bits == 16 else np.int32
 
     def terms(step: int, field: int, scale: int) -> npt.NDArray[np.int32]:
-        w = codes[:, step, 0, :, field].astype(np.int32) << scale
+        w = codes[:, step, 0, :, field] << scale
         products = w * bytes_x[:, :, step, field]
         lanes = products.reshape(*products.shape[:2], -1, kernel.dot.products).sum(-1)
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max

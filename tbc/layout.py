@@ -40,16 +40,19 @@ fifth. Two tables of 64 bytes are two byte permutations of AVX512-VBMI, four of 
 class Code:
     """How a byte holds `fields` weights.
 
-    A weight is a code: trit + 1 in {0, 1, 2}, or (sign + 1) / 2 in {0, 1}.
+    A weight is a code: trit + 1 in {0, 1, 2}, (sign + 1) / 2 in {0, 1}, or an integer of 8 bits,
+    plus 128 where kernels take bytes without a sign.
 
     Attributes:
         name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5": 5 trits a byte, "u8": a
-            code a byte, which is how kernels unpack the others.
+            code a byte, which is how kernels unpack the others; "w8" and "s8": integers of 8 bits,
+            with 128 added and as they are.
         dtype: the weights' type.
         bits: of a field.
         places: of each field, which number made of the byte it stands in, and at which bit. Number
             0 is the byte itself; of a code book, low ^ high, and then low and high.
-        padding: the code that fills up rows and k.
+        padding: the code that fills up rows and k: of the weight 0, or of the sign -1.
+        is_signed: whether kernels take the byte as a signed number.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Code:
     bits: int
     places: tuple[tuple[int, int], ...]
     padding: int
+    is_signed: bool = False
 
     @property
     def fields(self) -> int:
@@ -76,7 +80,26 @@ class Code:
     @property
     def levels(self) -> int:
         """How many codes there are."""
-        return 2 if self.dtype is DType.sign else 3
+        return {DType.sign: 2, DType.trit: 3}.get(self.dtype, 256)
+
+    @property
+    def largest(self) -> int:
+        """The greatest magnitude of what kernels multiply by."""
+        return 128 if self.is_signed else self.levels - 1
+
+    @property
+    def slope(self) -> int:
+        """A weight is slope * what kernels multiply by - `zero`."""
+        return 2 if self.dtype is DType.sign else 1
+
+    @property
+    def zero(self) -> int:
+        """What is to be taken from `slope` times a code to get the weight."""
+        return 1 if self.dtype is DType.sign else 0 if self.is_signed else self.padding
+
+    def numbers(self, codes: Bytes) -> npt.NDArray[np.int32]:
+        """What kernels multiply by."""
+        return (codes.view(np.int8) if self.is_signed else codes).astype(np.int32)
 
     @cached_property
     def words(self) -> Bytes:
@@ -111,12 +134,15 @@ class Code:
 
     def codes_of(self, w: npt.NDArray[np.int8]) -> Bytes:
         """The codes of weights."""
-        return (w > 0 if self.dtype is DType.sign else w + 1).astype(np.uint8)
+        if self.dtype is DType.sign:
+            return (w > 0).astype(np.uint8)
+        return w.astype(np.uint8) + np.uint8(self.padding)
 
     def weights_of(self, codes: Bytes) -> npt.NDArray[np.int8]:
         """The weights of codes."""
-        w = codes.astype(np.int8)
-        return w * 2 - 1 if self.dtype is DType.sign else w - 1
+        if self.dtype is DType.sign:
+            return codes.astype(np.int8) * 2 - 1
+        return (codes - np.uint8(self.padding)).astype(np.int8)
 
 
 CODES = {
@@ -126,6 +152,8 @@ CODES = {
         Code("x5", DType.trit, 2, ((0, 0), (0, 2), (1, 4), (1, 6), (2, 6)), padding=1),
         Code("b1", DType.sign, 1, tuple((0, bit) for bit in range(8)), padding=0),
         Code("u8", DType.trit, 8, ((0, 0),), padding=1),
+        Code("w8", DType.i8, 8, ((0, 0),), padding=128),
+        Code("s8", DType.i8, 8, ((0, 0),), padding=0, is_signed=True),
     )
 }
 

@@ -614,13 +614,15 @@ def require_group_scales(x: TensorType, groups: Dim, xs: TensorType | None) -> N
 class Dot:
     """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
 
-    i8 activations are summed exactly in i32. f32 activations are summed serially over k; a weight
-    of 0 adds +0.0 whatever x is.
+    i8 activations are summed exactly in i32; they may have weights of 8 bits too. f32 activations
+    are summed serially over k; a weight of 0 adds +0.0 whatever x is.
     """
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
         """i32 for i8 activations, f32 for f32."""
-        require(x.rank >= 1 and w.rank == 2 and w.dtype.is_weight, f"dot of {x} and {w}")
+        dense = w.dtype is DType.i8 and x.dtype is DType.i8
+        require(x.rank >= 1 and w.rank == 2, f"dot of {x} and {w}")
+        require(dense or w.dtype.is_weight, f"dot of {x} and {w}")
         require(x.dtype in (DType.i8, DType.f32), f"dot of {x.dtype.name} activations")
         require_equal(x.shape[-1], w.shape[1], "dot: inner sizes")
         dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
@@ -704,14 +706,15 @@ class PackedDot:
 
     Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
     the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
-    weights, and the sum is `Dot`'s. `kernels` names those that compute it, each for some numbers of
-    rows of x.
+    weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]` rows
+    of x on it is kernels[i + 1].
     """
 
     kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int
+    starts: tuple[int, ...] = ()
 
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
         """i32[…, n] of i8, f32[…, n] of f32."""
@@ -727,13 +730,14 @@ class PackedGroupedDot:
     The scales come as f32[blocks, groups, rows of a block], which is how kernels read them. raw_g
     is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
     activations xsum is not an argument and codes are taken as their weights. Scales xs of groups of
-    activations are as in `GroupedDot`.
+    activations are as in `GroupedDot`. `kernels` and `starts` are as in `PackedDot`.
     """
 
     kernels: tuple[str, ...]
     layout: Layout
     n: int
     k: int
+    starts: tuple[int, ...] = ()
 
     def infer(
         self,

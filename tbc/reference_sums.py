@@ -141,7 +141,8 @@ def _dot(x: Array, w: Array) -> Array:
         taken = None if np.isfinite(x).all() else weight != 0  # 0 * inf is not 0
         return _serial_matmul(flat, weight, taken).reshape(*x.shape[:-1], w.shape[0])
     # every partial sum, in whatever order, is a whole number that this float type holds exactly
-    exact = np.float32 if x.shape[-1] * 256 < 1 << 24 else np.float64
+    largest = 128 * int(np.abs(w).max(initial=2)) * x.shape[-1]
+    exact = np.float32 if largest < 1 << 24 else np.float64
     return np.asarray(np.matmul(x.astype(exact), w.T.astype(exact)).astype(np.int32))
 
 
@@ -205,17 +206,12 @@ def _unpadded(op: PackedDot | PackedGroupedDot, x: Array) -> Array:
     return groups[..., :group].reshape(*x.shape[:-1], op.k)
 
 
-def _code_scale(op: PackedGroupedDot) -> int:
-    return 2 if op.layout.dtype is DType.sign else 1
-
-
 def packed_dot(op: PackedDot, x: Array, packed: Array) -> Array:
     """The sum over the stored codes; of f32, the dot with the weights."""
     w, x = op.layout.unpack(packed, op.n, op.k), _unpadded(op, x)
     if x.dtype == np.float32:
         return _dot(x, w)
-    codes = w + 1 if op.layout.dtype is DType.trit else w > 0
-    return _dot(x, codes.astype(np.int8))
+    return _dot(x, op.layout.coding.numbers(op.layout.coding.codes_of(w)))
 
 
 def packed_grouped_dot(
@@ -231,6 +227,6 @@ def packed_grouped_dot(
     s = s.transpose(0, 2, 1).reshape(-1, s.shape[1])[: op.n]
     if xsum is None:
         return _grouped(x, w, s, None, lambda dot, g: dot)
-    sums, c = xsum, _code_scale(op)
-    codes = (w + 1 if c == 1 else w > 0).astype(np.int8)
+    sums, c = xsum, op.layout.coding.slope
+    codes = op.layout.coding.numbers(op.layout.coding.codes_of(w))
     return _grouped(x, codes, s, xs, lambda raw, g: c * raw - sums[..., g, None])

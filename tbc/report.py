@@ -18,9 +18,10 @@ from tbc.codegen.machine import llvm_version
 from tbc.dims import upper
 from tbc.driver import Compiled
 from tbc.energy import Energy, energy
-from tbc.inspection import Layer
+from tbc.inspection import Stages
 from tbc.ir import Value
 from tbc.ops import Input, MatMul, PackedDot, PackedGroupedDot, Reduce
+from tbc.passes.select import dot_shapes
 from tbc.program import Program
 
 _Packed: TypeAlias = PackedDot | PackedGroupedDot
@@ -57,11 +58,13 @@ class Provenance:
 
     Attributes:
         sha256: of the model's file, without the files of its external data.
+        tuning_sha256: of the file of the measured kernels; "" where there is none.
         llvm: LLVM's version.
         options: what of the command line decides the result, by option.
     """
 
     sha256: str
+    tuning_sha256: str
     llvm: str
     options: Mapping[str, tuple[str, ...]]
 
@@ -92,8 +95,11 @@ class CompileReport:
         flash: code, weights and descriptions, which is what the model takes of a device's flash;
             None of objects that are not ELF.
         sections: what `flash` is the sum of: "code", "weights" and "descriptions"; or empty.
+        self_test: whether the model has one.
         phases: of `run_phase`.
         kernels: of each low-bit dot kernel, how many steps run it.
+        tuned: of the shapes of low-bit dots, for how many the kernels were measured.
+        untuned: the other shapes, whose kernels are those that cost least.
         additions: of the matrix products and convolutions at the upper bounds of all sizes, with
             subtractions.
         multiplications: the same; those of low-bit layers are by their scales.
@@ -123,8 +129,11 @@ class CompileReport:
     code: int | None
     flash: int | None
     sections: Mapping[str, int]
+    self_test: bool
     phases: int
     kernels: Mapping[str, int]
+    tuned: int
+    untuned: int
     additions: int
     multiplications: int
     weights_read: int
@@ -146,13 +155,15 @@ def kernel_counts(program: Program) -> dict[str, int]:
 
 def compile_report(
     compiled: Compiled,
-    layers: Sequence[Layer],
+    stages: Stages,
     written: Sequence[Written],
     batch: str,
     warnings: Sequence[str],
     provenance: Provenance,
 ) -> CompileReport:
-    """The report on a compiled model and its files."""
+    """The report on a compiled model, whose stages were seen, and its files."""
+    layers, shapes = stages.layers(), dot_shapes(stages.unselected)
+    measured = [shape for shape in shapes if compiled.target.tuning.find(shape)]
     info, target, program = compiled.info, compiled.target, compiled.program
     sections = sections_of(compiled) or {}
     return CompileReport(
@@ -175,8 +186,11 @@ def compile_report(
         code=sections.get("code"),
         flash=sum(sections.values()) if sections else None,
         sections=sections,
+        self_test=info.self_test is not None,
         phases=info.phases,
         kernels=kernel_counts(program),
+        tuned=len(measured),
+        untuned=len(shapes) - len(measured),
         additions=sum(layer.additions for layer in layers),
         multiplications=sum(layer.multiplications for layer in layers),
         weights_read=_weights_read(program),
@@ -198,16 +212,22 @@ def _input_name(value: Value) -> str:
     return value.op.name
 
 
-def provenance_of(model: Path, options: Mapping[str, Sequence[str]]) -> Provenance:
+def provenance_of(
+    model: Path, options: Mapping[str, Sequence[str]], tuning: Path | None = None
+) -> Provenance:
     """The provenance of a model's file compiled with options; those without a value are left out.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: a file cannot be read.
     """
-    with model.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     given = {name: tuple(values) for name, values in options.items() if any(values)}
-    return Provenance(sha256, ".".join(map(str, llvm_version())), given)
+    measured = "" if tuning is None else _sha256(tuning)
+    return Provenance(_sha256(model), measured, ".".join(map(str, llvm_version())), given)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(report: object) -> str:

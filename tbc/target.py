@@ -22,6 +22,7 @@ from tbc.target_names import (
     canonical,
     is_triple,
 )
+from tbc.tuning import UNTUNED, Tuning
 
 __all__ = [
     "CPU_FEATURES",
@@ -50,6 +51,8 @@ class Target:
     """LLVM's feature string, relative to `cpu`."""
     float_abi: str
     """How floats are passed: "soft" or "hard" where the architecture has both, else ""."""
+    tuning: Tuning = UNTUNED
+    """What was measured of its kernels, which goes before their costs."""
 
     @property
     def arch(self) -> str:

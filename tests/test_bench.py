@@ -106,6 +106,33 @@ def test_json() -> None:
     assert [n.split()[0] for n in found["notes"] if "is not installed" in n] == missing
 
 
+def test_explained() -> None:
+    target = "x86-64-v3" if "x86-64-v3" in RUNNABLE else "native"
+    arguments = ("--gemm", "3x160x160", "--cold-mib", 1, "--target", target, "--explain")
+    for case in report(*arguments)["cases"]:
+        dots = {row["name"]: row for row in case["rows"] if row["kind"] == "dot"}
+        assert dots.keys() == {
+            k.name for k in kernels_of(resolve_target(target), Product(3, 160, 160), True)
+        }
+        assert all(row["predicted_us"] for name, row in dots.items() if "avx2" in name)
+        assert len(case["verdicts"]) == 4
+        assert all("the choice, " in verdict for verdict in case["verdicts"])
+    shown = bench(*arguments).output
+    assert "of predicted" in shown
+    assert "trit by i8: the choice, " in shown
+
+
+def test_predictions() -> None:
+    q = Quartiles(1e-6, 2e-6, 3e-6)
+    peak = Work("peak", "p", macs=6400, isa="one", instructions=100)
+    stream = Work("stream", "s", bytes=1000)
+    timed = [(peak, q), (stream, q)]
+    for instructions, size, expected in ((500, 1000, 10), (100, 4000, 8), (1, 1, 0.02)):
+        dot = Work("dot", "d", macs=1, bytes=size, isa="one", instructions=instructions)
+        assert rows([*timed, (dot, q)])[-1].predicted_us == pytest.approx(expected)
+    assert rows([*timed, (dataclasses.replace(dot, isa="other"), q)])[-1].predicted_us is None
+
+
 def test_threads() -> None:
     found = report("--gemv", "128x160", "--cold-mib", 0, "--threads", 3)
     assert (found["threads"], found["clock"]) == (3, "wall")

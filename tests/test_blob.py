@@ -367,7 +367,7 @@ def test_the_command_line_describes_and_runs_a_blob(path: Path, tmp_path: Path) 
     printed = cli("inspect", path)
     assert re.search(r"y\.1 +input +float32 +\[n,3\] +48 B", printed)
     assert "n from 0 to 4" in printed
-    assert "ABI 2" in printed
+    assert "ABI 3" in printed
     blob = json.loads(cli("inspect", path, "--json"))
     assert blob["length"] == path.stat().st_size
     assert [s[0] for s in blob["symbols"]] == ["n"]

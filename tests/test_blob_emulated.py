@@ -14,7 +14,7 @@ from toolchain import BARE, EMULATED, INCLUDE, ROOT, ZIG, emulator, needs_zig, r
 from tbc import reference
 from tbc.codegen.blob import write_blob
 from tbc.codegen.machine import Workers
-from tbc.driver import assemble, bound_batch, lower, movable_object
+from tbc.driver import assemble, bound_batch, lower, movable_object, self_test_of_program
 from tbc.passes import PIPELINE
 from tbc.target import parse
 
@@ -28,7 +28,11 @@ BOARDS = {
     "cortex-m55": ("mps3-an547", 0x10000000, 0x30000000),
 }
 """Target -> qemu's board, where its flash begins, and its RAM."""
-SOURCES = (ROOT / "tests/c/blob_check.c", ROOT / "runtime/src/tbc_blob.c")
+SOURCES = (
+    ROOT / "tests/c/blob_check.c",
+    ROOT / "runtime/src/tbc_blob.c",
+    ROOT / "runtime/src/tbc_self_test.c",
+)
 DATA = """
 .section .blob, "ax", %progbits
 .balign 4096
@@ -66,7 +70,7 @@ def write(name: str, folder: Path, workers: Workers) -> Path:
     includes them."""
     target, seen = parse(name), {}
     program = lower(bound_batch(graph_of("digits_mlp"))[0], target, seen.__setitem__)
-    made = assemble(program, target, "digits_mlp", workers)
+    made = assemble(program, target, "digits_mlp", workers, test=self_test_of_program(program))
     blob = folder / "digits_mlp.tbc"
     write_blob(blob, movable_object(made, workers), made.info, target, made.weights())
     x = images("digits_mlp")[:1]

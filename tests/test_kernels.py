@@ -28,13 +28,15 @@ integers = pytest.mark.parametrize(
 
 
 def weights(code: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    if CODES[code].dtype is DType.i8:
+        return rng.integers(-128, 128, shape).astype(np.int8)
     return rng.choice([-1, 1] if code == "b1" else [-1, 0, 1], shape).astype(np.int8)
 
 
 def wanted(code: str, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     if x.dtype == np.float32:
         return reference.evaluate(Dot(), [x, w])
-    return x.astype(np.int64) @ CODES[code].codes_of(w).astype(np.int64).T
+    return x.astype(np.int64) @ CODES[code].numbers(CODES[code].codes_of(w)).astype(np.int64).T
 
 
 def computed(kernel: Kernel, x: np.ndarray, w: np.ndarray, rows: int) -> np.ndarray:
@@ -52,7 +54,7 @@ def test_names_are_unique_and_say_what_they_are():
     assert len(BY_NAME) == len(KERNELS)
     for kernel in KERNELS:
         shape = re.fullmatch(
-            r"(trit5?|sign)_(gem[mv]|panel)_(\d+)x(\d+)c(1|4|16)_(\w+)", kernel.name
+            r"(trit5?|sign|int8)_(gem[mv]|panel)_(\d+)x(\d+)c(1|4|16)_(\w+)", kernel.name
         )
         assert shape
         assert (kernel.mr, kernel.nr) == (int(shape[3]), int(shape[4]))
@@ -97,9 +99,10 @@ def test_meaning(kernel: Kernel):
 @integers
 def test_meaning_at_the_bounds(kernel: Kernel):
     k = (2 * (kernel.widen or 8) + 1) * kernel.layout().unit_k
-    for x, w, rows in itertools.product((-128, 127), (-1, 0, 1), heights(kernel)):
+    bounds = (-128, 0, 127) if kernel.layout().dtype is DType.i8 else (-1, 0, 1)
+    for x, w, rows in itertools.product((-128, 127), bounds, heights(kernel)):
         xs, ws = np.full((1, k), x, np.int8), np.full((1, k), w, np.int8)
-        if kernel.code == "i2" or w:
+        if kernel.code != "b1" or w:
             assert np.array_equal(computed(kernel, xs, ws, rows), wanted(kernel.code, xs, ws))
 
 
@@ -131,7 +134,7 @@ def test_sums_of_max_k_fit(kernel: Kernel):
     for rows in heights(kernel):
         for scale in {field.scale for field in kernel.fields(rows)}:
             share = [s for _, _, s in kernel.fields(rows) if s == scale]
-            largest = 128 * (layout.coding.levels - 1) << scale
+            largest = 128 * layout.coding.largest << scale
             assert steps * len(share) * layout.lanes_k * largest < 1 << 31
 
 

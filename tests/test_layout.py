@@ -33,7 +33,7 @@ def code_at(
         low, high = BOOK_LOW[byte & 63], BOOK_HIGH[byte >> 2]
         both = low ^ high
         return [both & 3, both >> 2 & 3, low >> 4 & 3, low >> 6, high >> 6][f]
-    bits = {"i2": 2, "b1": 1, "u8": 8}[layout.code]
+    bits = {"i2": 2, "b1": 1}.get(layout.code, 8)
     return int(byte) >> (f * bits) & ((1 << bits) - 1)
 
 
@@ -49,7 +49,8 @@ def test_pack_puts_every_weight_where_the_layout_says(
     np.testing.assert_array_equal(layout.unpack(packed, n, k), w)
     for row, column in [(0, 0), (n - 1, k - 1), (n // 2, k // 3), (n // 3, k // 2)]:
         code = code_at(layout, packed, n, row, column, k)
-        assert (code * 2 - 1 if layout.code == "b1" else code - 1) == w[row, column]
+        weight = {"b1": code * 2 - 1, "w8": code - 128, "s8": (code ^ 128) - 128}
+        assert weight.get(layout.code, code - 1) == w[row, column]
 
 
 @given(LAYOUTS, st.integers(1, 35), st.integers(1, 70))
@@ -58,7 +59,7 @@ def test_padding_is_neutral(layout: Layout, n: int, k: int) -> None:
     w = np.ones((n, k), np.int8)
     packed = layout.pack(w)
     codes = layout.coding.words[packed]
-    pads, weights = (0, 1) if layout.code == "b1" else (1, 2)
+    pads, weights = {"b1": (0, 1), "w8": (128, 129), "s8": (0, 1)}.get(layout.code, (1, 2))
     assert np.count_nonzero(codes == weights) == n * k
     assert np.count_nonzero(codes == pads) == codes.size - n * k
 
@@ -100,7 +101,8 @@ def test_sizes(layout: Layout, n: int, k: int, padded: int, size: int) -> None:
 
 def test_types() -> None:
     found = {code: Layout(code).dtype.name for code in CODES}
-    assert found == {"i2": "trit", "x5": "trit", "u8": "trit", "b1": "sign"}
+    low = {"i2": "trit", "x5": "trit", "u8": "trit", "b1": "sign"}
+    assert found == {**low, "w8": "i8", "s8": "i8"}
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)

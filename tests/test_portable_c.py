@@ -342,7 +342,7 @@ def test_what_is_written(tmp_path: Path, workers: Workers) -> None:
     assert {f.path.name for f in files} == {"net.c"}
     _, files = write(graph, C, "net", tmp_path, (), workers)
     names = {"net.c", "net.h", "tbc.h", "tbc_cpu.c", "main.c", "CMakeLists.txt", "netConfig.cmake"}
-    names.add("net.pc")
+    names |= {"net.pc", "tbc_self_test.c"}
     assert {f.path.name for f in files} == names
     assert target_of(("obj",), parse("armv8")).name == "armv8"
     for kinds, target in ((("c", "static"), "native"), (("obj",), "c")):

@@ -216,7 +216,8 @@ def _with_kernels(graph: Graph, target: Target) -> Graph:
         found = kernels.choose(target, layout.code, dtype, rows, op.k, op.n, layout.group, shape)
         names = tuple(kernel.name for kernel in found)
         flat, *sums = (build(ops.Reshape((rows, a.type.shape[-1])), a) for a in (x, *rest[1:]))
-        y = build(replace(op, kernels=names), flat, packed, *rest[:1], *sums)
+        starts = kernels.starts(found, rows)
+        y = build(replace(op, kernels=names, starts=starts), flat, packed, *rest[:1], *sums)
         return build(ops.Reshape((*x.type.shape[:-1], op.n)), y)
 
     return graph.rebuild(change)

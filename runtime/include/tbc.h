@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* The layout of the structures below; a model and its caller must agree on it (tbc_check). */
-#define TBC_ABI 2u
+#define TBC_ABI 3u
 
 /* What a call returns. */
 enum tbc_status {
@@ -38,7 +38,9 @@ enum tbc_status {
     TBC_ERROR_VALUE = 7,   /* an input holds a value the model cannot accept (an index, say) */
     TBC_ERROR_BLOB = 8,    /* this is not a blob, or it is damaged (tbc_blob.h) */
     TBC_ERROR_MEMORY = 9,  /* there is not enough memory to open a blob in */
-    TBC_ERROR_FILE = 10    /* a file cannot be read or mapped */
+    TBC_ERROR_FILE = 10,   /* a file cannot be read or mapped */
+    TBC_ERROR_SELF_TEST = 11, /* the outputs of the self-test are not what they should be */
+    TBC_ERROR_NO_TEST = 12    /* the model has no self-test */
 };
 
 /*
@@ -135,6 +137,8 @@ typedef struct tbc_model {
      * returned, and all return the same. NULL where the target has no atomics or no threads.
      */
     int32_t (*run_part)(const tbc_call *call, uint32_t part, uint32_t parts);
+
+    const uint32_t *self_test; /* what tbc_self_test goes by, or NULL if there is no test */
 } tbc_model;
 
 /* The instruction sets of cpu_bits, one numbering per CPU family. */
@@ -158,6 +162,15 @@ typedef struct tbc_model {
 /* The instruction sets of the CPU this runs on. Defined in tbc_cpu.c, which is optional. */
 uint64_t tbc_cpu_bits(void);
 
+/*
+ * Whether this model on this machine computes the very bits that its compiler did: TBC_OK,
+ * TBC_ERROR_SELF_TEST, or another error. It writes numbers made by a rule to the call's inputs,
+ * which must be writable for once, runs the model on one thread and compares a checksum of the
+ * outputs. All memory is as for `run` at the upper bounds; call->dims is not read, and the state is
+ * zeroed first. Defined in tbc_self_test.c, which is optional.
+ */
+int32_t tbc_self_test(const tbc_model *model, const tbc_call *call);
+
 /* Whether a model may run here: TBC_OK, TBC_ERROR_ABI or TBC_ERROR_CPU. */
 static inline int32_t tbc_check(const tbc_model *model, uint64_t cpu_bits) {
     if (model == NULL) return TBC_ERROR_NULL;
@@ -165,19 +178,24 @@ static inline int32_t tbc_check(const tbc_model *model, uint64_t cpu_bits) {
     return (model->cpu_bits & ~cpu_bits) != 0 ? TBC_ERROR_CPU : TBC_OK;
 }
 
-/* CRC-32 (ISO-HDLC, as in zlib) of `size` bytes: what weights_sum is compared with. */
-static inline uint32_t tbc_sum(const void *data, size_t size) {
+/* The CRC-32 of what `sum` is that of, and then `size` bytes more. */
+static inline uint32_t tbc_sum_more(uint32_t sum, const void *data, size_t size) {
     static const uint32_t table[16] = {
         0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u,
         0x4db26158u, 0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu,
         0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
     const unsigned char *byte = (const unsigned char *)data;
-    uint32_t sum = 0xffffffffu;
+    sum = ~sum;
     while (size-- != 0) {
         sum = table[(sum ^ *byte) & 15u] ^ (sum >> 4);
         sum = table[(sum ^ (uint32_t)(*byte++ >> 4)) & 15u] ^ (sum >> 4);
     }
     return ~sum;
+}
+
+/* CRC-32 (ISO-HDLC, as in zlib) of `size` bytes: what weights_sum is compared with. */
+static inline uint32_t tbc_sum(const void *data, size_t size) {
+    return tbc_sum_more(0, data, size);
 }
 
 /* What a status means, in English. */
@@ -194,6 +212,8 @@ static inline const char *tbc_status_text(int32_t status) {
     case TBC_ERROR_BLOB: return "this is not a blob, or it is damaged";
     case TBC_ERROR_MEMORY: return "there is not enough memory to open the blob in";
     case TBC_ERROR_FILE: return "the file cannot be read or mapped";
+    case TBC_ERROR_SELF_TEST: return "the self-test does not give what it should";
+    case TBC_ERROR_NO_TEST: return "the model has no self-test";
     default: return "unknown status";
     }
 }

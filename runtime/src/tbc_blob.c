@@ -68,6 +68,7 @@ typedef struct place {
     const unsigned char *blob;
     size_t length, weights, weights_size;
     uint32_t code, code_size, align, model_align, inputs, outputs, symbols, tensors_at, symbols_at;
+    uint32_t test_at;
 } place;
 
 /* Whether `count` items of `size` bytes, at most 32, lie between the header and the code. */
@@ -119,15 +120,19 @@ static int32_t check(const void *blob, size_t length, place *p) {
     p->weights = (size_t)weights, p->weights_size = p->length - p->weights;
     p->align = word(b + 20), p->model_align = word(b + 92);
     p->inputs = word(b + 128), p->outputs = word(b + 132), p->symbols = word(b + 136);
-    p->tensors_at = word(b + 140), p->symbols_at = word(b + 144);
+    p->tensors_at = word(b + 140), p->symbols_at = word(b + 144), p->test_at = word(b + 148);
     if (!is_power(p->align) || !is_power(p->model_align) || p->model_align < sizeof(size_t) ||
         p->model_align > p->align || (p->weights & (p->model_align - 1)) != 0) {
         return TBC_ERROR_BLOB;
     }
-    if (!fits(wide(b + 72)) || !fits(wide(b + 80)) || word(b + 148) != 0) return TBC_ERROR_BLOB;
+    if (!fits(wide(b + 72)) || !fits(wide(b + 80))) return TBC_ERROR_BLOB;
     if (p->tensors_at % 8 != 0 || !is_inside(p, p->tensors_at, TENSOR, p->inputs) ||
         !is_inside(p, p->tensors_at + TENSOR * p->inputs, TENSOR, p->outputs) ||
         p->symbols_at % 8 != 0 || !is_inside(p, p->symbols_at, SYMBOL, p->symbols)) {
+        return TBC_ERROR_BLOB;
+    }
+    if (p->test_at != 0 &&
+        (p->test_at % 4 != 0 || !is_inside(p, p->test_at, 4, 1 + p->symbols + 2 * p->inputs))) {
         return TBC_ERROR_BLOB;
     }
     return TBC_OK;
@@ -215,6 +220,7 @@ int32_t tbc_open(
         (int32_t(*)(const tbc_call *, uint32_t, size_t *))function(&p, word(b + 108));
     m->run_part =
         (int32_t(*)(const tbc_call *, uint32_t, uint32_t))function(&p, word(b + 112));
+    m->self_test = p.test_at != 0 ? (const uint32_t *)(const void *)(b + p.test_at) : NULL;
     if (m->name == NULL || m->version == NULL || m->target == NULL || !m->run || !m->run_phase ||
         !m->output_shape || (word(b + 112) != 0 && !m->run_part)) {
         return TBC_ERROR_BLOB;

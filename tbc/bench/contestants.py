@@ -13,7 +13,7 @@ import numpy as np
 
 from tbc.bench.dots import Dot, Product, emit, load
 from tbc.bench.layers import Layer
-from tbc.bench.limits import STEP, STREAMS, Peak, Stream, peaks
+from tbc.bench.limits import STEP, STREAMS, Peak, Stream, isa_of, peaks
 from tbc.bench.memory import Ring, Room
 from tbc.bench.peers import Contest
 from tbc.bench.report import Work
@@ -79,7 +79,14 @@ class Limits:
     def _peak(self, peak: Peak) -> Contestant:
         run = self._function(peak.symbol)
         macs = peak.macs(self._target) * PEAK_ROUNDS
-        work = Work("peak", peak.name, macs=macs, is_float=peak.is_float)
+        work = Work(
+            "peak",
+            peak.name,
+            macs=macs,
+            is_float=peak.is_float,
+            isa=peak.isa,
+            instructions=macs / peak.each,
+        )
         return work, repeat(partial(run, self._x.address, PEAK_ROUNDS, self._out.address))
 
 
@@ -92,6 +99,8 @@ def dot(dot: Dot, product: Product, ring: Ring | None) -> Contestant:
         product.macs,
         dot.bytes,
         dot.kernel.activations is DType.f32,
+        isa_of(dot.kernel),
+        dot.kernel.rows_cost(product.m) * product.n * product.k,
     )
     return work, dot.hot() if ring is None else dot.cold(ring)
 

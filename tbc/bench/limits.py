@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tbc.codegen import dots_amx, dots_mmla, dots_neon, dots_x86
 from tbc.codegen.llvm_text import Function, Module, Val, const, lanes_of, vec
-from tbc.kernels import KERNELS
+from tbc.kernels import KERNELS, Kernel
 from tbc.target import Target
+from tbc.types import DType
 
 LINE = 64
 STEP = 4 * LINE
@@ -96,7 +97,7 @@ class Peak:
     @property
     def symbol(self) -> str:
         """Of its function."""
-        return f"peak_{self.dot or 'f32'}"
+        return f"peak_{self.isa}"
 
     @property
     def is_float(self) -> bool:
@@ -108,11 +109,19 @@ class Peak:
         """Whether it is about tile registers."""
         return self.dot == "amx"
 
+    @property
+    def isa(self) -> str:
+        """What `isa_of` calls its instructions."""
+        return self.dot or "f32"
+
+    @property
+    def each(self) -> int:
+        """Multiply-adds of an instruction."""
+        return dots_amx.PEAK if self.has_tiles else lanes_of(self.operand) * self.rows
+
     def macs(self, target: Target) -> int:
         """Multiply-adds of a round of the loop."""
-        if self.has_tiles:
-            return dots_amx.PEAK
-        return lanes_of(self.operand) * self.rows * _chains(target)
+        return self.each if self.has_tiles else self.each * _chains(target)
 
     def emit(self, module: Module, target: Target) -> None:
         """void symbol(64 bytes, rounds, out).
@@ -143,6 +152,17 @@ class Peak:
             suffix = f"v{lanes_of(x.type)}f32" if lanes_of(x.type) > 1 else "f32"
             return f.intrinsic(x.type, f"llvm.fma.{suffix}", total, x, x)
         return f.op("fadd", f.op("fmul", total, x), x)
+
+
+def isa_of(kernel: Kernel) -> str:
+    """The peak whose rate is that of a kernel's instructions.
+
+    What AMX costs is counted in vpdpbusd.
+    """
+    if kernel.activations is DType.f32:
+        return "f32"
+    same = {"vbmi512": "vnni512", "amx": "vnni512", "amxvbmi": "vnni512"}
+    return same.get(kernel.dot.name, kernel.dot.name)
 
 
 _ISAS = dots_x86.ISAS | dots_neon.ISAS | {"i8mm": dots_mmla.USMMLA}

@@ -18,7 +18,7 @@ MIDDLE = {2: 2, 4: 8}
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], constants: dict[str, Array], m: int, n: int, k: int
+    nodes: list[onnx.NodeProto], constants: dict[str, Array], m: int | str, n: int, k: int
 ) -> onnx.ModelProto:
     """The model f32 x[m, k] -> y[m, n]."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (m, k))
@@ -29,8 +29,8 @@ def model_of(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def bit_linear(w: npt.NDArray[np.int8], scale: float, m: int) -> onnx.ModelProto:
-    """Activations rounded to 8 bits by the largest of their row, as BitNet b1.58 does."""
+def bit_linear(w: npt.NDArray[np.int8], scale: float, m: int | str) -> onnx.ModelProto:
+    """x[m, k] by w; x is rounded to 8 bits by the largest of each row, as BitNet b1.58 does."""
     node = helper.make_node
     nodes = [
         node("Abs", ["x"], ["abs"]),

@@ -33,6 +33,9 @@ class Row:
         growth: of sweeps, the median as a multiple of that of the row before, which has one
             activation row less; else None.
         share: of a step, its part of the time of all steps; else None.
+        predicted_us: of a kernel, the median that the cost model expects: its instructions at the
+            rate of the best peak of its kind, or the reading of its weights, if that takes longer.
+            None where nothing tells the rate.
     """
 
     kind: str
@@ -47,6 +50,7 @@ class Row:
     is_float: bool = False
     growth: float | None = None
     share: float | None = None
+    predicted_us: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,14 @@ class Case:
         name: MxNxK, or a model's file.
         weights: "cold" or "hot".
         rows: the contestants.
+        verdicts: how the kernels that the cost model chooses compare with the fastest, where all
+            kernels took part.
     """
 
     name: str
     weights: str
     rows: tuple[Row, ...]
+    verdicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ class Work:
         macs: multiply-adds of the whole; 0 where they are not known.
         bytes: of weights that the whole reads; 0 where there are none.
         is_float: whether its arithmetic is f32.
+        isa: of a peak or a kernel, what tells the rate of its instructions: a peak's dot; "" of
+            others.
+        instructions: of a peak or a kernel, how many the whole takes, by the cost model.
     """
 
     kind: str
@@ -116,6 +126,8 @@ class Work:
     macs: int = 0
     bytes: int = 0
     is_float: bool = False
+    isa: str = ""
+    instructions: float = 0.0
 
 
 def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
@@ -128,7 +140,11 @@ def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
         )
         for is_float in (False, True)
     }
-    return tuple(_row(work, q, reading, arithmetic[work.is_float]) for work, q in timed)
+    rates = {w.isa: w.instructions / q.median for w, q in timed if w.kind == "peak"}
+    return tuple(
+        _row(work, q, reading, arithmetic[work.is_float], rates.get(work.isa, 0.0))
+        for work, q in timed
+    )
 
 
 def growing(found: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -142,8 +158,8 @@ def growing(found: tuple[Row, ...]) -> tuple[Row, ...]:
     )
 
 
-def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:
-    """A row, by the bytes and the multiply-adds a second that are the limits; 0 where unknown."""
+def _row(work: Work, q: Quartiles, reading: float, arithmetic: float, rate: float) -> Row:
+    """A row, by bytes, multiply-adds and its instructions a second; 0 where they are unknown."""
     median, lower, upper = (t / work.part for t in (q.median, q.lower, q.upper))
     part, limit = None, ""
     if work.kind in ("dot", "layer", "peer"):
@@ -153,6 +169,9 @@ def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:
         }
         limit = max(least, key=lambda name: least[name])
         part = least[limit] / median
+    predicted = None
+    if work.kind == "dot" and rate and reading:
+        predicted = max(work.instructions / rate, work.bytes / reading) * 1e6
     return Row(
         kind=work.kind,
         name=work.name,
@@ -164,4 +183,5 @@ def _row(work: Work, q: Quartiles, reading: float, arithmetic: float) -> Row:
         of_limit=part,
         limit=limit,
         is_float=work.is_float,
+        predicted_us=predicted,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +33,10 @@ from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
 from tbc.frontend import load
 from tbc.ir import Graph
-from tbc.kernels import choose
+from tbc.kernels import BY_NAME, choose
+from tbc.passes.select import by_cost
 from tbc.target import Target
+from tbc.tuning import DotShape
 from tbc.types import DType
 
 SCALE = 0.02
@@ -53,7 +56,8 @@ class Bench:
         rounds: samples of each contestant.
         cold: bytes of weights that are read in turn, so that none are in a cache; 0 for hot weights
             only.
-        every: whether to run every kernel, not only those that are chosen.
+        every: whether to run every kernel, not only those that are chosen, and to compare these
+            with the fastest.
         steps: whether to time the steps of models too.
         progress: told what is being done.
         threads: layers and models run on so many threads too, if they are more than one.
@@ -145,12 +149,18 @@ class Bench:
             found = [*limits.streams(product, ring), *limits.peaks()]
             found += [contestants.dot(dot, product, ring) for dot in dots]
             found += self._cold_layers(product, layer, contests)
-            yield self._case(product.name, "cold", found)
+            yield self._judged(self._case(product.name, "cold", found), product)
         found = [*limits.streams(product, None), *limits.peaks()]
         found += [contestants.dot(dot, product, None) for dot in dots]
         found += self._with_team(layer, contestants.layer(layer, product, layer.hot()))
         found += [contestants.peer(each, product, each.hot()) for each in contests]
-        yield self._case(product.name, "hot", found)
+        yield self._judged(self._case(product.name, "hot", found), product)
+
+    def _judged(self, case: Case, product: Product) -> Case:
+        """With the verdicts on the kernels that are chosen, if all kernels are there."""
+        if not self.every:
+            return case
+        return replace(case, verdicts=tuple(verdicts(case, product, self.target)))
 
     def _sweep(self, sweep: Sweep) -> Iterator[Case]:
         """The kernels chosen for trits and 8-bit activations, by their number of rows."""
@@ -231,6 +241,27 @@ class Bench:
             alone = Layer(graph, self.target, merge=False)
             alone.feed(feeds)
             yield profile(path.name, alone, self.rounds)
+
+
+def verdicts(case: Case, product: Product, target: Target) -> Iterator[str]:
+    """For each type of weights and activations: the kernel that is chosen, and the fastest."""
+    times = {row.name: row.median_us for row in case.rows if row.kind == "dot"}
+    for weights, activations in itertools.product(("trit", "sign"), ("i8", "f32")):
+        shape = DotShape(
+            *(weights, activations, product.m, product.m, product.n, product.k, 0),
+            is_streamed=case.weights == "cold",
+        )
+        (chosen, *_), _ = by_cost(shape, target)
+        rivals = {
+            name: time
+            for name, time in times.items()
+            if BY_NAME[name].activations is chosen.activations
+            and BY_NAME[name].layout().dtype.name == weights
+        }
+        fastest = min(rivals, key=rivals.__getitem__)
+        ratio = rivals[chosen.name] / rivals[fastest]
+        than = "is the fastest" if fastest == chosen.name else f"takes {ratio:.2f} x {fastest}"
+        yield f"{weights} by {activations}: the choice, {chosen.name}, {than}"
 
 
 def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:

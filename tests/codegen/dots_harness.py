@@ -122,8 +122,8 @@ def raw_sums(code: str, x: Array, w: Array) -> Array:
     """Sums over the stored codes for i8, over the weights for f32: what `emit_dot` yields."""
     if x.dtype == np.float32:
         return reference.evaluate(Dot(), [x, w])
-    codes = CODES[code].codes_of(w)
-    return (x.astype(np.int64) @ codes.astype(np.int64).T).astype(np.int32)
+    numbers = CODES[code].numbers(CODES[code].codes_of(w))
+    return (x.astype(np.int64) @ numbers.astype(np.int64).T).astype(np.int32)
 
 
 def make_call(
@@ -140,7 +140,7 @@ def make_call(
     (m, k), n, layout = x.shape, len(w), spec.layout
     group = layout.group or k
     blocks = layout.blocks(n)
-    filler = 0 if layout.dtype is DType.trit else -1
+    filler = -1 if layout.dtype is DType.sign else 0
     w_full = np.full((blocks * layout.rows, k), filler, np.int8)
     w_full[:n] = w
     padded = np.zeros((m, k // group, layout.padded_k(group)), x.dtype)
@@ -178,9 +178,12 @@ def fills(spec: Spec, rng: np.random.Generator, special: bool) -> Iterator[tuple
 
     `special` floats have infinities and NaNs among them.
     """
-    values = [-1, 0, 1] if spec.layout.dtype is DType.trit else [-1, 1]
+    of_types = {DType.trit: [-1, 0, 1], DType.sign: [-1, 1], DType.i8: [-128, 0, 127]}
+    values = of_types[spec.layout.dtype]
 
     def weights(shape: tuple[int, int]) -> Array:
+        if spec.layout.dtype is DType.i8:
+            return rng.integers(-128, 128, shape).astype(np.int8)
         return rng.choice(values, shape).astype(np.int8)
 
     def const(value: int) -> Any:

@@ -37,6 +37,8 @@ HOME = {
     "sse2": "x86-64",
     "ssse3": "x86-64-v2",
     "avx2": "x86-64-v3",
+    "maddwd256": "x86-64-v3",
+    "maddwd512": "x86-64-v4",
     "avx512bw": "x86-64-v4",
     "avxvnni": "x86-64-v3+avxvnni",
     "vnni512": "x86-64-v4+vnni",
@@ -129,7 +131,7 @@ def specs_of(kernel: Kernel) -> list[Spec]:
         specs += [Spec(kernel, k) for k in (1, unit, chunk or 131)]
     elif kernel.dot.name == "i8mm" and not kernel.panel:  # with a loop of its own
         specs.append(Spec(kernel, 1))
-    if kernel.dot.scalable:
+    if kernel.dot.scalable or not kernel.does_groups(odd):
         return specs
     specs.append(Spec(kernel, 3 * odd, odd))
     if kernel.activations is DType.i8:
@@ -153,7 +155,7 @@ def test_native(kernel: Kernel, workers: Workers, run: NativeRunner):
             assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
 
 
-SCARCE = {"avxvnni", "avx512bw", "vnni512", "vbmi512", "amx", "amxvbmi"}
+SCARCE = {"avxvnni", "maddwd512", "avx512bw", "vnni512", "vbmi512", "amx", "amxvbmi"}
 """Dots whose instructions many machines lack: they are also tried as plain functions."""
 
 on_x86 = pytest.mark.skipif(host_target().arch != "x86", reason="calls are passed as on x86")
@@ -350,6 +352,8 @@ INSTRUCTIONS = {
     "sse2": r"pmaddwd\s",
     "ssse3": r"pmaddubsw\s",
     "avx2": r"vpmaddubsw\s.*%ymm",
+    "maddwd256": r"vpmaddwd\s.*%ymm",
+    "maddwd512": r"vpmaddwd\s.*%zmm",
     "avx512bw": r"vpmaddubsw\s.*%zmm",
     "avxvnni": r"\{vex\}\s+vpdpbusd\s.*%ymm",
     "vnni512": r"vpdpbusd\s.*%zmm",
@@ -454,13 +458,19 @@ def instructions(kernel: Kernel, asm: str, dot: str) -> int:
     return unit + (kernel.dot.rows - 1) * inner
 
 
+STEPS = dict.fromkeys(("neondot", "i8mm", "sse2", "maddwd256", "maddwd512"), 16)
+"""Weights of a row that a step takes at least, where that is more than a short unit has."""
+
+
 def units_of_a_step(kernel: Kernel, mr: int) -> int:
     """How many units along k the innermost loop takes at a time."""
     if kernel.panel and kernel.arch == "aarch64":
         return 4
     if kernel.dot.scalable:
         return 2 if mr == 1 else 1
-    return 2 if kernel.dot.name == "i8mm" and mr > 1 and kernel.code != "b1" else 1
+    if kernel.dot.name == "i8mm" and mr > 1 and kernel.code != "b1":
+        return 2
+    return max(STEPS.get(kernel.dot.name, 0) // kernel.layout().unit_k, 1)
 
 
 @pytest.mark.parametrize("code", ["i2", "b1", "x5"])

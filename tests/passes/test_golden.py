@@ -14,10 +14,12 @@ from tbc.dims import evaluate, symbols_of
 from tbc.ir import Graph
 from tbc.passes.bodies import everywhere
 from tbc.passes.canonicalize import RANGE_RULES, RULES, canonicalize
+from tbc.passes.dense import dense
 from tbc.passes.depthwise import depthwise
 from tbc.passes.fold import fold, small_constant
 from tbc.passes.guard import guard
 from tbc.passes.hoist import hoist
+from tbc.passes.integers import integers
 from tbc.passes.lift import lift
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
@@ -30,6 +32,7 @@ from tbc.types import DType, TensorType
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PASSES = {
+    "integers": integers,
     "fold": fold,
     "hoist": everywhere(hoist),
     "lift": lift,
@@ -38,6 +41,7 @@ PASSES = {
     "canonicalize": canonicalize,
     "guard": guard,
     "pad": pad,
+    "dense": dense,
     "select": select,
 }
 CASES = [
@@ -46,7 +50,7 @@ CASES = [
     for path in sorted((GOLDEN / name).glob("*.ir"))
     if not path.name.endswith(".out.ir")
 ]
-EXACT = {"fold", "hoist", "canonicalize", "guard", "pad", "select"}
+EXACT = {"fold", "hoist", "canonicalize", "guard", "pad", "dense", "select"}
 
 SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
 INDICES = (DType.i32, DType.i64)

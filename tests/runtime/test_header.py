@@ -5,6 +5,7 @@ import re
 import zlib
 
 import pytest
+from digits import graph_of
 from hypothesis import given
 from hypothesis import strategies as st
 from toolchain import (
@@ -21,9 +22,13 @@ from toolchain import (
 )
 
 from tbc.codegen import modelinfo
+from tbc.codegen.elf_object import ElfObject
 from tbc.codegen.host import host_target
+from tbc.codegen.machine import Workers
+from tbc.codegen.objfile import undefined_symbols
+from tbc.driver import assemble, bound_batch, lower
 from tbc.runtime import structs
-from tbc.target import CPU_FEATURES
+from tbc.target import CPU_FEATURES, parse
 
 HEADER = (INCLUDE / "tbc.h").read_text()
 STRUCTURES = {
@@ -75,7 +80,7 @@ def test_no_field_of_the_header_is_missing():
 def test_numbers_are_those_of_the_header():
     assert int(re.search(r"#define TBC_ABI (\d+)u", HEADER)[1]) == structs.ABI == modelinfo.ABI
     statuses = re.findall(r"TBC_(OK|ERROR_\w+) = (\d+)", HEADER)
-    assert len(statuses) == 11
+    assert len(statuses) == 13
     assert all(getattr(structs, name) == int(number) for name, number in statuses)
     dtypes = re.findall(
         r"TBC_([A-Z]+)(\d*) = (\d+)", re.search(r"enum tbc_dtype {(.*?)}", HEADER, re.DOTALL)[1]
@@ -96,6 +101,36 @@ def test_the_sources_are_strict(standard):
     if language[1] == "c":
         run("cc", *flags, f"-I{INCLUDE}", CPU_SOURCE)
         run("cc", *flags, f"-I{INCLUDE}", POOL_SOURCE)
+        run("cc", *flags, f"-I{INCLUDE}", CPU_SOURCE.with_name("tbc_self_test.c"))
+
+
+RUNTIME = ("tbc_blob.c", "tbc_self_test.c", "tbc_cpu.c")
+"""What a microcontroller may have of tbc besides a model."""
+
+
+@needs_zig
+@pytest.mark.parametrize("cpu", ["cortex_m0", "cortex_m4"])
+def test_the_runtime_is_small_and_needs_no_library(tmp_path, cpu):
+    """With a model's entry points it is 4 KiB of Thumb; its phases are the calls of its kernels."""
+    flags = ["-target", "thumb-freestanding-eabi", f"-mcpu={cpu}", "-Oz", "-ffreestanding"]
+    sizes, wanted = [], set()
+    for name in RUNTIME:
+        path = tmp_path / f"{name}.o"
+        source = CPU_SOURCE.with_name(name)
+        run(ZIG, "cc", *flags, "-fno-unwind-tables", f"-I{INCLUDE}", "-c", "-o", path, source)
+        obj = ElfObject(path.read_bytes())
+        held = (s for s in obj.sections if s.name.startswith((".text", ".rodata")))
+        sizes.append(sum(len(section.data) for section in held))
+        wanted |= undefined_symbols(path.read_bytes())
+    assert wanted <= {"__aeabi_unwind_cpp_pr0"}  # in the table of what unwinds the stack
+    with Workers(1) as workers:
+        program = lower(bound_batch(graph_of("digits_mlp"))[0], parse(cpu.replace("_", "-")))
+        model = assemble(program, parse(cpu.replace("_", "-")), "net", workers)
+    functions = ElfObject(model.files["obj"]).symbols
+    glue = {"check", "run", "run_phase", "output_shape"}
+    sizes += [s.size for s in functions if s.name.removeprefix("tbc_net_") in glue]
+    assert len(sizes) == len(RUNTIME) + len(glue)
+    assert sum(sizes) <= 4096
 
 
 @needs_zig

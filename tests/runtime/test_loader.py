@@ -17,10 +17,11 @@ from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded
 from tbc.codegen.link import can_link, link_shared, suffix
 from tbc.codegen.modelinfo import TensorInfo, exported
-from tbc.errors import IncompatibleArtifact, InternalError
+from tbc.errors import IncompatibleArtifact, InternalError, Unsupported
 from tbc.runtime import Model, bind_symbols, load
 from tbc.runtime.dims import Dim, bind, split
 from tbc.runtime.elf import damage
+from tbc.self_test import Rule, SelfTest, checksum, elements
 from tbc.text import parse_graph
 
 HOST = host_target()
@@ -160,7 +161,7 @@ def test_a_misaligned_arena_is_a_bug():
 
 def test_another_abi_is_refused_before_anything_is_read():
     word = ctypes.c_uint32(1)
-    with pytest.raises(IncompatibleArtifact, match="ABI 1; this tbc has 2"):
+    with pytest.raises(IncompatibleArtifact, match="ABI 1; this tbc has 3"):
         Model(ctypes.addressof(word), HOST.cpu_bits)
 
 
@@ -349,3 +350,28 @@ def test_symbols_of_a_graph_are_bound_by_arrays():
     for wrong in itertools.combinations(arrays, 2):
         with pytest.raises(ValueError, match="no array is given"):
             bind_symbols(graph.inputs, {name: arrays[name] for name in wrong})
+
+
+# -- the self-test --------------------------------------------------------------------------------
+
+
+def of_self_test(rules, n, wrong):
+    """A model whose test's sum is that of NumPy's outputs, with some bits of it turned."""
+    x, y = (elements(i, rule, np.dtype(np.float32), n * 3) for i, rule in enumerate(rules))
+    outputs = (x + y).reshape(n, 3) + np.float32(adder.WEIGHTS)
+    test = SelfTest(checksum([outputs]) ^ wrong, (n,), tuple(rules))
+    address, loaded = jitted(self_test=test)
+    return Model(address, HOST.cpu_bits, keep=loaded)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_self_test(n):
+    rules = [Rule(-128, 256), Rule(3, 1)]
+    of_self_test(rules, n, 0).self_test()
+    with pytest.raises(InternalError, match="'adder' does not pass its self-test"):
+        of_self_test(rules, n, 1 << 31).self_test()
+
+
+def test_no_self_test(model):
+    with pytest.raises(Unsupported, match="'adder' has no self-test"):
+        model.self_test()

@@ -50,7 +50,7 @@ typedef char tbc_layer_weights_have_no_gaps[sizeof(tbc_layer_weights) == 128u ? 
 /*
  * read 0: i8[2, 32]
  * read 1: u8[128]
- * v2: i32[2, 5] = PackedDot(kernels=('trit_gemv_1x1c4_scalar',), layout=Layout(code='i2', group=0, rows=16, lanes_k=4), n=5, k=20)(read 0, read 1) anchor
+ * v2: i32[2, 5] = PackedDot(kernels=('trit_gemv_1x1c4_scalar',), layout=Layout(code='i2', group=0, rows=16, lanes_k=4), n=5, k=20, starts=())(read 0, read 1) anchor
  * read 2: i32[2, 1]
  * v4: i32[2, 5] = Binary(fn='sub')(v2, read 2)
  * v5: i32[2, 5] = Reshape(shape=(2, 5))(v4)
@@ -345,7 +345,7 @@ static const tbc_tensor tbc_layer_outputs[] = {
 #endif
 
 const tbc_model tbc_layer = {
-    2u,
+    3u,
     3u,
     "layer",
     "0.1.0",
@@ -366,4 +366,5 @@ const tbc_model tbc_layer = {
     tbc_layer_run,
     tbc_layer_run_phase,
     tbc_layer_output_shape,
+    NULL,
     NULL};

@@ -1,0 +1,88 @@
+"""Dense: products of integers by constant weights of 8 bits become dots, where there are kernels.
+
+The product is exact modulo 2^32, as is the dot with what completes it, so nothing but speed depends
+on whether a target has kernels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tbc.constants import constant, value_of
+from tbc.dims import product, static
+from tbc.ir import Graph, Value, rebuilt
+from tbc.kernels import dense_code
+from tbc.ops import Binary, Broadcast, Cast, MatMul, Reshape, Slice, Transpose
+from tbc.passes.carry import by_constant, reshaped, swapped
+from tbc.passes.codes import factor, integer_dot, row_sums
+from tbc.passes.ranges import Ranges
+from tbc.types import DType
+
+if TYPE_CHECKING:
+    from tbc.target import Target
+
+
+_KEEPING = (Broadcast, Cast, Reshape, Slice, Transpose)
+"""Operations whose results have no other elements than their argument, as wide integers."""
+
+
+def dense(graph: Graph, target: Target) -> Graph:
+    """The graph with products of i32 whose operands have 8 bits as dots of i8.
+
+    Elsewhere such weights are at least kept in 8 bits.
+    """
+    ranges = Ranges()
+
+    def make(a: Value, b: Value) -> Value | None:
+        return _dot(a, b, target, ranges) or _narrow(a, b)
+
+    def change(value: Value, args: tuple[Value, ...]) -> Value:
+        value = rebuilt(value, args)
+        if isinstance(value.op, MatMul) and value.type.dtype is DType.i32:
+            return by_constant(value, make) or value
+        return value
+
+    return graph.rebuild(change)
+
+
+def _dot(a: Value, b: Value, target: Target, ranges: Ranges) -> Value | None:
+    """a[…, m, k] by one constant b[k, n], or None where they are not of 8 bits."""
+    build = a.builder
+    k, n = (static(d, "the size of a weight") for d in b.type.shape[-2:])
+    if product(b.type.shape[:-2]) != 1 or not (k and n) or not dense_code(target, k):
+        return None
+    codes = factor(reshaped(a, (*[1] * (b.type.rank - a.type.rank), *a.type.shape)), ranges)
+    if codes is None or codes.scales:
+        return None
+    lo, hi = _span(b)
+    w, (least, most) = swapped(reshaped(b, (k, n))), DType.i8.range
+    if hi - lo > most - least:
+        return None
+    if least <= lo and hi <= most:
+        return integer_dot(codes, build(Cast(DType.i8), w))
+    middle = constant(build, lo - least, DType.i32)
+    y = integer_dot(codes, build(Cast(DType.i8), build(Binary("sub"), w, middle)))
+    return build(Binary("add"), y, build(Binary("mul"), row_sums(codes), middle))
+
+
+def _narrow(a: Value, b: Value) -> Value | None:
+    """The product with b widened where it is read, or None where that is no gain."""
+    if isinstance(b.op, Cast) or not b.type.size or b.type.size == 1:
+        return None
+    lo, hi = _span(b)
+    dtype = next((d for d in (DType.i8, DType.u8) if d.range[0] <= lo and hi <= d.range[1]), None)
+    if dtype is None:
+        return None
+    build = a.builder
+    return build(MatMul(), a, build(Cast(DType.i32), build(Cast(dtype), b)))
+
+
+def _span(b: Value) -> tuple[int, int]:
+    """The least and the greatest element of a constant, or of those that its type can hold."""
+    source = b
+    while source.type.dtype.bits > 8 and isinstance(source.op, _KEEPING):
+        source = source.args[0]
+    if source.type.dtype.is_int and source.type.dtype.bits <= 8:
+        return source.type.dtype.range
+    elements = value_of(b)
+    return int(elements.min()), int(elements.max())
