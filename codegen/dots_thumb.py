@@ -12,8 +12,9 @@ _VECTOR = "<16 x i8>"
 class Smlad(Rows):
     """smlad: two products of 16 bits, added to a sum of 32.
 
-    The sums, the weights and what is made of them take nearly all registers. So a dword of
-    activations is read twice, by volatile loads: of others LLVM would make one, and spill sums.
+    The sums, the weights and what is made of them take nearly all registers. So Thumb-2 code reads
+    a dword of activations twice, by volatile loads: of others LLVM makes one, and spills sums. In
+    code for 32-bit Arm it is the other way round.
 
     `dword >> at & 0x00030003`, one instruction where the mask is in a register, is two trits, and
     sxtb16 makes the same two bytes of a dword of activations halves of 16 bits.
@@ -28,11 +29,12 @@ class Smlad(Rows):
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
         f, coding = self.f, self.tile.layout.coding
+        load = "load volatile" if self.tile.target.is_small else "load"
         words = self.words(w)
         for field in range(coding.fields):
             at = self.tile.at(f, x, 4 * field)
             for odd in (0, 8):
-                dword = f.emit(WORD, f"load volatile {WORD}, {at}, align 4")
+                dword = f.emit(WORD, f"{load} {WORD}, {at}, align 4")
                 if odd:
                     dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
                 pair = f.intrinsic(WORD, "llvm.arm.sxtb16", dword)
