@@ -364,7 +364,7 @@ class Emitter:
         return self.element(arg, broadcast_index(arg, index))
 
     def _code(self, value: Value, index: Index) -> Val | None:
-        """A cast of a rounded value by the conversion that rounds, if the machine has it.
+        """A cast of a rounded value by integer arithmetic, where that takes less.
 
         What lies in memory is taken from there: constants too are others there, call by call.
         """

@@ -87,13 +87,13 @@ class Module:
     """Functions, declarations and constants of one LLVM module, each emitted once by name.
 
     `rounds` says that the machine has instructions that round floats to whole numbers,
-    `rounds_to_int` that it has vcvtr, which makes integers of them.
+    `rounds_to_int` how integers are made of them (`Target.rounds_to_int`).
     """
 
     triple: str
     datalayout: str = ""
     rounds: bool = False
-    rounds_to_int: bool = False
+    rounds_to_int: str = ""
     functions: dict[str, str] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)

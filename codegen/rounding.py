@@ -1,9 +1,10 @@
-"""Rounding to integer codes in a few instructions, where a conversion rounds and saturates.
+"""Rounding to integer codes by integer arithmetic, where that of floats takes longer.
 
 The quantisers of ONNX are `cast(clip(round(x)) + zero)` in some order, in floats. With an FPU, but
 without float vectors, 32-bit Arm has `vcvtr`, which makes an integer of x, rounded to even,
-saturated, of nan 0. The rest is integer arithmetic, and `usat` or `ssat` is a whole clip. A
-comparison and a choice of floats are five instructions, so all of it in floats would be some forty.
+saturated. The rest is integer arithmetic, and `usat` or `ssat` is a whole clip. A comparison and a
+choice of floats are five instructions, so all of it in floats would be some forty. Where floats are
+calls, it would be about 500; there the integer is made of the bits of x.
 """
 
 from __future__ import annotations
@@ -90,16 +91,48 @@ def _integer(value: Value) -> float | None:
 
 def emit_codes(f: Function, codes: Codes, x: Val, width: int) -> Val:
     """The code of one x, as an integer of so many bits, or of a byte."""
-    bits = f.cast("bitcast", f.intrinsic("float", "llvm.arm.vcvtr.f32", x), "i32")
-    clipped = _clip(f, bits, int(codes.lo), int(codes.hi))
+    bits = f.cast("bitcast", x, "i32")
+    vcvtr = f.module.rounds_to_int == "vcvtr"
+    whole = _converted(f, x) if vcvtr else _of_bits(f, bits)
+    clipped = _clip(f, whole, int(codes.lo), int(codes.hi), vcvtr)
     code = f.op("add", clipped, const("i32", int(codes.offset)))
-    kept = f.select(f.fcmp("uno", x, x), const("i32", 0), code)
+    magnitude = f.op("and", bits, const("i32", 0x7FFFFFFF))
+    is_nan = f.fcmp("uno", x, x) if vcvtr else f.icmp("ugt", magnitude, const("i32", 0x7F800000))
+    kept = f.select(is_nan, const("i32", 0), code)
     return f.cast("trunc", kept, f"i{max(width, 8)}")
 
 
-def _clip(f: Function, a: Val, lo: int, hi: int) -> Val:
+def _converted(f: Function, x: Val) -> Val:
+    """x rounded to even, saturated to 32 bits."""
+    return f.cast("bitcast", f.intrinsic("float", "llvm.arm.vcvtr.f32", x), "i32")
+
+
+def _of_bits(f: Function, bits: Val) -> Val:
+    """The f32 of some bits, not nan, rounded to even; of 2^23 on, any integer from 2^22 on.
+
+    A float is m * 2^-shift, m of 24 bits: half of the last place that stays, less what makes a tie
+    even, is added before the rest is shifted out.
+    """
+
+    def number(value: int) -> Val:
+        return const("i32", value)
+
+    exponent = f.op("and", f.op("lshr", bits, number(23)), number(255))
+    shift = f.op("sub", number(150), exponent)
+    shift = f.select(f.icmp("sgt", shift, number(1)), shift, number(1))
+    shift = f.select(f.icmp("slt", shift, number(25)), shift, number(25))
+    m = f.op("or", f.op("and", bits, number((1 << 23) - 1)), number(1 << 23))
+    half = f.op("shl", number(1), f.op("sub", shift, number(1)))
+    odd = f.op("and", f.op("lshr", m, shift), number(1))
+    rounded = f.op("lshr", f.op("add", f.op("add", m, half), f.op("sub", odd, number(1))), shift)
+    sign = f.op("ashr", bits, number(31))
+    return f.op("sub", f.op("xor", rounded, sign), sign)
+
+
+def _clip(f: Function, a: Val, lo: int, hi: int, saturates: bool) -> Val:
+    """a in lo..hi; `saturates` says that usat and ssat are there."""
     bits = (hi - lo).bit_length()
-    if hi - lo == (1 << bits) - 1 and lo in (0, -(1 << bits >> 1)):
+    if saturates and hi - lo == (1 << bits) - 1 and lo in (0, -(1 << bits >> 1)):
         return f.intrinsic("i32", f"llvm.arm.{'ssat' if lo else 'usat'}", a, const("i32", bits))
     low = f.select(f.icmp("sgt", a, const("i32", lo)), a, const("i32", lo))
     return f.select(f.icmp("slt", low, const("i32", hi)), low, const("i32", hi))
