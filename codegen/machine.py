@@ -43,6 +43,12 @@ def machine_of(target: Target, movable: bool = False) -> dict[str, str]:
     }
 
 
+def variant_attributes(target: Target) -> str:
+    """The attributes of functions that are for a target, in a module of a lesser one."""
+    features = f'"target-features"="{target.attrs}"' if target.attrs else ""
+    return f'"target-cpu"="{target.cpu}" {features}'
+
+
 def llvm_version() -> tuple[int, ...]:
     """Of the LLVM that makes the code."""
     version: tuple[int, ...] = llvm.llvm_version_info
@@ -51,10 +57,14 @@ def llvm_version() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """LLVM text, and whether LLVM's pass pipeline runs on it before the parts are linked."""
+    """LLVM text, and whether LLVM's pass pipeline runs on it before the parts are linked.
+
+    `attributes` are of all its functions: those of `variant_attributes`, say.
+    """
 
     text: str
     passes: bool
+    attributes: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ class Workers:
         """The kinds that the job asks for; InternalError if LLVM fails or symbols are missing."""
         request = {
             "machine": machine_of(job.target, job.movable),
-            "parts": [(part.text, part.passes) for part in job.parts],
+            "parts": [(part.text, part.passes, part.attributes) for part in job.parts],
             "keep": sorted(job.keep),
             "kinds": sorted(job.kinds | ({"obj"} if job.closed else set())),
         }

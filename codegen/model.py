@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -342,15 +343,24 @@ def constant_bytes(buffer: Buffer, little_endian: bool) -> npt.NDArray[np.uint8]
 
 def weight_blocks(program: Program, little_endian: bool) -> Iterator[npt.NDArray[np.uint8]]:
     """The weights' bytes in order, one constant at a time, padding included."""
+    return shared_blocks([program], little_endian)
+
+
+def shared_blocks(
+    programs: Sequence[Program], little_endian: bool
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The bytes of the weights of programs that were planned in one image."""
+    constants = {(b.offset, b.type.size != 0): b for p in programs for b in p.constants}
     end = 0
-    for buffer in program.constants:
-        if buffer.offset > end:
-            yield np.zeros(buffer.offset - end, np.uint8)
+    for (offset, _), buffer in sorted(constants.items(), key=itemgetter(0)):
+        if offset > end:
+            yield np.zeros(offset - end, np.uint8)
         block = constant_bytes(buffer, little_endian)
         yield block
-        end = buffer.offset + block.size
-    if program.weights_size > end:
-        yield np.zeros(program.weights_size - end, np.uint8)
+        end = offset + block.size
+    size = max(program.weights_size for program in programs)
+    if size > end:
+        yield np.zeros(size - end, np.uint8)
 
 
 def aligned_weights(program: Program) -> npt.NDArray[np.uint8]:

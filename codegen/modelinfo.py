@@ -15,9 +15,23 @@ ABI = 3
 """TBC_ABI of tbc.h."""
 
 
+MODELS = "tbc_models"
+"""The list of a library's models."""
+
 TAKEN = frozenset(
     {
-        *("blob", "blob_bytes", "call", "check", "close", "cpu_bits", "dtype", "map", "mapping"),
+        *(
+            "blob",
+            "blob_bytes",
+            "call",
+            "check",
+            "choose",
+            "close",
+            "cpu_bits",
+            "dtype",
+            "map",
+            "mapping",
+        ),
         *("model", "models", "open", "pool", "pool_run", "pool_start", "pool_stop", "pool_worker"),
         *("self_test", "status", "status_text", "sum", "sum_more", "symbol", "sync", "tensor"),
     }
@@ -68,6 +82,9 @@ class ModelInfo:
         weights_sum: CRC-32 (zlib's) of the weights.
         weights_file: the file beside the model that holds the weights, or "" if it holds them.
         self_test: what `tbc_self_test` goes by, if there is a test.
+        variant: what tells this one of several variants from the others, as the end of its symbol.
+        variants: where this stands for several variants, their ends, the most able first; sizes are
+            then the largest.
     """
 
     name: str
@@ -85,6 +102,8 @@ class ModelInfo:
     phases: int
     weights_file: str = ""
     self_test: SelfTest | None = None
+    variant: str = ""
+    variants: tuple[str, ...] = ()
 
     @property
     def test_words(self) -> tuple[int, ...]:
@@ -93,8 +112,14 @@ class ModelInfo:
 
     @property
     def symbol(self) -> str:
-        """The model's constant in C."""
-        return symbol_of(self.name)
+        """The model's constant in C, or the start of those of its variants."""
+        symbol = symbol_of(self.name)
+        return f"{symbol}_{self.variant}" if self.variant else symbol
+
+    @property
+    def table(self) -> str:
+        """The list of its variants in C."""
+        return f"{self.symbol}_variants"
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[A-Za-z_]\w*", self.name, re.ASCII), self.name
@@ -102,9 +127,11 @@ class ModelInfo:
         assert self.align & (self.align - 1) == 0, self.align
 
 
-def exported(info: ModelInfo) -> tuple[str, str]:
-    """The symbols that a shared library of the model exports."""
-    return info.symbol, "tbc_models"
+def exported(info: ModelInfo) -> tuple[str, ...]:
+    """The symbols that a shared library of the model exports, the list of models last."""
+    if info.variants:
+        return (*(f"{info.symbol}_{end}" for end in info.variants), info.table, MODELS)
+    return info.symbol, MODELS
 
 
 FUNCTIONS = ("run", "run_phase", "output_shape", "run_part")
@@ -124,7 +151,7 @@ def model_constant(
     functions: Mapping[str, str],
     weights_symbol: str | None,
 ) -> None:
-    """Add `@tbc_<name>`, laid out as `tbc_model`, and the NULL-terminated `@tbc_models`.
+    """Add `@tbc_<name>`, laid out as `tbc_model`, and, but to a variant, the list `@tbc_models`.
 
     `functions` (see `entry_points`) and `weights_symbol` name functions and a constant of the
     module or of one that it is linked with; `weights_symbol` is None if the weights are a file.
@@ -133,11 +160,18 @@ def model_constant(
     _Emitter(module, info.name, f"i{target.index_bits}").model(
         info, [functions.get(function) for function in FUNCTIONS], weights_symbol
     )
-    main, table = exported(info)
-    module.globals[table] = f"@{table} = weak constant [2 x ptr] [ptr @{main}, ptr null]"
+    if not info.variant:
+        list_of_models(module, MODELS, [info.symbol], "weak ")
     if target.object_format == "coff":
         # LLVM refers to this where floats are used; a C runtime's own definition wins over it.
         module.globals["_fltused"] = "@_fltused = weak constant i32 0"
+
+
+def list_of_models(module: Module, name: str, symbols: Sequence[str], linkage: str = "") -> None:
+    """Add a NULL-terminated list of models."""
+    items = ", ".join([*(f"ptr @{symbol}" for symbol in symbols), "ptr null"])
+    text = f"@{name} = {linkage}constant [{len(symbols) + 1} x ptr] [{items}]"
+    module.globals[name] = text
 
 
 @dataclass

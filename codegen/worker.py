@@ -3,7 +3,8 @@
 Run by path (`python -P worker.py`), so that it imports llvmlite and nothing else of tbc. Requests
 and replies are pickles on standard input and output:
 
-    request  {"machine": {...}, "parts": [(text, passes), ...], "keep": [...], "kinds": [...]}
+    request  {"machine": {...}, "parts": [(text, passes, attributes), ...], "keep": [...],
+              "kinds": [...]}
     reply    (True, {kind: bytes}) or (False, what LLVM said)
 
 LLVM tells how large the frame of a function is only as a warning that it is larger than allowed, so
@@ -46,7 +47,7 @@ def target_machine(machine: Mapping[str, str]) -> Any:
 
 def compile_parts(
     machine: Mapping[str, str],
-    parts: Sequence[tuple[str, bool]],
+    parts: Sequence[tuple[str, bool, str]],
     keep: Iterable[str],
     kinds: Iterable[str],
 ) -> dict[str, bytes]:
@@ -54,7 +55,7 @@ def compile_parts(
 
     Args:
         machine: see `target_machine`.
-        parts: LLVM text, and whether the pass pipeline runs on it.
+        parts: LLVM text, whether the pass pipeline runs on it, and attributes of its functions.
         keep: the symbols that stay visible, besides weak ones; all others become internal. They
             may be declared only.
         kinds: of "obj", "asm", "llvm", "datalayout" and, beside "obj", "stack": the bytes of stack
@@ -65,7 +66,9 @@ def compile_parts(
     done = {"datalayout": layout.encode()}
     if parts:
         added = machine["attributes"]
-        modules = [_optimised(text, passes, layout, tm, added) for text, passes in parts]
+        modules = [
+            _optimised(text, passes, layout, tm, f"{own} {added}") for text, passes, own in parts
+        ]
         module = modules[0]
         for other in modules[1:]:
             module.link_in(other)

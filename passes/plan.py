@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
@@ -38,18 +38,41 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass
+class Image:
+    """Where constants lie, those of loops aside, that several programs may share.
+
+    Attributes:
+        places: of buffers with an offset of 0, the offset.
+        size: in bytes, of all of it.
+    """
+
+    places: dict[Buffer, int] = field(default_factory=dict)
+    size: int = 0
+
+    def placed(self, buffer: Buffer, alignment: int) -> Buffer:
+        """A constant's buffer where the same one lies already, or behind all others."""
+        if buffer not in self.places:
+            self.places[buffer] = self.size
+            self.size += aligned(buffer.bytes, alignment)
+        return replace(buffer, offset=self.places[buffer])
+
+
 def plan(
     graph: Graph,
     steps: tuple[Step, ...],
     target: Target,
     symbols: tuple[Symbol, ...] | None = None,
     merge: bool = True,
+    image: Image | None = None,
 ) -> Program:
     """The program of a graph's steps, in phases of several of them if `merge` is given.
 
     `symbols` are those that have values when it runs; by default those of the inputs. Arena offsets
-    are first fit, largest buffer first, among buffers that may live at the same time.
+    are first fit, largest buffer first, among buffers that may live at the same time. Constants go
+    where an `image` has them, or are added to it.
     """
+    image = image or Image()
     symbols = graph.symbols() if symbols is None else symbols
     phases = merged(steps, target) if merge else tuple((step,) for step in steps)
     steps = tuple(step for phase in phases for step in phase)
@@ -73,23 +96,20 @@ def plan(
             buffers[found] = Buffer(found, "arena", 0, offset, orders[found])
     filters = _filter_orders(steps, orders)
     panels = _panels(steps, target)
-    weights_size = 0
     planned = {}
     for step in steps:
         for value in step.reads:
             if value not in buffers:
                 plain = filters.get(value, tuple(range(value.type.rank)))
                 order, layout = panels.get(value, (plain, None))
-                buffers[value] = Buffer(value, "weights", 0, weights_size, order, layout)
-                shape = tuple(value.type.shape[a] for a in order)
-                elements = layout.elements(shape) if layout else upper(value.type.size)
-                weights_size += aligned(elements * value.type.dtype.bytes, target.alignment)
+                buffer = Buffer(value, "weights", 0, 0, order, layout)
+                buffers[value] = image.placed(buffer, target.alignment)
         planned[step] = step
         if step in bodies:
             body = bodies[step]
             states = _states(step, body.arena_size, target.alignment)
-            rounds = Rounds(body, offsets[step], states, weights_size)
-            weights_size += body.weights_size
+            rounds = Rounds(body, offsets[step], states, image.size)
+            image.size += body.weights_size
             planned[step] = replace(step, rounds=rounds)
     return Program(
         name=graph.name,
@@ -101,7 +121,7 @@ def plan(
         buffers=buffers,
         blocks=tuple(blocks.values()),
         arena_size=arena_size,
-        weights_size=weights_size,
+        weights_size=image.size,
         alignment=target.alignment,
     )
 

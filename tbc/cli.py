@@ -60,7 +60,9 @@ class Project(StrEnum):
 
 
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
-TargetOption = Annotated[str, typer.Option("--target", help="What to compile for: `tbc targets`.")]
+TargetOption = Annotated[
+    str, typer.Option("--target", help="What to compile for: `tbc targets`; with commas, several.")
+]
 Mcpu = Annotated[str, typer.Option("--mcpu", help="A CPU in LLVM's words.")]
 Mattr = Annotated[str, typer.Option("--mattr", help="Features in LLVM's words: +a,-b.")]
 Dims = Annotated[
@@ -179,25 +181,23 @@ def compile(
 ) -> None:
     """Compile a model to a library, an object, a header and a C project."""
     from tbc.budget import Budget, parse_size
-    from tbc.codegen.artifacts import Written, target_of
-    from tbc.codegen.host import resolve_target
+    from tbc.codegen.artifacts import Written
     from tbc.codegen.machine import Workers
-    from tbc.console import print_compile, progress
+    from tbc.console import print_compile, print_library, progress
     from tbc.driver import identifier, write
     from tbc.dump import STAGES, Dump
     from tbc.inspection import Stages
-    from tbc.report import compile_report, provenance_of, to_json
+    from tbc.report import compile_report, library_report, provenance_of
     from tbc.tuning import tuned
+    from tbc.variants import write_variants
 
     if activations is not Activations.float:
         raise Unsupported("--activations=int8 is not supported yet", hint="--activations=float")
-    if "," in target:
-        raise Unsupported("a library for several targets is not supported yet", hint="one target")
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
-    chosen = target_of(kinds, resolve_target(target, mcpu, mattr))
+    chosen, *others = _targets(target, mcpu, mattr, kinds)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
@@ -207,6 +207,8 @@ def compile(
     if tuning is not None:
         if tune:
             raise UsageError("--tune measures what --tuning gives", hint="one of them")
+        if others:
+            raise UsageError("--tuning is for one target, and there are several")
         chosen = tuned(chosen, tuning)
     with progress(json) as show, Workers(1) as workers:
         show("importing")
@@ -215,34 +217,66 @@ def compile(
         machine = chosen.name if chosen.arch == "c" else target
         folder = output or Path(f"{symbol}-{machine}")
         if tune:
+            if others:
+                raise UsageError("--tune is for one target, and there are several")
             chosen, tuning = _tune(graph, chosen, folder, show)
         provenance = provenance_of(model, options, tuning)
         dump = Dump(show, print_ir_after or [], dump_dir)
         stages = Stages(dump)
-        compiled, written = write(
-            graph,
-            chosen,
-            symbol,
-            folder,
-            kinds,
-            workers,
-            stages,
-            linker,
-            dump.kinds,
-            budget.check,
-            project,
-            self_test,
-        )
+        if others:
+            several = [stages, *(Stages() for _ in others)]
+            made, written = write_variants(
+                graph,
+                (chosen, *others),
+                symbol,
+                folder,
+                kinds,
+                workers,
+                several,
+                linker,
+                dump.kinds,
+                budget.check,
+                project,
+                self_test,
+            )
+            compiled = made.whole
+        else:
+            compiled, written = write(
+                graph,
+                chosen,
+                symbol,
+                folder,
+                kinds,
+                workers,
+                stages,
+                linker,
+                dump.kinds,
+                budget.check,
+                project,
+                self_test,
+            )
         dump.code(compiled.files)
         if tune:
             written = (*written, Written(folder / TUNING, "tuning"))
-    report = compile_report(compiled, stages, written, batch, imported.warnings, provenance)
+    about = written, batch, imported.warnings, provenance
     path = folder / "report.json"
+    if others:
+        library = library_report(made, several, *about)
+        _report(library, path, json, lambda: print_library(library, path))
+    else:
+        report = compile_report(compiled, stages, *about)
+        _report(report, path, json, lambda: print_compile(report, path))
+
+
+def _report(report: object, path: Path, json: bool, show: Callable[[], None]) -> None:
+    """Write a report to its file, and print it."""
+    from tbc.report import to_json
+
     path.write_text(to_json(report) + "\n", encoding="utf-8")
     if json:
         typer.echo(to_json(report))
     else:
-        print_compile(report, path)
+        show()
 
 
 @_command
@@ -306,7 +340,7 @@ def verify(
 
     Code for another machine runs in an emulator. What --input gives is compiled in, as by `tbc
     compile`, and the other inputs are random; if it gives all inputs, they are what the code runs
-    on.
+    on. Several targets, with commas between them, are each compared.
     """
     from tbc.console import print_verify, progress
     from tbc.report import to_json
@@ -314,26 +348,29 @@ def verify(
 
     with progress(json) as show, _usage():
         given, is_all = _given(model, input)
-        report = check(
-            model,
-            target,
-            mcpu=mcpu,
-            mattr=mattr,
-            dims=_dims(dim),
-            inputs=None if is_all else given,
-            feeds=given if is_all else None,
-            samples=samples,
-            seed=seed,
-            layers=layers,
-            rtol=rtol,
-            threads=threads,
-            progress=show,
-        )
+        reports = [
+            check(
+                model,
+                name,
+                mcpu=mcpu,
+                mattr=mattr,
+                dims=_dims(dim),
+                inputs=None if is_all else given,
+                feeds=given if is_all else None,
+                samples=samples,
+                seed=seed,
+                layers=layers,
+                rtol=rtol,
+                threads=threads,
+                progress=show,
+            )
+            for name in target.split(",")
+        ]
     if json:
-        typer.echo(to_json(report))
-    else:
+        typer.echo(to_json(reports if len(reports) > 1 else reports[0]))
+    for report in () if json else reports:
         print_verify(report)
-    if not report.ok:
+    if not all(report.ok for report in reports):
         raise typer.Exit(1)
 
 
@@ -521,6 +558,20 @@ def _import(
         imported = load(model, dims=_dims(dim), input_values=values)
     graph, batch = bound_batch(imported.graph)
     return imported, graph, batch.name if batch else ""
+
+
+def _targets(target: str, mcpu: str, mattr: str, kinds: tuple[str, ...]) -> list[Target]:
+    """The target, or those of a library of variants, the most able first."""
+    from tbc.codegen.artifacts import target_of
+    from tbc.codegen.host import resolve_target
+    from tbc.variants import ordered
+
+    names = target.split(",")
+    if len(names) == 1:
+        return [target_of(kinds, resolve_target(target, mcpu, mattr))]
+    if mcpu or mattr:
+        raise UsageError("--mcpu and --mattr are of one target", hint="--target=a+feature,b")
+    return list(ordered([resolve_target(name, "", "") for name in names]))
 
 
 def _tune(

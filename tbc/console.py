@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tbc.bench.report import BenchReport, Case
     from tbc.differences import Difference
     from tbc.inspection import InspectReport
-    from tbc.report import CompileReport
+    from tbc.report import CompileReport, LibraryReport
     from tbc.runtime.blob import Blob
     from tbc.target_list import TargetRow
     from tbc.verification import VerifyReport
@@ -101,6 +101,20 @@ def print_compile(report: CompileReport, path: Path) -> None:
     for name, text in _needs(report):
         table.add_row(name, text)
     screen.print(table)
+
+
+def print_library(report: LibraryReport, path: Path) -> None:
+    """The library's files and sizes, and what its variants differ in."""
+    print_compile(report.whole, path)
+    screen = console()
+    screen.print()
+    right = ("arena", "weights read")
+    table = _table("variant", "arena", "weights read", "kernels", right=right)
+    for each in report.variants:
+        sizes = _bytes(each.arena), _bytes(each.weights_read)
+        table.add_row(escape(each.target), *sizes, escape(" ".join(each.kernels)))
+    screen.print(table)
+    screen.print(f"{_bytes(report.shared)} of the weights are of more than one variant")
 
 
 def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ Each arrow is one call below, and `observe` sees everything that flows along the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -35,7 +35,7 @@ from tbc.ops import Input
 from tbc.passes import PIPELINE
 from tbc.passes.fuse import fuse
 from tbc.passes.phases import work
-from tbc.passes.plan import plan
+from tbc.passes.plan import Image, plan
 from tbc.passes.share import share
 from tbc.program import Program, in_place
 from tbc.reference import run_graph
@@ -86,8 +86,16 @@ def ignore(stage: str, result: Graph | Program) -> None:
     """The observer that does nothing."""
 
 
-def lower(graph: Graph, target: Target, observe: Observer = ignore, merge: bool = True) -> Program:
+def lower(
+    graph: Graph,
+    target: Target,
+    observe: Observer = ignore,
+    merge: bool = True,
+    image: Image | None = None,
+) -> Program:
     """The program of a graph whose symbols all have bounds, as `plan` makes it.
+
+    Programs with one `image` share the constants that they hold alike.
 
     Raises:
         Unsupported: it does not fit the memory of the target, or of the compiler.
@@ -96,7 +104,7 @@ def lower(graph: Graph, target: Target, observe: Observer = ignore, merge: bool 
     for step in PIPELINE:
         graph = step(graph, target)
         observe(step.__name__, graph)
-    program = plan(graph, share(fuse(graph)), target, merge=merge)
+    program = plan(graph, share(fuse(graph)), target, merge=merge, image=image)
     _refuse_too_large(program, target)
     observe("plan", program)
     return program
@@ -183,11 +191,23 @@ def _compile(
     workers: Workers,
     weights_elsewhere: str = "",
 ) -> Mapping[str, bytes]:
-    """The object of a model, with the functions that LLVM calls on this target added to it.
+    """The object of a model; see `compile_parts`."""
+    parts = [Part(code.glue.text(), passes=True), Part(code.hand.text(), passes=False)]
+    return compile_parts(parts, target, keep, kinds, workers, weights_elsewhere)
+
+
+def compile_parts(
+    parts: Sequence[Part],
+    target: Target,
+    keep: frozenset[str],
+    kinds: frozenset[str],
+    workers: Workers,
+    weights_elsewhere: str = "",
+) -> Mapping[str, bytes]:
+    """The object of some parts, with the functions that LLVM calls on this target added to it.
 
     With `weights_elsewhere`, a symbol, the code is movable, and does not hold the weights.
     """
-    parts = [Part(code.glue.text(), passes=True), Part(code.hand.text(), passes=False)]
     builtins: set[str] = set()
     while True:
         extra = [Part(builtins_text(builtins, target.triple), passes=False)] if builtins else []
@@ -240,8 +260,15 @@ def describe(
     )
 
 
-def self_test_of_program(program: Program) -> SelfTest | None:
-    """The self-test of a program, as the reference computes it; None if there can be none."""
+def self_test_of_program(program: Program, wanted: bool | None = None) -> SelfTest | None:
+    """The self-test of a program, as the reference computes it; None if there can be none.
+
+    Unless it is `wanted` in any case, there is one only if the reference is quick.
+    """
+    if wanted is None:
+        wanted = sum(work(step) for step in program.all_steps) <= QUICK
+    if not wanted:
+        return None
     graph = Graph(program.name, program.inputs, program.outputs, program.checks)
     return self_test_of(graph, program.symbols, partial(run_graph, graph))
 
@@ -340,9 +367,7 @@ def write(
         check_target(target)
     wanted = needed(kinds) | also
     program = lower(graph, target, observe)
-    if self_test is None:
-        self_test = sum(work(step) for step in program.all_steps) <= QUICK
-    test = self_test_of_program(program) if self_test else None
+    test = self_test_of_program(program, self_test)
     compiled = assemble(program, target, name, workers, wanted, test=test)
     check(compiled)
     weights = None if compiled.embedded else compiled.weights()

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TypeAlias
 
 from tbc import ops
-from tbc.dims import Dim, Expr, Symbol, product, symbols_of
+from tbc.dims import Dim, Expr, Symbol, product, symbols_of, upper
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
 from tbc.target import Target
@@ -41,6 +41,13 @@ class Buffer:
     def type(self) -> TensorType:
         """The type of the value."""
         return self.value.type
+
+    @property
+    def bytes(self) -> int:
+        """Its size, at the upper bounds."""
+        shape = tuple(self.type.shape[axis] for axis in self.order)
+        elements = self.panels.elements(shape) if self.panels else upper(self.type.size)
+        return elements * self.type.dtype.bytes
 
     def strides(self) -> tuple[Dim, ...]:
         """Elements between neighbours along each axis of the value."""

@@ -23,6 +23,7 @@ from tbc.ir import Value
 from tbc.ops import Input, MatMul, PackedDot, PackedGroupedDot, Reduce
 from tbc.passes.select import dot_shapes
 from tbc.program import Program
+from tbc.variants import Variants
 
 _Packed: TypeAlias = PackedDot | PackedGroupedDot
 
@@ -143,6 +144,22 @@ class CompileReport:
     files: tuple[File, ...]
 
 
+@dataclass(frozen=True)
+class LibraryReport:
+    """The fields of `report.json` of a library for several targets; sizes are in bytes.
+
+    Attributes:
+        whole: of the library: its files, its flash, and the largest sizes; the rest is that of the
+            variant with the largest arena.
+        variants: of each variant, the most able first; without files and flash.
+        shared: of the weights, what more than one variant reads.
+    """
+
+    whole: CompileReport
+    variants: tuple[CompileReport, ...]
+    shared: int
+
+
 def kernel_counts(program: Program) -> dict[str, int]:
     """Of each low-bit dot kernel, how many steps run it."""
     kernels: dict[str, int] = {}
@@ -198,6 +215,24 @@ def compile_report(
         warnings=tuple(warnings),
         provenance=provenance,
         files=tuple(File(str(w.path), w.kind, w.path.stat().st_size, w.tool) for w in written),
+    )
+
+
+def library_report(
+    made: Variants,
+    stages: Sequence[Stages],
+    written: Sequence[Written],
+    batch: str,
+    warnings: Sequence[str],
+    provenance: Provenance,
+) -> LibraryReport:
+    """The report on a library for several targets, the stages of each of which were seen."""
+    about = batch, warnings, provenance
+    found = (
+        compile_report(each, seen, (), *about) for each, seen in zip(made.all, stages, strict=True)
+    )
+    return LibraryReport(
+        compile_report(made.whole, stages[-1], written, *about), tuple(found), made.shared
     )
 
 

@@ -18,6 +18,7 @@ ASSEMBLED = {
         "inspection",
         "specialise",
         "target_list",
+        "variants",
         "verification",
         "__init__",
         "__main__",

@@ -178,6 +178,12 @@ static inline int32_t tbc_check(const tbc_model *model, uint64_t cpu_bits) {
     return (model->cpu_bits & ~cpu_bits) != 0 ? TBC_ERROR_CPU : TBC_OK;
 }
 
+/* The first of a library's variants, a list that ends with NULL, that may run here, or NULL. */
+static inline const tbc_model *tbc_choose(const tbc_model *const *variants, uint64_t cpu_bits) {
+    while (*variants != NULL && tbc_check(*variants, cpu_bits) != TBC_OK) variants++;
+    return *variants;
+}
+
 /* The CRC-32 of what `sum` is that of, and then `size` bytes more. */
 static inline uint32_t tbc_sum_more(uint32_t sum, const void *data, size_t size) {
     static const uint32_t table[16] = {
