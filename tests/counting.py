@@ -9,6 +9,7 @@ AVX-512 does that qemu lacks, is executed in single steps by `tests/c/steps.c`.
 from __future__ import annotations
 
 import functools
+import platform
 import re
 import shutil
 import subprocess
@@ -114,6 +115,8 @@ def _between(calls: Sequence[tuple[int, int]]) -> int:
 
 def _in_steps(out: Path, program: Path, data: bytes) -> tuple[int, bytes, str]:
     """Run a program of this machine; the count of its model's `run` goes to `out`."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise CannotCount("only x86-64 Linux executes programs in steps")
     found = re.search(r"^([0-9a-f]+) t tbc_\w+_run$", _symbols(program), re.MULTILINE)
     if found is None:
         raise CannotCount("there is no function `run` among the program's symbols")
