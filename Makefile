@@ -6,7 +6,7 @@ PROCESSES ?= 1
 BIN := $(VENV)/bin
 SHAPES := 2560x2560 640x2560 6912x2560 2560x6912 4096x4096 14336x4096
 
-.PHONY: help demo test test-all models fuzz bench docs check format clean
+.PHONY: help demo test test-all models fuzz bench bench-embedded targets docs check format clean
 
 help:
 	@echo "make demo      compile the shipped model for this machine and for armv8, run it, verify it"
@@ -15,6 +15,8 @@ help:
 	@echo "make models    fetch the networks of others that test-all and bench run"
 	@echo "make fuzz      changed models through the compiler: SECONDS=$(SECONDS) PROCESSES=$(PROCESSES)"
 	@echo "make bench     speed beside others, which it installs (6 GB, and half an hour of compiling)"
+	@echo "make bench-embedded  instructions on Cortex-M beside other generators, which it installs"
+	@echo "make targets   docs/targets.md: the networks of the demo on every target"
 	@echo "make docs      docs/operators.md, from the tables of the frontend"
 	@echo "make check     ruff, ruff format --check, mypy --strict"
 	@echo "make format    what ruff can put in order by itself"
@@ -40,6 +42,12 @@ models: build/models/fetched
 bench: build/peers/installed
 	@build/peers/bin/python -m tests.bench
 	@build/peers/bin/tbc bench $(addprefix --gemv ,$(SHAPES)) $(addprefix --gemm 128x,$(SHAPES))
+
+bench-embedded: build/embedded/installed
+	@build/embedded/bin/python -m tests.embedded_bench
+
+targets: $(VENV)/developing
+	@$(BIN)/python -m tests.targets_doc
 
 docs: $(VENV)/developing
 	@$(BIN)/python -m tests.operators_doc
@@ -74,6 +82,13 @@ build/peers/installed: pyproject.toml tests/peers.txt | $(BIN)/python
 		CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF" \
 		build/peers/bin/python -m pip install --quiet --disable-pip-version-check $$package; \
 	done < tests/peers.txt
+	@touch $@
+
+build/embedded/installed: pyproject.toml tests/embedded_peers.txt | $(BIN)/python
+	@echo "Installing tbc and the packages of tests/embedded_peers.txt into build/embedded"
+	@$(PYTHON) -m venv build/embedded
+	@build/embedded/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[cross,dev]" -r tests/embedded_peers.txt
 	@touch $@
 
 build/models/fetched: tests/models.txt | $(BIN)/python

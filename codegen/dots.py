@@ -364,16 +364,18 @@ def _store(f: Function, tile: Tile, sums: Sums, out: Val) -> None:
 
 def _by_column(f: Function, tile: Tile, columns: Parts, epilogue: Epilogue) -> Take:
     """The epilogue, told a piece by its number in the tile; blocks are equally far apart."""
-    apart = f.op("sub nsw", columns[min(1, len(columns) - 1)], columns[0])
+    apart = f.op("sub nsw", columns[1], columns[0]) if len(columns) > 1 else tile.number(0)
     piece = piece_of(tile.target)
     pieces = tile.layout.rows // piece
 
     def take(row: Val, j: Val, acc: Val) -> None:
-        within = j
-        if pieces > 1:
-            j, within = (f.op(part, j, tile.number(pieces)) for part in ("udiv", "urem"))
-        block = f.op("add nsw", columns[0], f.op("mul nsw", j, apart))
-        first = f.op("mul nsw", block, tile.number(tile.layout.rows))
+        block, within = j, j
+        if pieces > 1 and len(columns) > 1:
+            block, within = (f.op(part, j, tile.number(pieces)) for part in ("udiv", "urem"))
+        first = columns[0]
+        if len(columns) > 1:
+            first = f.op("add nsw", first, f.op("mul nsw", block, apart))
+        first = f.op("mul nsw", first, tile.number(tile.layout.rows))
         if pieces > 1:
             first = f.op("add nsw", first, f.op("mul nsw", within, tile.number(piece)))
         epilogue(f, row, first, acc)

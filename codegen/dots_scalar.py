@@ -63,19 +63,19 @@ class Rows(ABC):
     ) -> None:
         """Sum `steps` units, at least one; take(place in `out`, sum) consumes the sum of a row."""
         f, tile, scales = self.f, self.tile, len(self.scales)
-        one, zero = tile.number(1), const(WORD, 0)
+        zero = const(WORD, 0)
         with f.loop(tile.number(0), tile.number(tile.layout.rows), self.rows) as group:
             first = tile.at(f, w, group.index, tile.layout.lanes_k)
             kept = self.kept()
             zeros = [zero] * (self.rows * scales)
-            with f.repeat(steps, x, first, *kept, *zeros) as loop:
-                left, xs, ws, *rest = loop.carried
+            end = tile.at(f, x, steps, x_unit)
+            with f.repeat(x, first, *kept, *zeros) as loop:
+                xs, ws, *rest = loop.carried
                 constants, sums = tuple(rest[: len(kept)]), rest[len(kept) :]
                 self.unit(xs, ws, constants, sums)
-                left = f.op("sub", left, one)
                 xs, ws = tile.at(f, xs, x_unit), tile.at(f, ws, tile.layout.unit_bytes)
-                loop.yield_(left, xs, ws, *constants, *sums)
-                loop.go_on(f, f.icmp("ne", left, tile.number(0)))
+                loop.yield_(xs, ws, *constants, *sums)
+                loop.go_on(f, f.icmp("ne", xs, end))
             for row in range(self.rows):
                 parts = sums[row * scales : (row + 1) * scales]
                 total = rescaled(f, list(zip(parts, self.scales, strict=True)))

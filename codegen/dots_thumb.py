@@ -12,6 +12,10 @@ _VECTOR = "<16 x i8>"
 class Smlad(Rows):
     """smlad: two products of 16 bits, added to a sum of 32.
 
+    The sums, the weights and what is made of them take nearly all registers. So Thumb-2 code reads
+    a dword of activations twice, by volatile loads: of others LLVM makes one, and spills sums. In
+    code for 32-bit Arm it is the other way round.
+
     `dword >> at & 0x00030003`, one instruction where the mask is in a register, is two trits, and
     sxtb16 makes the same two bytes of a dword of activations halves of 16 bits.
     """
@@ -25,14 +29,15 @@ class Smlad(Rows):
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
         f, coding = self.f, self.tile.layout.coding
+        load = "load volatile" if self.tile.target.is_small else "load"
         words = self.words(w)
         for field in range(coding.fields):
-            dword = f.load(WORD, self.tile.at(f, x, 4 * field), 4)
+            at = self.tile.at(f, x, 4 * field)
             for odd in (0, 8):
-                turned = dword
+                dword = f.emit(WORD, f"{load} {WORD}, {at}, align 4")
                 if odd:
-                    turned = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
-                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", turned)
+                    dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
+                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", dword)
                 for row, word in enumerate(words):
                     codes = self.codes(word, field * coding.bits + odd, kept[0])
                     sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])

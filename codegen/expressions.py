@@ -23,6 +23,7 @@ from tbc.codegen.elements import (
     store_element,
 )
 from tbc.codegen.llvm_text import Function, Val, const, elem_of, lanes_const, lanes_of, vec
+from tbc.codegen.rounding import codes_of, emit_codes
 from tbc.constants import value_of
 from tbc.dims import (
     Dim,
@@ -324,6 +325,8 @@ class Emitter:
             case ops.Unary(fn):
                 return emit_unary(self.f, fn, value.args[0].type.dtype, self._arg(value, 0, index))
             case ops.Cast(dtype):
+                if (code := self._code(value, index)) is not None:
+                    return code
                 source = value.args[0]
                 if isinstance(source.op, ops.Iota) and dtype.is_int:
                     return self.dim_element(index[0], dtype)
@@ -359,6 +362,20 @@ class Emitter:
     def _arg(self, value: Value, number: int, index: Index) -> Val:
         arg = value.args[number]
         return self.element(arg, broadcast_index(arg, index))
+
+    def _code(self, value: Value, index: Index) -> Val | None:
+        """A cast of a rounded value by integer arithmetic, where that takes less.
+
+        What lies in memory is taken from there: constants too are others there, call by call.
+        """
+        codes = codes_of(value) if self.f.module.rounds_to_int else None
+        if codes is None or any(self._is_at_hand(v) for v in codes.steps):
+            return None
+        x = self.element(codes.x, index)
+        return None if lanes_of(x.type) > 1 else emit_codes(self.f, codes, x, value.type.dtype.bits)
+
+    def _is_at_hand(self, value: Value) -> bool:
+        return value in self.memory or self._cached(value) is not None
 
     def _chosen(self, value: Value, index: Index) -> Val | None:
         """The element of the side that one condition chooses, the only one that is read.

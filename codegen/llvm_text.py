@@ -86,12 +86,14 @@ def lanes_const(elem: str, values: Sequence[int]) -> Val:
 class Module:
     """Functions, declarations and constants of one LLVM module, each emitted once by name.
 
-    `rounds` says that the machine has instructions that round floats to whole numbers.
+    `rounds` says that the machine has instructions that round floats to whole numbers,
+    `rounds_to_int` how integers are made of them (`Target.rounds_to_int`).
     """
 
     triple: str
     datalayout: str = ""
     rounds: bool = False
+    rounds_to_int: str = ""
     functions: dict[str, str] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)

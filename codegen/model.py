@@ -70,8 +70,9 @@ class _Emission:
     ):
         self.program, self.target, self.symbol = program, target, symbol
         self.weights_symbol = weights_symbol
-        self.hand = Module(target.triple, datalayout, target.rounds)
-        self.glue = Module(target.triple, datalayout, target.rounds)
+        rounding = target.rounds, target.rounds_to_int
+        self.hand = Module(target.triple, datalayout, *rounding)
+        self.glue = Module(target.triple, datalayout, *rounding)
         self.index, self.size = f"i{target.index_bits}", target.size_type
         self.pointer_bytes = target.index_bits // 8
 

@@ -118,6 +118,47 @@ def limits_beyond_range(value: Value, ranges: Ranges) -> Value | None:
     return None
 
 
+def rectified_twice(value: Value, uses: Uses) -> Value | None:
+    """max(f(max(x, 0)), 0) -> max(f(x), 0), f being roundings, products and quotients by c > 0.
+
+    Of floats: products of integers wrap.
+    """
+    match value:
+        case Value(Binary("max") as op, (a, zero)) if value.type.dtype.is_float and _is_zero(zero):
+            inner = _unrectified(a, uses)
+            return None if inner is None else value.builder(op, inner, zero)
+    return None
+
+
+def _is_zero(value: Value) -> bool:
+    number = uniform(value)
+    return number is not None and number == 0 and not np.signbit(number)
+
+
+def _unrectified(value: Value, uses: Uses) -> Value | None:
+    """f(x) for f(max(x, 0)) that has no other use; None if it is not that."""
+    steps: list[Value] = []
+    while uses[value] == 1:
+        match value:
+            case Value(Unary("round" | "floor"), (x,)):
+                pass
+            case Value(Binary("mul" | "div"), (x, c)) if x.type.shape == value.type.shape:
+                factor = elements(c)
+                if factor is None or not ((factor > 0) & np.isfinite(factor)).all():
+                    return None
+            case Value(Binary("max"), (x, zero)) if steps and _is_zero(zero):
+                if x.type != value.type:
+                    return None
+                for step in reversed(steps):
+                    x = step.builder(step.op, x, *step.args[1:])
+                return x
+            case _:
+                return None
+        steps.append(value)
+        value = x
+    return None
+
+
 _INVOLUTIONS = ("not", "neg", "invert")
 
 
@@ -227,6 +268,7 @@ ELEMENTWISE_RULES = (
     neutral_operand,
     power_of_two_divisor,
     repeated_extremum,
+    rectified_twice,
     twice_applied,
     chosen_at_compile_time,
     broadcast_operand,

@@ -107,6 +107,9 @@ static int run(const unsigned char *weights) {
     const void *inputs[MOST];
     void *outputs[MOST];
     tbc_call call = {inputs, outputs, NULL, NULL, weights, dims};
+    for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
+    call.arena = room(MODEL.arena_size);
+    call.state = room(MODEL.state_size);
     if (!get(dims, MODEL.n_symbols * sizeof *dims)) return 0;
     for (uint32_t i = 0; i < MODEL.n_inputs; i++) {
         if (!get(&size, sizeof size)) return 0;
@@ -114,9 +117,6 @@ static int run(const unsigned char *weights) {
         if (!get(bytes, size)) return 0;
         inputs[i] = bytes;
     }
-    for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
-    call.arena = room(MODEL.arena_size);
-    call.state = room(MODEL.state_size);
     size = (size_t)MODEL.run(&call);
     put(&size, sizeof size);
     for (uint32_t i = 0; i < MODEL.n_outputs && size == TBC_OK; i++) {

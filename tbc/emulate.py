@@ -5,13 +5,14 @@ The object is linked with `emulate.c` and nothing else: no C library, no compile
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -189,6 +190,10 @@ class Emulated:
 
     A context manager. Portable C runs on this machine.
 
+    Attributes:
+        emulator: the command that runs the program; empty on this machine.
+        execute: runs the program at a path on what it reads, as the function of that name does.
+
     Raises:
         Unsupported: there is no emulator or no linker; the reason says which.
         InternalError: the object does not link.
@@ -205,6 +210,9 @@ class Emulated:
         self._order = "<" if on.little_endian else ">"
         self._size = np.dtype(f"{self._order}u{on.index_bits // 8}")
         self.emulator = machine.emulator
+        self.execute: Callable[[Path, bytes], tuple[int, bytes, str]] = functools.partial(
+            execute, self.emulator
+        )
         self._link(machine)
 
     def __enter__(self) -> Emulated:
@@ -259,9 +267,7 @@ class Emulated:
         """
         program = self._compiled.program
         dims = bind_symbols(program.inputs, feeds)
-        status, written, said = execute(
-            self.emulator, self._program, b"".join(self._sent(feeds, dims))
-        )
+        status, written, said = self.execute(self._program, b"".join(self._sent(feeds, dims)))
         if status:
             name = (*self.emulator, str(self._program))[0]
             reason = f"{name} ended with {status} {said}".strip()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 READ, WRITE, EXIT = range(3)
+_FUEL = 1 << 62
+"""Which an instruction takes one of."""
 
 
 def can_run() -> bool:
@@ -26,16 +29,27 @@ class _Exit(Exception):
         self.status = status
 
 
-def execute(program: Path, data: bytes) -> tuple[int, bytes, str]:
-    """The status, what was written, and what wasmtime said, of a program that reads `data`."""
+def execute(
+    program: Path, data: bytes, called: Callable[[int, int], object] | None = None
+) -> tuple[int, bytes, str]:
+    """The status, what was written, and what wasmtime said, of a program that reads `data`.
+
+    Each call of the program is told to `called`: its number, and how many instructions of
+    WebAssembly were executed until then.
+    """
     import wasmtime
 
     config = wasmtime.Config()
     config.wasm_relaxed_simd = True
+    config.consume_fuel = called is not None
     store = wasmtime.Store(wasmtime.Engine(config))
+    if called:
+        store.set_fuel(_FUEL)
     source, written = io.BytesIO(data), bytearray()
 
     def call(caller: wasmtime.Caller, number: int, file: int, at: int, size: int) -> int:
+        if called:
+            called(number, _FUEL - store.get_fuel())
         memory = caller["memory"]
         assert isinstance(memory, wasmtime.Memory)
         if number == EXIT:

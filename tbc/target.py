@@ -159,6 +159,16 @@ class Target:
         return self.arch in ("aarch64", "wasm") or "sse4.1" in self.features
 
     @property
+    def rounds_to_int(self) -> str:
+        """What rounds an f32 to an integer, saturated, better than float arithmetic does.
+
+        "vcvtr" is Arm's instruction; "bits" is integer arithmetic, where all floats are; or "".
+        """
+        if self.float_bits == 0:
+            return "bits"
+        return "vcvtr" if self.arch == "arm" else ""
+
+    @property
     def has_threads(self) -> bool:
         """Whether code may wait for other threads: there is a system, and atomics without calls."""
         if self.os == "none" or self.arch == "wasm":

@@ -113,10 +113,7 @@ def compiled(name: str, network: str, workers: Workers) -> tuple[Graph, Compiled
 
 
 @needs_zig
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("armv8", "armv7") else pytest.param(n, marks=pytest.mark.slow) for n in DYNAMIC],
-)
+@pytest.mark.parametrize("name", DYNAMIC)
 def test_the_loader_of_another_machine_runs_it(tmp_path: Path, name: str, workers: Workers) -> None:
     """glibc's loader under qemu: the result is that of the reference, bit for bit."""
     triple, qemu, folder, loader = DYNAMIC[name]

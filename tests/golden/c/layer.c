@@ -66,28 +66,28 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
     uint32_t v163;
     uint32_t v167;
     uint32_t stack8[16];
-    uint32_t stack24[16];
+    uint32_t stack23[16];
     const uint32_t v7 = (part + 1u) / parts;
     for (int32_t i12 = (int32_t)(part / parts); i12 < (int32_t)v7; i12++) {
-        for (int32_t i18 = 0; i18 < 2; i18++) {
-            const unsigned char *const v21 = r1 + i12 * 128;
-            const int8_t *const v23 = r0 + i18 * 32;
-            for (int32_t i28 = 0; i28 < 16; i28++) {
-                *(uint32_t *)((unsigned char *)stack8 + i28 * 4) = 0u;
+        for (int32_t i17 = 0; i17 < 2; i17++) {
+            const unsigned char *const v20 = r1 + i12 * 128;
+            const int8_t *const v22 = r0 + i17 * 32;
+            for (int32_t i27 = 0; i27 < 16; i27++) {
+                *(uint32_t *)((unsigned char *)stack8 + i27 * 4) = 0u;
             }
-            for (int32_t i44 = 0; i44 < 8; i44++) {
-                const int8_t *const v47 = v23 + i44 * 4;
-                unsigned char *const v63 = (unsigned char *)stack24 + i44 * 8;
-                const int32_t v55 = (int32_t)v47[1];
-                const int32_t v59 = (int32_t)v47[3];
-                *(uint32_t *)v63 = ((uint32_t)(int32_t)*v47 << 16) + (uint32_t)(int32_t)v47[2];
-                *(uint32_t *)(v63 + 4) = ((uint32_t)v55 << 16) + (uint32_t)v59;
+            for (int32_t i43 = 0; i43 < 8; i43++) {
+                const int8_t *const v46 = v22 + i43 * 4;
+                unsigned char *const v62 = (unsigned char *)stack23 + i43 * 8;
+                const int32_t v54 = (int32_t)v46[1];
+                const int32_t v58 = (int32_t)v46[3];
+                *(uint32_t *)v62 = ((uint32_t)(int32_t)*v46 << 16) + (uint32_t)(int32_t)v46[2];
+                *(uint32_t *)(v62 + 4) = ((uint32_t)v54 << 16) + (uint32_t)v58;
             }
-            for (int32_t i75 = 0; i75 < 16; i75 += 2) {
-                const int32_t v77 = i75 * 4;
-                uint32_t c80 = 2u;
-                const unsigned char *c81 = (const unsigned char *)(unsigned char *)stack24;
-                const unsigned char *c82 = v21 + v77;
+            for (int32_t i74 = 0; i74 < 16; i74 += 2) {
+                const int32_t v76 = i74 * 4;
+                unsigned char *const v79 = (unsigned char *)stack23 + 64;
+                const unsigned char *c81 = (const unsigned char *)(unsigned char *)stack23;
+                const unsigned char *c82 = v20 + v76;
                 uint32_t c83 = 0x30003u;
                 uint32_t c84 = 0u;
                 uint32_t c85 = 0u;
@@ -112,44 +112,43 @@ static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
                     const uint32_t v159 = *(const uint32_t *)(c81 + 28);
                     v163 = v143 + ((v87 >> 6) & c83) * v149 + ((v87 >> 14) & c83) * v159;
                     v167 = v147 + ((v89 >> 6) & c83) * v149 + ((v89 >> 14) & c83) * v159;
-                    const uint32_t v168 = c80 - 1u;
-                    if (!(v168 != 0u)) break;
-                    c80 = v168;
-                    c81 += 32;
+                    const unsigned char *const v168 = c81 + 32;
+                    if (!(v168 != v79)) break;
+                    c81 = v168;
                     c82 += 64;
                     c84 = v163;
                     c85 = v167;
                 }
-                unsigned char *const v175 = (unsigned char *)stack8 + v77;
-                const uint32_t v181 = *(uint32_t *)v175 + (uint32_t)((int32_t)(v163 -
+                unsigned char *const v174 = (unsigned char *)stack8 + v76;
+                const uint32_t v180 = *(uint32_t *)v174 + (uint32_t)((int32_t)(v163 -
                         (uint32_t)((int32_t)(v163 << 16) >> 16)) >> 16);
-                *(uint32_t *)v175 = v181;
-                uint32_t *const v184 = (uint32_t *)(v175 + 4);
-                const uint32_t v190 = *v184 + (uint32_t)((int32_t)(v167 - (uint32_t)((int32_t)(v167
+                *(uint32_t *)v174 = v180;
+                uint32_t *const v183 = (uint32_t *)(v174 + 4);
+                const uint32_t v189 = *v183 + (uint32_t)((int32_t)(v167 - (uint32_t)((int32_t)(v167
                         << 16) >> 16)) >> 16);
-                *v184 = v190;
+                *v183 = v189;
             }
-            const int32_t v211 = i12 * 16;
-            uint32_t v207[16];
+            const int32_t v208 = i12 * 16;
+            uint32_t v206[16];
             for (int lane = 0; lane < 16; lane++) {
-                v207[lane] = stack8[lane];
+                v206[lane] = stack8[lane];
             }
-            if (v211 < 0) {
-                const uint32_t v216 = r2[i18];
-                const float v222 = *r3;
+            if (v208 < 0) {
+                const uint32_t v213 = r2[i17];
+                const float v219 = *r3;
                 for (int lane = 0; lane < 16; lane++) {
-                    out[i18 * 5 + v211 + lane] = (float)(int32_t)(v207[lane] - v216) * v222;
+                    out[i17 * 5 + v208 + lane] = (float)(int32_t)(v206[lane] - v213) * v219;
                 }
             }
-            if (v211 == 0) {
-                const uint32_t *const v234 = r2 + i18;
-                const uint32_t v235 = *v234;
-                const float v241 = *r3;
-                const int32_t v245 = i18 * 5;
+            if (v208 == 0) {
+                const uint32_t *const v231 = r2 + i17;
+                const uint32_t v232 = *v231;
+                const float v238 = *r3;
+                const int32_t v242 = i17 * 5;
                 for (int lane = 0; lane < 4; lane++) {
-                    out[v245 + v211 + lane] = (float)(int32_t)(v207[lane] - v235) * v241;
+                    out[v242 + v208 + lane] = (float)(int32_t)(v206[lane] - v232) * v238;
                 }
-                out[v245 + (int32_t)((uint32_t)v211 + 4u)] = (float)(int32_t)(v207[4] - *v234) *
+                out[v242 + (int32_t)((uint32_t)v208 + 4u)] = (float)(int32_t)(v206[4] - *v231) *
                         *r3;
             }
         }
