@@ -29,6 +29,8 @@ from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.driver import bound_batch, write
 from tbc.errors import Unsupported
+from tbc.runtime.structs import DTYPES
+from tbc.self_test import Rule, SelfTest, checksum, elements
 from tbc.target import parse
 
 Array = npt.NDArray[Any]
@@ -108,7 +110,7 @@ def steps_of_digits() -> list[Json]:
         for place in TARGETS:
             for name in NETWORKS:
                 steps.append(call(f"{place}/{name}", {"x": images(name)[i]}))
-    return steps
+    return [*steps, *({"test": f"{place}/{name}"} for place in TARGETS for name in NETWORKS)]
 
 
 @functools.cache
@@ -119,7 +121,8 @@ def native_logits(name: str) -> Array:
 def check_digits(answers: list[Json]) -> None:
     """The same bits as this machine's own code gives."""
     kinds = [(place, name) for place in TARGETS for name in NETWORKS]
-    models, calls = answers[: len(kinds)], answers[len(kinds) :]
+    models, calls, tests = answers[:4], answers[4:-4], answers[-4:]
+    assert tests == [{}] * 4
     for (place, name), found in zip(kinds, models, strict=True):
         described = found["model"]
         assert (described["name"], described["target"]) == (name, TARGETS[place])
@@ -213,7 +216,7 @@ def test_chromium(
         browser.wait()
     assert "error" not in found, found["error"]
     check_digits(found["answers"])
-    assert found["features"]["simd128"]
+    assert found["features"] == {"simd128": True, "relaxed": True}
     assert found["drawn"]["digits"] == [[str(digit), ""] for digit in range(10)]
     assert found["drawn"]["said"].startswith("digits_mlp, compiled for wasm32+simd128 by tbc")
 
@@ -331,6 +334,37 @@ def by_hand(folder: Path, *options: str) -> str:
     return str(module)
 
 
+PROBES = """
+import { supports } from "./tbc.mjs";
+const asked = [];
+WebAssembly.validate = (bytes) => asked.push(Buffer.from(bytes).toString("base64"));
+supports("simd128");
+supports("relaxed-simd");
+console.log(JSON.stringify(asked));
+"""
+
+
+def test_probes(tmp_path: Path) -> None:
+    """Each is valid just where an engine has the feature."""
+    wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    shutil.copy(RUNTIME, tmp_path)
+    (tmp_path / "probes.mjs").write_text(PROBES)
+    simd, relaxed = map(base64.b64decode, json.loads(run("node", tmp_path / "probes.mjs").stdout))
+    valid = []
+    for features in ((False, False), (True, False), (True, True)):
+        config = wasmtime.Config()
+        config.wasm_relaxed_simd = features[1]
+        config.wasm_simd = features[0]
+        engine = wasmtime.Engine(config)
+        for module in (simd, relaxed):
+            try:
+                wasmtime.Module.validate(engine, module)
+                valid.append(True)
+            except wasmtime.WasmtimeError:
+                valid.append(False)
+    assert valid == [False, False, True, False, True, True]
+
+
 def test_every_type(tmp_path: Path) -> None:
     """Also state, alignment, and an arena larger than the module's own memory."""
     draw = np.random.default_rng(0)
@@ -355,6 +389,31 @@ def test_every_type(tmp_path: Path) -> None:
     assert [int(c[0]) for c in calls] == [1, 2, 1]
 
 
+def test_self_test(tmp_path: Path) -> None:
+    """Inputs of every type are made as Python makes them, which the model's outputs are."""
+    draw = np.random.default_rng(0)
+    rules = [
+        Rule(0, 2)
+        if t == np.bool_
+        else Rule(0 if t.kind == "u" else -100, int(draw.integers(2, 128)))
+        for t in DTYPES.values()
+    ]
+    pairs = zip(rules, DTYPES.values(), strict=True)
+    inputs = [elements(i, rule, dtype, 6) for i, (rule, dtype) in enumerate(pairs)]
+    total = checksum([*inputs, np.array([1], np.uint32)])
+    steps = []
+    for name, expected in (("right", total), ("wrong", total ^ 1)):
+        (tmp_path / name).mkdir()
+        words = ",".join(f"{word}u" for word in SelfTest(expected, (3,), tuple(rules)).words)
+        steps.append({"load": name, "file": by_hand(tmp_path / name, f"-DTEST={words}")})
+        steps += [{"test": name}] * 2
+    (tmp_path / "none").mkdir()
+    steps += [{"load": "none", "file": by_hand(tmp_path / "none")}, {"test": "none"}]
+    _, *right, _, wrong, _, _, none = in_node(tmp_path, *steps)
+    assert right == [{}, {}]
+    assert (wrong["status"], none["status"]) == (11, 12)
+
+
 def test_another_abi(tmp_path: Path) -> None:
     (found,) = in_node(tmp_path, {"load": "m", "file": by_hand(tmp_path, "-DABI=99")})
     assert (found["status"], "99, not" in found["message"]) == (1, True)
@@ -369,7 +428,7 @@ def test_it_agrees_with_the_header() -> None:
     listed = re.search(r"const TEXTS = \[(.*?)\];", module, re.S)
     assert listed is not None
     assert re.findall(r'"(.*)"', listed[1]) == texts
-    own = re.search(r"const STATUS = \{(.*?)\}", module)
+    own = re.search(r"const STATUS = \{(.*?)\}", module, re.S)
     assert own is not None
     for name, code in re.findall(r"(\w+): (\d+)", own[1]):
         assert codes[name] == code

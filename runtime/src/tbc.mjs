@@ -32,7 +32,17 @@ const TEXTS = [
 export const statusText = (status) => TEXTS[status] ?? "unknown status";
 
 /** Of tbc.h's statuses, those that this file gives by itself. */
-const STATUS = { ABI: 1, CPU: 2, DIM: 5, WEIGHTS: 6, VALUE: 7, MEMORY: 9, FILE: 10 };
+const STATUS = {
+    ABI: 1,
+    CPU: 2,
+    DIM: 5,
+    WEIGHTS: 6,
+    VALUE: 7,
+    MEMORY: 9,
+    FILE: 10,
+    SELF_TEST: 11,
+    NO_TEST: 12,
+};
 
 /** Why a model cannot be loaded or run; `status` is one of tbc.h's. */
 export class TbcError extends Error {
@@ -127,6 +137,7 @@ async function bytesOf(source) {
 export class Model {
     #exports;
     #functions;
+    #selfTest;
     #at;
     #stateSize;
 
@@ -152,6 +163,7 @@ export class Model {
             return { name: this.#text(name), lo, hi };
         });
         this.#functions = { run: table.get(word(80)), outputShape: table.get(word(88)) };
+        this.#selfTest = word(96);
         this.#stateSize = word(64);
         const weightsSize = word(76) === 0 ? word(68) : 0;
         this.#allocate(word(56), word(60), weightsSize);
@@ -200,6 +212,28 @@ export class Model {
     /** Forget what was kept between calls. */
     reset() {
         new Uint8Array(this.#exports.memory.buffer, this.#at.state, this.#stateSize).fill(0);
+    }
+
+    /**
+     * Find out whether the model computes here the very bits that its compiler did: see
+     * tbc_self_test.c. The state is zeroed first.
+     *
+     * @throws TbcError if it does not, or has no such test.
+     */
+    selfTest() {
+        if (this.#selfTest === 0) this.#check(STATUS.NO_TEST);
+        let at = this.#selfTest;
+        const next = () => this.#word((at += 4) - 4);
+        const expected = next();
+        const dims = Object.fromEntries(this.symbols.map(({ name }) => [name, next()]));
+        const inputs = this.inputs.map((input, i) => {
+            const made = testInput(input, product(shapeOf(input, dims)), i + 1, next(), next());
+            return [input.name, made];
+        });
+        this.reset();
+        const outputs = this.run(Object.fromEntries(inputs), dims);
+        const parts = this.outputs.map(({ name }) => bytesIn(outputs[name]));
+        if (crc32(parts) !== expected) this.#check(STATUS.SELF_TEST);
     }
 
     #result(output, index) {
@@ -285,10 +319,8 @@ export class Model {
 
     #setWeights(weights, size, sum) {
         if (weights === undefined) this.#fail(STATUS.WEIGHTS, "the option 'weights' is not given");
-        const bytes = ArrayBuffer.isView(weights)
-            ? new Uint8Array(weights.buffer, weights.byteOffset, weights.byteLength)
-            : new Uint8Array(weights);
-        if (bytes.length !== size || crc32(bytes) !== sum) {
+        const bytes = bytesIn(weights);
+        if (bytes.length !== size || crc32([bytes]) !== sum) {
             this.#fail(STATUS.WEIGHTS, "the weights are not this model's");
         }
         new Uint8Array(this.#exports.memory.buffer).set(bytes, this.#at.weights);
@@ -338,13 +370,49 @@ function shapeOf(tensor, sizes) {
     return shape.includes(undefined) ? undefined : shape;
 }
 
-/** CRC-32 (ISO-HDLC, as in zlib). */
-function crc32(bytes) {
+/** The bytes of a typed array or an ArrayBuffer. */
+function bytesIn(data) {
+    if (!ArrayBuffer.isView(data)) return new Uint8Array(data);
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** CRC-32 (ISO-HDLC, as in zlib) of bytes in parts. */
+function crc32(parts) {
     const table = Uint32Array.from({ length: 256 }, (_, n) => {
         for (let i = 0; i < 8; i++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
         return n;
     });
     let sum = 0xffffffff;
-    for (const byte of bytes) sum = table[(sum ^ byte) & 255] ^ (sum >>> 8);
+    for (const bytes of parts) {
+        for (const byte of bytes) sum = table[(sum ^ byte) & 255] ^ (sum >>> 8);
+    }
     return ~sum >>> 0;
+}
+
+/** What the self-test gives to an input, which is counted from 1 on. */
+function testInput({ dtype, code }, length, state, low, span) {
+    const element = {
+        float32: (value) => value / 2 ** 14,
+        float64: (value) => value / 2 ** 14,
+        float16: (value) => halfBits(value, 10, 15 - 6),
+        bfloat16: (value) => halfBits(value, 7, 127 - 6),
+        int64: BigInt,
+        uint64: BigInt,
+    }[dtype];
+    const made = new DTYPES[code][1](length);
+    for (let i = 0; i < length; i++) {
+        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+        const value = (low + (Math.imul(state >>> 16, span) >>> 16)) | 0;
+        made[i] = element ? element(value) : value;
+    }
+    return made;
+}
+
+/** The bits of value * 2^e as a float of 16 bits with a fraction of some; e is in the bias. */
+function halfBits(value, fraction, bias) {
+    if (value === 0) return 0;
+    const m = Math.abs(value);
+    const e = 31 - Math.clz32(m);
+    const below = (m << (fraction - e)) & ((1 << fraction) - 1);
+    return (value < 0 ? 0x8000 : 0) | ((bias + e) << fraction) | below;
 }

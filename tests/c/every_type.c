@@ -40,11 +40,16 @@ static int32_t output_shape(const tbc_call *call, uint32_t index, size_t *sizes)
     return TBC_OK;
 }
 
+#ifdef TEST
+static const uint32_t test[] = {TEST};
+#else
+#define test NULL
+#endif
 static const tbc_model model = {
     .abi = ABI, .name = "every", .version = "by hand", .target = "wasm32",
     .inputs = inputs, .outputs = outputs, .symbols = symbols,
     .n_inputs = TYPES, .n_outputs = TYPES + 1, .n_symbols = 1,
     .align = ALIGN, .arena_size = ARENA, .state_size = 4,
-    .run = run, .output_shape = output_shape,
+    .run = run, .output_shape = output_shape, .self_test = test,
 };
 const tbc_model *const tbc_models[] = {&model, NULL};

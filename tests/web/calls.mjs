@@ -1,6 +1,6 @@
 /*
  * Loads models and calls them as a list of steps says, for tests: {load, file, weights} names one,
- * {model, inputs, dims} runs it, {reset} forgets its state. An array is {dtype, data}, data in base64.
+ * {model, inputs, dims} runs it, {reset} forgets its state, {test} runs its self-test. An array is {dtype, data}, data in base64.
  * The answers are {outputs}, {model}, or {status, message} of a TbcError.
  */
 import { TbcError, load } from "./tbc.mjs";
@@ -43,6 +43,9 @@ export async function answer(steps) {
                 models[step.load] = model;
                 const { name, version, target, inputs, outputs, symbols } = model;
                 answers.push({ model: { name, version, target, inputs, outputs, symbols } });
+            } else if (step.test) {
+                models[step.test].selfTest();
+                answers.push({});
             } else if (step.reset) {
                 models[step.reset].reset();
                 answers.push({});
