@@ -98,8 +98,8 @@ def write_artifacts(
             hint="--project=cmake",
         )
     place = PROJECTS[project if "project" in kinds else "cmake"]
-    if place.language == "js" and target.arch != "wasm":
-        reason = f"a project of {project} is WebAssembly, and {target.name} is not"
+    if place.language == "js" and (target.arch != "wasm" or target.index_bits != 32):
+        reason = f"a project of {project} is WebAssembly of 32 bits, and {target.name} is not"
         raise Unsupported(reason, hint="--target=wasm32+simd128")
     if "project" in kinds:
         kinds |= {"header", library} if place.language == "c" else {"shared"}

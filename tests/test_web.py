@@ -456,7 +456,7 @@ def test_project(tmp_path: Path) -> None:
     assert re.fullmatch(r"logits\[1,10\]:( -?\d+\.\d+){10}\n", done.stdout), done
 
 
-@pytest.mark.parametrize("target", ["x86-64", "c"])
+@pytest.mark.parametrize("target", ["x86-64", "c", "wasm64-unknown-unknown"])
 def test_the_project_is_webassembly(target: str, tmp_path: Path) -> None:
     chosen = parse(target)
     info = adder.info(parse("x86-64"))
