@@ -91,15 +91,18 @@ def write_artifacts(
     name, obj = info.name, made.get("obj", b"")
     library = "c" if target.arch == "c" else "static"
     kinds = set(kinds)
-    if weights is not None and project != "cmake":
+    if weights is not None and project not in ("cmake", "web"):
         raise Unsupported(
             f"the weights are a file of their own, for which a project of {project} has no place",
             file=name,
             hint="--project=cmake",
         )
     place = PROJECTS[project if "project" in kinds else "cmake"]
+    if place.language == "js" and (target.arch != "wasm" or target.index_bits != 32):
+        reason = f"a project of {project} is WebAssembly of 32 bits, and {target.name} is not"
+        raise Unsupported(reason, hint="--target=wasm32+simd128")
     if "project" in kinds:
-        kinds |= {"header", library}
+        kinds |= {"header", library} if place.language == "c" else {"shared"}
     if "obj" in kinds:
         yield _write(folder / f"{name}.o", obj, "obj")
     if "static" in kinds:

@@ -1,4 +1,4 @@
-"""The C project around a compiled model: its header, an example program, and the build file."""
+"""The project around a compiled model: its header, an example program, and the build file."""
 
 from __future__ import annotations
 
@@ -73,12 +73,14 @@ class Project(NamedTuple):
         library: that of the static library; {cpu} is LLVM's name of the CPU.
         sources: that of the C sources of tbc.
         texts: file -> template of everything else; {name} is the model's.
+        language: "c", or "js" for a WebAssembly module and tbc.mjs instead of those.
     """
 
     headers: str
     library: str
     sources: str
     texts: Mapping[str, str]
+    language: str = "c"
 
 
 PROJECTS: Mapping[str, Project] = {
@@ -114,6 +116,7 @@ PROJECTS: Mapping[str, Project] = {
             "zephyr/CMakeLists.txt": "zephyr/CMakeLists.txt.j2",
         },
     ),
+    "web": Project(".", ".", ".", {"index.html": "web/index.html.j2"}, "js"),
 }
 """What `--project` takes."""
 
@@ -125,7 +128,7 @@ SOURCES = ("tbc_cpu.c", "tbc_self_test.c")
 def project_files(
     info: ModelInfo, shared: str = "", model: str = "", project: Project = PROJECTS["cmake"]
 ) -> dict[str, str]:
-    """File -> text of everything that a C program needs besides the library itself.
+    """File -> text of everything that a program needs besides the library itself.
 
     Args:
         info: the model.
@@ -138,6 +141,8 @@ def project_files(
         file.format(name=info.name): render(template, info, shared=shared, model=model)
         for file, template in project.texts.items()
     }
+    if project.language == "js":
+        return texts | {"tbc.mjs": runtime_file("src/tbc.mjs")}
     headers, sources = PurePosixPath(project.headers), PurePosixPath(project.sources)
     return texts | {
         str(headers / f"{info.name}.h"): header(info),
@@ -147,7 +152,7 @@ def project_files(
 
 
 def runtime_file(name: str) -> str:
-    """The text of a C file that tbc ships: "include/tbc.h" or one of "src/"."""
+    """The text of a file that tbc ships: "include/tbc.h" or one of "src/"."""
     return (Path(tbc.__file__).parent / "runtime" / name).read_text(encoding="utf-8")
 
 

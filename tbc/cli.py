@@ -57,6 +57,7 @@ class Project(StrEnum):
     cmake = "cmake"
     arduino = "arduino"
     zephyr = "zephyr"
+    web = "web"
 
 
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]

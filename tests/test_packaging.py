@@ -17,7 +17,7 @@ import pytest
 from toolchain import ROOT
 
 DIGITS = ROOT / "examples/digits"
-SHIPPED = {".py", ".c", ".h", ".j2", ".typed"}
+SHIPPED = {".py", ".c", ".h", ".mjs", ".j2", ".typed"}
 
 pytestmark = pytest.mark.skipif(
     int(importlib.metadata.version("setuptools").split(".")[0]) < 77,
