@@ -12,6 +12,7 @@ from tbc.codegen.llvm_text import Function, Module, Val
 from tbc.codegen.rounds import emit_rounds
 from tbc.codegen.steps import emit_step, is_hand_shaped, signature
 from tbc.program import Buffer, Program, Step, out_buffer
+from tbc.straight import NAME
 from tbc.target import Target
 
 Place: TypeAlias = Callable[[Buffer], Val]
@@ -96,4 +97,6 @@ def _title(step: Step) -> str:
         return "copy"
     if isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
         return op.kernels[-1]
+    if isinstance(op, ops.CodedDot):
+        return NAME
     return type(op).__name__.lower()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tbc import ops
 from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot, piece_of
+from tbc.codegen.dots_code import emit_code
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share, accesses, nest
@@ -16,6 +18,7 @@ from tbc.ir import Value
 from tbc.kernels import BY_NAME, Kernel
 from tbc.patches import is_row_sum, patches_of
 from tbc.program import ByRows, Step, inside, reshapes, root_index
+from tbc.straight import weights_of
 from tbc.target import Target
 
 ROWS_TO_SPLIT = 64
@@ -23,8 +26,11 @@ ROWS_TO_SPLIT = 64
 
 
 def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Target) -> None:
-    """A step whose anchor is a PackedDot or a PackedGroupedDot."""
+    """A step whose anchor is a dot of low-bit weights."""
     op = step.anchor.op
+    if isinstance(op, ops.CodedDot):
+        _emit_coded(e, step, op, out, share, target)
+        return
     assert isinstance(op, ops.PackedDot | ops.PackedGroupedDot)
     rows = step.anchor.type.shape[0]
     blocks = op.layout.blocks(op.n)
@@ -64,25 +70,16 @@ def _emit_by_row(
 ) -> None:
     """The dot row by row: a patch is brought together on the stack; summed, and multiplied."""
     f, (x, weights) = e.f, step.anchor.args
-    width, count = op.layout.padded_k(op.k), const(e.index_type, op.k)
-    held = any(value in e.memory for value in reshapes(x))
-    start = _pointer(e, x) if held else f.alloca("i8", width, 16)
-    for at in () if held else range(op.k, width):
-        f.store(const("i8", 0), f.offset(start, const(e.index_type, at)), 1)
     sums = [value for value in inside(step) if is_row_sum(value, x)]
     epilogue = _epilogue(e, step, out, piece_of(target))
     zero, one = const(e.index_type, 0), const(e.index_type, 1)
-    with f.loop(*share.of(e, x.type.shape[0])) as loop, e.scope():
-        row = start
-        if held:
-            row = f.offset(start, f.op("mul", loop.index, const(e.index_type, width)))
-        else:
-            _gather(e, x, loop.index, row)
+    width = op.layout.padded_k(op.k)
+    with _each_row(e, x, op.k, width, share) as (number, row):
         for value in sums:
-            e.bind(value, _sum_of_row(f, row, count))
+            e.bind(value, _sum_of_row(f, row, const(e.index_type, op.k)))
 
         def store(f: Function, _: Val, first: Val, acc: Val) -> None:
-            epilogue(f, loop.index, first, acc)
+            epilogue(f, number, first, acc)
 
         emit_dot(
             f,
@@ -101,6 +98,45 @@ def _emit_by_row(
             epilogue=store,
             index=e.index_type,
         )
+
+
+def _emit_coded(
+    e: Emitter, step: Step, op: ops.CodedDot, out: Memory, share: Share, target: Target
+) -> None:
+    """The dot with weights that are code, row by row, its sums on the stack."""
+    f, (x,) = e.f, step.anchor.args
+    sums = f.alloca("i32", op.n, 4)
+    m, n = step.anchor.type.shape
+    row, column = (Symbol(e.f.fresh(name), 0, None, size) for name, size in (("m", m), ("n", n)))
+    end = const(e.index_type, op.n)
+    with _each_row(e, x, op.k, op.k, share) as (number, start):
+        emit_code(f, weights_of(op.weights, op.n), start, sums, target)
+        with (
+            f.loop(const(e.index_type, 0), end) as loop,
+            e.scope(**{row.name: number, column.name: loop.index}),
+        ):
+            e.bind(step.anchor, f.load("i32", f.offset(sums, loop.index, "i32"), 4))
+            index = root_index(step, (0 if m == 1 else Expr.of(row), Expr.of(column)))
+            e.store(out, step.root, index, e.element(step.root, index))
+
+
+@contextmanager
+def _each_row(e: Emitter, x: Value, k: int, width: int, share: Share) -> Iterator[tuple[Val, Val]]:
+    """A loop over this part's rows of x: the row's number, and where its i8 lie.
+
+    They are on the stack, with zeros behind them up to the width, where x is in memory nowhere.
+    """
+    f = e.f
+    held = any(value in e.memory for value in reshapes(x))
+    start = _pointer(e, x) if held else f.alloca("i8", width, 16)
+    for at in () if held else range(k, width):
+        f.store(const("i8", 0), f.offset(start, const(e.index_type, at)), 1)
+    with f.loop(*share.of(e, x.type.shape[0])) as loop, e.scope():
+        if held:
+            yield loop.index, f.offset(start, f.op("mul", loop.index, const(e.index_type, width)))
+            return
+        _gather(e, x, loop.index, start)
+        yield loop.index, start
 
 
 def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:

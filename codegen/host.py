@@ -11,7 +11,8 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from tbc.target import Target, adjust, make, parse
+from tbc.errors import BadTarget
+from tbc.target import OPTIMIZE, Target, adjust, make, parse
 
 _LEVELS = {
     "x86-64-v2": "cx16 popcnt sse3 sse4.1 sse4.2 ssse3",
@@ -40,8 +41,20 @@ _LINUX_ARM = {
 """Linux's names of features in /proc/cpuinfo, of which LLVM reads only some."""
 
 
-def resolve_target(name: str, mcpu: str = "", mattr: str = "") -> Target:
-    """`tbc.target.parse`, and `native` with any `+feature` or `-feature` behind it."""
+def resolve_target(
+    name: str, mcpu: str = "", mattr: str = "", optimize: str = OPTIMIZE[0]
+) -> Target:
+    """`tbc.target.parse`, and `native` with any `+feature` or `-feature` behind it.
+
+    Raises:
+        BadTarget: there is no such target, or `optimize` is none of `OPTIMIZE`.
+    """
+    if optimize not in OPTIMIZE:
+        raise BadTarget(f"code is not optimised for {optimize}", hint=", ".join(OPTIMIZE))
+    return replace(_resolved(name, mcpu, mattr), optimize=optimize)
+
+
+def _resolved(name: str, mcpu: str, mattr: str) -> Target:
     if not re.match(r"native([+-]|$)", name):
         return parse(name, mcpu, mattr)
     target = host_target()

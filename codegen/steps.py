@@ -23,7 +23,7 @@ from tbc.target import Target
 from tbc.tiles import side_by_side
 
 ATTRIBUTES = 'nounwind "no-builtins"'
-PACKED = (ops.PackedDot, ops.PackedGroupedDot)
+PACKED = (ops.PackedDot, ops.PackedGroupedDot, ops.CodedDot)
 
 
 def is_hand_shaped(step: Step) -> bool:
@@ -89,7 +89,7 @@ def _emit(
             pass
         case _ if step.copy_to is not None:
             emit_loops(e, step, destination, share, lanes)
-        case ops.PackedDot() | ops.PackedGroupedDot():
+        case ops.PackedDot() | ops.PackedGroupedDot() | ops.CodedDot():
             emit_dot_step(e, step, destination, share, target)
         case ops.MatMul():
             emit_matmul(e, step, destination, share, target)

@@ -22,7 +22,8 @@ from tbc.program import Step, unreshaped
 from tbc.tiles import has_strips
 from tbc.types import DType
 
-ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, ops.PackedDot, ops.PackedGroupedDot)
+DOTS = (ops.PackedDot, ops.PackedGroupedDot, ops.CodedDot)
+ANCHORS = (ops.Reduce, ops.Cumulate, ops.MatMul, *DOTS)
 WHOLE = (*ops.SCATTERS, ops.ArgSort, ops.Repeat)
 """Computed in memory as a whole, not element by element: the root of a step, without epilogue."""
 LEAVES = (ops.Input, ops.Const)
@@ -52,7 +53,7 @@ class _Fusion:
         """From the root of a step to its anchor."""
         self.absorbed: set[Value] = set()
         """What epilogues compute."""
-        by_row = [v for v in self.values if isinstance(v.op, ops.PackedDot) and v.op.by_row]
+        by_row = [v for v in self.values if _is_by_row(v)]
         activations = {dot.args[0] for dot in by_row}
         self.gathered = {x: p for x in activations if (p := patches_of(x)) is not None}
         """Activations that are brought together row by row, inside of the dot's step."""
@@ -132,7 +133,7 @@ class _Fusion:
             if self.is_leaf(value):
                 continue
             match value.op:
-                case ops.PackedDot() | ops.PackedGroupedDot():
+                case ops.PackedDot() | ops.PackedGroupedDot() | ops.CodedDot():
                     if (patches := self.gathered.get(value.args[0])) is None:
                         self.kept.add(self._operand(value.args[0]))
                     elif not self.is_leaf(patches.source):
@@ -331,6 +332,12 @@ class _Fusion:
         if isinstance(value.op, ops.Input):
             return True
         return self.is_leaf(value) and value.type.size != 1
+
+
+def _is_by_row(value: Value) -> bool:
+    """Whether a dot brings rows of activations together by itself."""
+    op = value.op
+    return isinstance(op, ops.CodedDot) or (isinstance(op, ops.PackedDot) and op.by_row)
 
 
 def is_leaf(value: Value) -> bool:

@@ -177,7 +177,7 @@ class _Shape:
         """Whether one of the loops, and one that the code of the step can divide, is the axis."""
         found = row_axis(axis, loops, place)
         match self.step.anchor.op:
-            case ops.PackedDot() | ops.PackedGroupedDot():
+            case ops.PackedDot() | ops.PackedGroupedDot() | ops.CodedDot():
                 return found == 0
             case ops.MatMul():
                 return found == len(loops) - 2
@@ -272,7 +272,7 @@ def _work(value: Value) -> int:
             return int(upper(value.args[0].type.size))
         case ops.MatMul():
             return 2 * size * int(upper(value.args[0].type.shape[-1]))
-        case ops.PackedDot(k=k) | ops.PackedGroupedDot(k=k):
+        case ops.PackedDot(k=k) | ops.PackedGroupedDot(k=k) | ops.CodedDot(k=k):
             return size * k // 4
         case ops.Unary(fn=fn) if fn in LONG:
             return 16 * size

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tbc import kernels, ops
-from tbc.constants import constant
+from tbc import kernels, ops, straight
+from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
 from tbc.layout import Layout
@@ -101,6 +101,12 @@ def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     shape = _shape(x, w, 0, is_streamed)
     found, starts = target.tuning.find(shape) or by_cost(shape, target)
     rows, layout = product(x.type.shape[:-1]), found[0].layout()
+    if w.type.dtype is DType.trit and straight.may_be(found[0], n * k):
+        trits = value_of(w)
+        if straight.is_worth_it(trits, shape.least, found[0], target):
+            flat = b(ops.Reshape((rows, k)), x)
+            y = b(ops.CodedDot(straight.text_of(trits), n, k), flat)
+            return b(ops.Reshape((*x.type.shape[:-1], n)), y)
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     names = tuple(kernel.name for kernel in found)

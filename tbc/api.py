@@ -21,7 +21,7 @@ from tbc.errors import IncompatibleArtifact, Unfixed, Unsupported
 from tbc.ir import Graph, Value
 from tbc.ops import Input
 from tbc.specialise import Specialised, Specialiser
-from tbc.target import Target
+from tbc.target import OPTIMIZE, Target
 from tbc.tuning import tuned
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def compile(
     target: str = "native",
     mcpu: str = "",
     mattr: str = "",
+    optimize: str = OPTIMIZE[0],
     threads: int | runtime.Pool = 0,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
@@ -221,6 +222,8 @@ def compile(
         target: a name from `tbc targets`, or an LLVM triple.
         mcpu: a CPU in LLVM's words.
         mattr: features in LLVM's words.
+        optimize: "speed", "size" or "balanced", on microcontrollers: how much flash weights may
+            take as code, which is faster.
         threads: threads that a run may use; 0 is one for every physical core. Runs of less than a
             tenth of a millisecond use one, as do those that take longer on several, and those that
             begin while another is shared. Or a pool, which any number of models may share.
@@ -238,7 +241,7 @@ def compile(
         ValueError: `dims` or `inputs` do not fit the model, or `threads` is negative.
     """
     pool = _pool(threads)
-    chosen = resolve_target(target, mcpu, mattr)
+    chosen = resolve_target(target, mcpu, mattr, optimize)
     if tuning is not None:
         chosen = tuned(chosen, Path(tuning))
     specialiser = Specialiser(model, dims or {}, inputs or {})

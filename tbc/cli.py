@@ -51,6 +51,14 @@ class Activations(StrEnum):
     int8 = "int8"
 
 
+class Goal(StrEnum):
+    """What code is optimised for."""
+
+    balanced = "balanced"
+    speed = "speed"
+    size = "size"
+
+
 class Project(StrEnum):
     """The build system that a project is for."""
 
@@ -63,6 +71,9 @@ class Project(StrEnum):
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
 TargetOption = Annotated[
     str, typer.Option("--target", help="What to compile for: `tbc targets`; with commas, several.")
+]
+Optimize = Annotated[
+    Goal, typer.Option(help="On microcontrollers: how much flash weights may take as code.")
 ]
 Mcpu = Annotated[str, typer.Option("--mcpu", help="A CPU in LLVM's words.")]
 Mattr = Annotated[str, typer.Option("--mattr", help="Features in LLVM's words: +a,-b.")]
@@ -138,6 +149,7 @@ def compile(
     target: TargetOption = "native",
     mcpu: Mcpu = "",
     mattr: Mattr = "",
+    optimize: Optimize = Goal.balanced,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder; by default NAME-TARGET.")
     ] = None,
@@ -198,10 +210,12 @@ def compile(
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
-    chosen, *others = _targets(target, mcpu, mattr, kinds)
+    chosen, *others = _targets(target, mcpu, mattr, optimize, kinds)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
+    if optimize is not Goal.balanced:
+        options["optimize"] = [optimize]
     if self_test is not None:
         options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
@@ -325,6 +339,7 @@ def verify(
     target: TargetOption = "native",
     mcpu: Mcpu = "",
     mattr: Mattr = "",
+    optimize: Optimize = Goal.balanced,
     dim: Dims = None,
     input: Inputs = None,
     samples: Annotated[int, typer.Option(min=1, help="Sets of random inputs.")] = 3,
@@ -355,6 +370,7 @@ def verify(
                 name,
                 mcpu=mcpu,
                 mattr=mattr,
+                optimize=optimize,
                 dims=_dims(dim),
                 inputs=None if is_all else given,
                 feeds=given if is_all else None,
@@ -383,6 +399,7 @@ def inspect(
     target: TargetOption = "native",
     mcpu: Mcpu = "",
     mattr: Mattr = "",
+    optimize: Optimize = Goal.balanced,
     dim: Dims = None,
     input: Fixed = None,
     why: Annotated[bool, typer.Option("--why", help="Say why layers are not low-bit.")] = False,
@@ -407,7 +424,9 @@ def inspect(
         show("importing")
         imported, graph, batch = _import(model, dim, input)
         show("lowering")
-        report = examine(graph, resolve_target(target, mcpu, mattr), batch, imported.warnings)
+        report = examine(
+            graph, resolve_target(target, mcpu, mattr, optimize), batch, imported.warnings
+        )
     if json:
         typer.echo(to_json(report))
     else:
@@ -561,7 +580,9 @@ def _import(
     return imported, graph, batch.name if batch else ""
 
 
-def _targets(target: str, mcpu: str, mattr: str, kinds: tuple[str, ...]) -> list[Target]:
+def _targets(
+    target: str, mcpu: str, mattr: str, optimize: str, kinds: tuple[str, ...]
+) -> list[Target]:
     """The target, or those of a library of variants, the most able first."""
     from tbc.codegen.artifacts import target_of
     from tbc.codegen.host import resolve_target
@@ -569,10 +590,10 @@ def _targets(target: str, mcpu: str, mattr: str, kinds: tuple[str, ...]) -> list
 
     names = target.split(",")
     if len(names) == 1:
-        return [target_of(kinds, resolve_target(target, mcpu, mattr))]
+        return [target_of(kinds, resolve_target(target, mcpu, mattr, optimize))]
     if mcpu or mattr:
         raise UsageError("--mcpu and --mattr are of one target", hint="--target=a+feature,b")
-    return list(ordered([resolve_target(name, "", "") for name in names]))
+    return list(ordered([resolve_target(name, optimize=optimize) for name in names]))
 
 
 def _tune(

@@ -10,10 +10,11 @@ from tbc.dims import Dim, upper
 from tbc.driver import Observer, ignore, lower
 from tbc.ir import Graph
 from tbc.layout import Layout
-from tbc.ops import PackedDot, PackedGroupedDot
+from tbc.ops import CodedDot, PackedDot, PackedGroupedDot
 from tbc.passes import FRONT, UNSELECTED
 from tbc.passes.explain import DotReport, explain
 from tbc.program import Program
+from tbc.straight import NAME
 from tbc.target import Target
 from tbc.types import DType
 
@@ -151,7 +152,7 @@ def inspect(
     )
 
 
-_Packed: TypeAlias = PackedDot | PackedGroupedDot
+_Packed: TypeAlias = PackedDot | PackedGroupedDot | CodedDot
 _Key: TypeAlias = tuple[str, Dim, Dim]
 
 
@@ -169,13 +170,15 @@ def _op_of(dot: DotReport, packed: Mapping[_Key, Sequence[_Packed]]) -> _Packed 
     if not dot.reason:
         return next(iter(packed.get((dot.origin, dot.n, dot.k), ())), None)
     sides = (packed.get((dot.origin, n, dot.k), ()) for n in (dot.n, dot.m))
-    return next((op for ops in sides for op in ops if op.layout.dtype is DType.i8), None)
+    found = (op for ops in sides for op in ops if not isinstance(op, CodedDot))
+    return next((op for op in found if op.layout.dtype is DType.i8), None)
 
 
 def _layer(dot: DotReport, op: _Packed | None) -> Layer:
     lifted = dot.zeros is not None
     m, n, k = (upper(d) for d in (dot.m, dot.n, dot.k))
-    groups = k // op.layout.group if op is not None and op.layout.group else 1
+    layout = None if op is None or isinstance(op, CodedDot) else op.layout
+    groups = k // layout.group if layout and layout.group else 1
     dense = next((d.bits for d in DType if d.name == dot.weights), 8)
     return Layer(
         node=dot.origin,
@@ -189,9 +192,9 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
         activations=dot.activations,
         float_reason=dot.float_reason,
         remedy=dot.remedy,
-        layout="" if op is None else _layout_text(op.layout),
+        layout="" if layout is None else _layout_text(layout),
         bits=dense if op is None else dot.planes * _bits(op),
-        kernel="" if op is None else " ".join(op.kernels),
+        kernel="" if op is None else NAME if isinstance(op, CodedDot) else " ".join(op.kernels),
         multiplications=m * n * (groups * dot.planes if lifted else k),
         additions=dot.planes * (m * n * k - round(m * n * k * (dot.zeros or 0))),
         dense=m * n * k,
@@ -199,7 +202,9 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
 
 
 def _bits(op: _Packed) -> float:
-    """Bits in memory a weight."""
+    """Bits in memory a weight; none of those that are code."""
+    if isinstance(op, CodedDot):
+        return 0.0
     return 8 * op.layout.size(op.n, op.k) / max(op.n * op.k, 1)
 
 

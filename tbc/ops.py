@@ -726,6 +726,25 @@ class PackedDot:
 
 
 @dataclass(frozen=True)
+class CodedDot:
+    """y[…, n] = sum_k w[n, k] * x[…, k], exact in i32, of a ternary weight that becomes code.
+
+    `weights` has a character for each weight, row by row: `.`, `+` or `-`; see `tbc.straight`.
+    """
+
+    weights: str
+    n: int
+    k: int
+
+    def infer(self, x: TensorType) -> TensorType:
+        """i32[…, n] of i8."""
+        require(x.dtype is DType.i8 and x.rank >= 1, f"dot of {x} with weights that are code")
+        require(x.shape[-1] == self.k and {*self.weights} <= {*".+-"}, f"dot of {x}, k={self.k}")
+        require(len(self.weights) == self.n * self.k, f"weights of {self.n} by {self.k}")
+        return TensorType(DType.i32, (*x.shape[:-1], self.n))
+
+
+@dataclass(frozen=True)
 class PackedGroupedDot:
     """`GroupedDot` on a packed weight: sum_g s[n, g] * f32(c * raw_g - xsum[…, g]) for i8 x.
 

@@ -63,6 +63,7 @@ MEANING: Mapping[type, Callable[..., Array]] = {
     ops.Lift: sums.lift,
     ops.Pack: sums.pack,
     ops.PackedDot: sums.packed_dot,
+    ops.CodedDot: sums.coded_dot,
     ops.PackedGroupedDot: sums.packed_grouped_dot,
 }
 """What each operation computes from its arguments, once its sizes are numbers.

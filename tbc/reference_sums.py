@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.ops import (
+    CodedDot,
     Cumulate,
     Dot,
     GroupedDot,
@@ -25,6 +26,7 @@ from tbc.ops import (
     Reduce,
 )
 from tbc.reference_elementwise import FLOATS, Array, maximum, minimum, widened
+from tbc.straight import weights_of
 from tbc.types import DType
 
 PARTIALS = 16
@@ -212,6 +214,11 @@ def packed_dot(op: PackedDot, x: Array, packed: Array) -> Array:
     if x.dtype == np.float32:
         return _dot(x, w)
     return _dot(x, op.layout.coding.numbers(op.layout.coding.codes_of(w)))
+
+
+def coded_dot(op: CodedDot, x: Array) -> Array:
+    """The dot with the weights of the code."""
+    return _dot(x, weights_of(op.weights, op.n))
 
 
 def packed_grouped_dot(

@@ -20,9 +20,10 @@ from tbc.driver import Compiled
 from tbc.energy import Energy, energy
 from tbc.inspection import Stages
 from tbc.ir import Value
-from tbc.ops import Input, MatMul, PackedDot, PackedGroupedDot, Reduce
+from tbc.ops import CodedDot, Input, MatMul, PackedDot, PackedGroupedDot, Reduce
 from tbc.passes.select import dot_shapes
 from tbc.program import Program
+from tbc.straight import NAME
 from tbc.variants import Variants
 
 _Packed: TypeAlias = PackedDot | PackedGroupedDot
@@ -167,6 +168,8 @@ def kernel_counts(program: Program) -> dict[str, int]:
         if isinstance(step.anchor.op, _Packed):
             for name in step.anchor.op.kernels:
                 kernels[name] = kernels.get(name, 0) + 1
+        elif isinstance(step.anchor.op, CodedDot):
+            kernels[NAME] = kernels.get(NAME, 0) + 1
     return kernels
 
 

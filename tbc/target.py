@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+OPTIMIZE = ("balanced", "speed", "size")
+"""What code may be optimised for."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What code is compiled for; made by `parse`, `adjust` and `make` only."""
@@ -53,6 +57,8 @@ class Target:
     """How floats are passed: "soft" or "hard" where the architecture has both, else ""."""
     tuning: Tuning = UNTUNED
     """What was measured of its kernels, which goes before their costs."""
+    optimize: str = "balanced"
+    """What code for it is to be: of `OPTIMIZE`."""
 
     @property
     def arch(self) -> str:

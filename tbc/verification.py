@@ -30,7 +30,7 @@ from tbc.passes import FRONT
 from tbc.reference import run_graph
 from tbc.runtime import Pool
 from tbc.specialise import Specialiser
-from tbc.target import Target
+from tbc.target import OPTIMIZE, Target
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
@@ -114,6 +114,7 @@ def verify(
     *,
     mcpu: str = "",
     mattr: str = "",
+    optimize: str = OPTIMIZE[0],
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
     feeds: Feeds | None = None,
@@ -128,7 +129,7 @@ def verify(
 
     Args:
         model: a path, the bytes of an ONNX file, or a parsed model.
-        target: as for `compile`, and so `mcpu`, `mattr`, `dims` and `inputs`.
+        target: as for `compile`, and so `mcpu`, `mattr`, `optimize`, `dims` and `inputs`.
         feeds: the other inputs by name; by default `samples` sets of random ones.
         seed: of the random inputs.
         layers: also compare the result of every node.
@@ -141,7 +142,7 @@ def verify(
             or cannot make up inputs for it.
         ValueError: the inputs do not fit the model.
     """
-    chosen = resolve_target(target, mcpu, mattr)
+    chosen = resolve_target(target, mcpu, mattr, optimize)
     progress("importing")
     specialiser = Specialiser(model, dims or {}, inputs or {})
     special = specialiser.bounded() if feeds is None else specialiser.specialise(feeds)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import tbc
 from tbc.cli import app
+from tbc.codegen.host import resolve_target
 from tbc.driver import lower
 from tbc.emulate import can_run
 from tbc.frontend import load
@@ -28,7 +29,7 @@ from tbc.program import Block
 from tbc.target import Target, parse
 
 DIGITS = ROOT / "examples/digits/digits_cnn.onnx"
-SMALL = parse("cortex-m0plus")
+SMALL = resolve_target("cortex-m0plus", optimize="size")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ int main(void) {
 
         if (room == NULL) return 1;
         call.arena = room + TBC_CHOOSE_ARENA_ALIGN - (uintptr_t)room % TBC_CHOOSE_ARENA_ALIGN;
-        if (tbc_choose.run(&call) != TBC_OK) return 1;
+        if (tbc_choose_.run(&call) != TBC_OK) return 1;
         for (int i = 0; i < COUNT; i++) positive += y[i] > 0.0f;
         printf("%d\n", positive);
         free(room);
