@@ -86,7 +86,7 @@ class Row:
     Attributes:
         target: its name.
         kernels: of the low-bit layers.
-        inner: instructions a weight of each kernel's innermost loop.
+        inner: instructions a weight of each kernel's innermost loop; None of those without.
         flash: bytes; None where the object does not tell.
         arena: bytes.
         instructions: of a run; None where nothing runs or counts it here.
@@ -98,7 +98,7 @@ class Row:
 
     target: str
     kernels: tuple[str, ...]
-    inner: tuple[float, ...]
+    inner: tuple[float | None, ...]
     flash: int | None
     arena: int
     instructions: int | None = None
@@ -113,7 +113,7 @@ class Row:
         return (
             self.target,
             ", ".join(self.kernels),
-            ", ".join(f"{cost:g}" for cost in self.inner),
+            ", ".join("–" if cost is None else f"{cost:g}" for cost in self.inner),
             number(self.flash),
             number(self.arena),
             number(self.instructions) + letter,
@@ -192,9 +192,10 @@ def _static(row: Row) -> tuple[Any, ...]:
     return row.target, row.kernels, row.inner, row.flash, row.arena
 
 
-def _cost(kernel: str) -> float:
-    known = BY_NAME[kernel]
-    return known.row_cost if known.mr == 1 else known.cost
+def _cost(kernel: str) -> float | None:
+    """Instructions a multiply-add of the innermost loop; None of weights that are code."""
+    known = BY_NAME.get(kernel)
+    return None if known is None else known.row_cost if known.mr == 1 else known.cost
 
 
 def table(model: Model, rows: list[Row]) -> Iterator[str]:
