@@ -28,6 +28,8 @@ MOST_WEIGHTS = 1 << 14
 """Of a layer that becomes code: more take too long to compile, and too much flash."""
 WORTH = 16
 """Instructions of a run that a byte of flash has to save, unless speed alone counts."""
+LITTLE = 1024
+"""Bytes of flash that a layer may take more, unless speed alone counts."""
 DOTS = ("pairs", "smlad", "scalar", "lookup")
 """What takes the more instructions; vectors take fewer."""
 
@@ -168,4 +170,4 @@ def is_worth_it(w: Trits, rows: int, kernel: Kernel, target: Target) -> bool:
             return saved > 0
         case "size":
             return more <= 0
-    return saved > max(more, 0) * WORTH
+    return more <= LITTLE and saved > max(more, 0) * WORTH

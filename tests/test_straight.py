@@ -140,7 +140,7 @@ def test_what_is_worth_its_flash() -> None:
         return is_worth_it(w, rows, kernel, resolve_target("cortex-m4", optimize=optimize))
 
     assert chosen(large, 1, "speed")
-    assert not chosen(large, 1, "balanced")
+    assert not chosen(large, 1000, "balanced")
     assert not chosen(large, 1000, "size")
     assert chosen(small, 64, "balanced")
     assert not chosen(small, 1, "balanced")
