@@ -866,7 +866,7 @@ OPS = (
     Broadcast, Reshape, Transpose, Slice, Concat, Pad, Windows, Gather, GatherND, GatherElements,
     ScatterElements, ScatterND, ArgSort,
     Reduce, Cumulate, MatMul, Dot, GroupedDot, Lift,
-    Pack, PackedDot, PackedGroupedDot,
+    Pack, PackedDot, CodedDot, PackedGroupedDot,
     Repeat,
 )  # fmt: skip
 ELEMENTWISE = (Unary, Binary, Where, Cast, BitCast)

@@ -158,7 +158,10 @@ def may_be(kernel: Kernel, weights: int) -> bool:
 
 
 def is_worth_it(w: Trits, rows: int, kernel: Kernel, target: Target) -> bool:
-    """Whether w[n, k], for so many rows of activations, rather becomes code than data."""
+    """Whether w[n, k], for so many rows of activations, rather becomes code than data.
+
+    In portable C only if asked for: what an instruction takes is not known there.
+    """
     layout = kernel.layout()
     size = layout.size(*w.shape)
     packed = kernel.rows_cost(1) * size * layout.fields
@@ -170,4 +173,6 @@ def is_worth_it(w: Trits, rows: int, kernel: Kernel, target: Target) -> bool:
             return saved > 0
         case "size":
             return more <= 0
+    if target.arch == "c":
+        return False
     return more <= LITTLE and saved > max(more, 0) * WORTH

@@ -351,6 +351,13 @@ def _packed_dot(p: Pool) -> Value:
     return p.builder(ops.PackedDot((), layout, n, k), _padded(p, x, k, layout), w)
 
 
+def _coded_dot(p: Pool) -> Value:
+    x = p.pick(lambda t: t.dtype is DType.i8 and t.rank >= 1 and isinstance(t.shape[-1], int))
+    n, k = p.integer(1, 20), int(x.type.shape[-1])
+    weights = p.draw(st.text(".+-", min_size=n * k, max_size=n * k))
+    return p.builder(ops.CodedDot(weights, n, k), x)
+
+
 def _packed_grouped_dot(p: Pool) -> Value:
     x, k = _activations(p)
     n, group = p.integer(1, 20), _group(p, k)
@@ -450,6 +457,7 @@ MAKERS: Mapping[type, Callable[[Pool], Value]] = {
     ops.Lift: _lift,
     ops.Pack: _pack,
     ops.PackedDot: _packed_dot,
+    ops.CodedDot: _coded_dot,
     ops.PackedGroupedDot: _packed_grouped_dot,
     ops.Repeat: _repeat,
 }

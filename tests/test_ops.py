@@ -94,6 +94,7 @@ ACCEPTED: list[tuple[Op, list[TensorType], TensorType]] = [
     (ops.Pack(GROUPED), [t(TRIT, 17, 16)], t(U8, 256)),
     (ops.PackedDot((), B1, 5, 8), [t(I8, B, 32), t(U8, 64)], t(I32, B, 5)),
     (ops.PackedDot((), I2, 5, 8), [t(F32, 16), t(U8, 64)], t(F32, 5)),
+    (ops.CodedDot("+.-.-+", 3, 2), [t(I8, B, 2)], t(I32, B, 3)),
     (
         ops.PackedGroupedDot((), GROUPED, 5, 16),
         [t(I8, B, 32), t(U8, 128), t(F32, 1, 2, 16), t(I32, B, 2)],
@@ -237,6 +238,10 @@ REJECTED: list[tuple[Op, list[TensorType]]] = [
     (ops.Pack(I2), [t(TRIT, 2, 0)]),
     (ops.Pack(I2), [t(TRIT, n, 4)]),
     (ops.Pack(GROUPED), [t(TRIT, 2, 12)]),
+    (ops.CodedDot("+.-.-+", 3, 2), [t(I8, 3)]),
+    (ops.CodedDot("+.-.-+", 3, 2), [t(F32, 2)]),
+    (ops.CodedDot("+.-.-", 3, 2), [t(I8, 2)]),
+    (ops.CodedDot("+.-.-0", 3, 2), [t(I8, 2)]),
     (ops.PackedDot((), I2, 5, 8), [t(I8, 8), t(U8, 64)]),
     (ops.PackedDot((), I2, 5, 8), [t(I8), t(U8, 64)]),
     (ops.PackedDot((), I2, 5, 8), [t(I8, 16), t(U8, 63)]),
