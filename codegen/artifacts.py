@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def target_of(kinds: Iterable[str], target: Target) -> Target:
     if others := sorted(kinds - set(C_KINDS)):
         reason = f"portable C is for no machine, and --emit={others[0]} is for one"
         raise Unsupported(reason, hint="one call for each, in folders of their own")
-    return parse(PORTABLE.name)
+    return target if target.arch == "c" else replace(parse(PORTABLE.name), optimize=target.optimize)
 
 
 def static_name(name: str, target: Target) -> str:
@@ -87,7 +87,6 @@ def write_artifacts(
         linker: see `link_shared`.
         project: of `PROJECTS`, whose folders the files of a project go to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     name, obj = info.name, made.get("obj", b"")
     library = "c" if target.arch == "c" else "static"
     kinds = set(kinds)
@@ -101,6 +100,7 @@ def write_artifacts(
     if place.language == "js" and (target.arch != "wasm" or target.index_bits != 32):
         reason = f"a project of {project} is WebAssembly of 32 bits, and {target.name} is not"
         raise Unsupported(reason, hint="--target=wasm32+simd128")
+    folder.mkdir(parents=True, exist_ok=True)
     if "project" in kinds:
         kinds |= {"header", library} if place.language == "c" else {"shared"}
     if "obj" in kinds:

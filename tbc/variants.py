@@ -72,9 +72,8 @@ def ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
     first, *others = targets
     for other in others:
         if (other.triple, other.float_abi) != (first.triple, first.float_abi):
-            reason = f"{first.name} and {other.name} cannot be in one library"
-            hint = f"one is {first.triple}, the other {other.triple}"
-            raise BadTarget(reason, hint=hint)
+            pair = " and ".join(f"{t.name} ({t.triple})" for t in (first, other))
+            raise BadTarget(f"{pair} cannot be in one library", hint="a library for each")
     if first.arch in ("c", "wasm"):
         raise BadTarget(f"{first.name} cannot be one of several: nothing tells its CPUs apart")
     found = sorted(targets, key=lambda t: -t.cpu_bits.bit_count())

@@ -33,7 +33,7 @@ from tbc import reference
 from tbc.bench.onnx_models import bit_linear, nbits
 from tbc.codegen.artifacts import target_of
 from tbc.codegen.builtins import builtins_text
-from tbc.codegen.host import host_target
+from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.objfile import undefined_symbols
 from tbc.dims import static
@@ -43,7 +43,7 @@ from tbc.errors import Unsupported
 from tbc.frontend import load
 from tbc.ir import Graph, bind
 from tbc.ops import Input
-from tbc.target import PORTABLE, parse
+from tbc.target import PORTABLE, Target, parse
 from tbc.text import parse_graph
 from tbc.types import DType
 
@@ -176,9 +176,9 @@ def has_multiply_add(obj: bytes) -> bool:
 # -- the same bits --------------------------------------------------------------------------------
 
 
-def check(graph: Graph, feeds: Mapping[str, Array], workers: Workers) -> None:
+def check(graph: Graph, feeds: Mapping[str, Array], workers: Workers, target: Target = C) -> None:
     """Compare with the reference, at several numbers of parts."""
-    native = Native(graph, workers, C)
+    native = Native(graph, workers, target)
     expected = reference.run_graph(native.lowered, feeds)
     for parts in PARTS:
         done = native.run(feeds, parts)
@@ -333,6 +333,14 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path, workers: Workers) -> Non
     model = assemble(program, C, "digits_mlp", workers, embed=False)
     assert b"is for little-endian machines" in model.files["c"]
     assert_same(logits_of(model), logits_of(compiled(batched("digits_mlp"), "m", workers)))
+
+
+@pytest.mark.parametrize("target", ["c", "armv8"])
+def test_weights_as_code_if_asked_for(target: str, workers: Workers) -> None:
+    fast = target_of(("c",), resolve_target(target, optimize="speed"))
+    model = assemble(lower(batched("digits_cnn"), fast), fast, "digits_cnn", workers)
+    assert b"_trit_code(" in model.files["c"]
+    check(batched("digits_cnn"), some("digits_cnn"), workers, target=fast)
 
 
 def test_what_is_written(tmp_path: Path, workers: Workers) -> None:

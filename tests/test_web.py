@@ -468,4 +468,5 @@ def test_the_project_is_webassembly(target: str, tmp_path: Path) -> None:
     chosen = parse(target)
     info = adder.info(parse("x86-64"))
     with pytest.raises(Unsupported, match="a project of web is WebAssembly"):
-        list(write_artifacts(tmp_path, info, chosen, {}, ("project",), None, project="web"))
+        list(write_artifacts(tmp_path / "out", info, chosen, {}, ("project",), None, project="web"))
+    assert not (tmp_path / "out").exists()
