@@ -143,8 +143,13 @@ def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:
     """Store the k elements of a row of patches."""
     found = patches_of(x)
     assert found is not None
-    patches, shape = found.values, found.values.type.shape
-    lead, tail = shape[: found.axes], shape[found.axes :]
+    patches, axes = found.values, found.axes
+    if isinstance(x.op, ops.Pad) and patches not in e.memory:
+        (rows, _) = x.args
+        if any(value in e.memory for value in reshapes(rows)):
+            patches, axes = rows, 1
+    shape = patches.type.shape
+    lead, tail = shape[:axes], shape[axes:]
     with e.split(number, lead) as head:
 
         def position(index: Index) -> Dim:

@@ -135,7 +135,7 @@ class _Fusion:
             match value.op:
                 case ops.PackedDot() | ops.PackedGroupedDot() | ops.CodedDot():
                     if (patches := self.gathered.get(value.args[0])) is None:
-                        self.kept.add(self._operand(value.args[0]))
+                        self.kept.add(self._operand(value))
                     elif not self.is_leaf(patches.source):
                         self.kept.add(patches.source)
                     self.kept.update(a for a in value.args[1:] if not self.is_leaf(a))
@@ -167,11 +167,15 @@ class _Fusion:
                 if self._is_repeated(arg, value) and not self._is_cheap(arg):
                     self.kept.add(arg)
 
-    def _operand(self, x: Value) -> Value:
-        """What to keep as the activations of a packed dot: whole rows, aligned, in the arena."""
-        base = unreshaped(x)
+    def _operand(self, dot: Value) -> Value:
+        """What to keep as the activations of a dot: whole rows; of a packed one, aligned ones.
+
+        Those lie in the arena. Weights that are code read one activation at a time, anywhere.
+        """
+        x, base = dot.args[0], unreshaped(dot.args[0])
         outside = self.is_leaf(base) or base in self.graph.results
-        return x if outside and x.type.dtype is DType.i8 else base
+        is_aligned = x.type.dtype is DType.i8 and not isinstance(dot.op, ops.CodedDot)
+        return x if outside and is_aligned else base
 
     def _is_view(self, value: Value, maps: tuple[type, ...] = FREE) -> bool:
         """Whether reading an element costs no arithmetic but on indices."""

@@ -11,22 +11,27 @@ from unittest import mock
 import numpy as np
 import onnx
 import pytest
+from compiled import Native
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from strategies import assert_same
 from toolchain import ROOT
 from typer.testing import CliRunner
 
 import tbc
 from tbc.cli import app
 from tbc.codegen.host import resolve_target
+from tbc.codegen.machine import Workers
 from tbc.driver import lower
 from tbc.emulate import can_run
 from tbc.frontend import load
 from tbc.ops import PackedDot
 from tbc.passes.plan import _arena
 from tbc.program import Block
+from tbc.reference import run_graph
 from tbc.target import Target, parse
+from tbc.text import parse_graph
 
 DIGITS = ROOT / "examples/digits/digits_cnn.onnx"
 SMALL = resolve_target("cortex-m0plus", optimize="size")
@@ -113,6 +118,34 @@ def test_random_networks(data: st.DataObject) -> None:
     with short_of_memory():
         (y,) = tbc.compile(model).run({"x": x}).values()
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1) as started:
+        yield started
+
+
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("kept", [(6, 20), (120,), (3, 2, 20), (2, 60)])
+def test_rows_of_what_is_kept(kept: tuple[int, ...], coded: bool, workers: Workers) -> None:
+    """A reshape of an input is a result too: the step sees only that, not the input behind it."""
+    w = np.random.default_rng(0).integers(-1, 2, (5, 20)).tolist()
+    graph = parse_graph(f"""
+def f(x: i8[2, 3, 20]):
+    kept: i8[{", ".join(map(str, kept))}] = reshape(x, shape={kept})
+    rows: i8[6, 20] = reshape(kept, shape=(6, 20))
+    w: trit[5, 20] = const({w})
+    y: i32[6, 5] = dot(rows, w)
+    return {{"kept": kept, "y": y}}
+""")
+    choice = {"may_be": lambda *_: coded, "is_worth_it": lambda *_: coded}
+    with short_of_memory(), mock.patch.multiple("tbc.straight", **choice):
+        native = Native(graph, workers)
+    feeds = {"x": np.random.default_rng(1).integers(-128, 128, (2, 3, 20)).astype(np.int8)}
+    done = native.run(feeds, 1)
+    for name, array in run_graph(graph, feeds).items():
+        assert_same(done.outputs[name], array)
 
 
 def test_patches_are_in_memory_nowhere() -> None:

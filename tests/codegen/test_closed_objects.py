@@ -172,8 +172,10 @@ def loops() -> Graph:
     return made.graph()
 
 
-def assert_closed(graph: Graph, name: str, workers: Workers, folder: Path) -> None:
-    target = resolve_target(name)
+def assert_closed(
+    graph: Graph, name: str, workers: Workers, folder: Path, optimize: str = "balanced"
+) -> None:
+    target = resolve_target(name, optimize=optimize)
     code = assemble(lower(graph, target), target, "closed", workers).files["obj"]
     assert undefined_symbols(code) <= {"_fltused"}
     if can_link(target) and target.object_format == "elf":  # no relocation is unknown
@@ -209,7 +211,8 @@ def test_arithmetic(target: str, workers: Workers, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", [*TARGETS, *MORE])
 def test_low_bit_and_loops(target: str, workers: Workers, tmp_path: Path) -> None:
-    assert_closed(low_bit(), target, workers, tmp_path)
+    for optimize in ("size", "speed"):
+        assert_closed(low_bit(), target, workers, tmp_path, optimize)
     assert_closed(loops(), target, workers, tmp_path)
 
 
@@ -229,8 +232,9 @@ def test_other_targets(target: str, workers: Workers, tmp_path: Path) -> None:
 
 def test_every_operation_is_compiled() -> None:
     made = {type(v.op) for graph in graphs(DTYPES) for v in graph.values()}
-    program = lower(low_bit(), resolve_target("x86-64"))
-    packed = {type(step.anchor.op) for step in program.steps}
+    targets = [resolve_target(name, optimize="speed") for name in ("x86-64", "cortex-m4")]
+    steps = [step for target in targets for step in lower(low_bit(), target).steps]
+    packed = {type(step.anchor.op) for step in steps}
     assert made | packed | {ops.Pack} == set(ops.OPS)
     functions = {v.op.fn for graph in graphs(DTYPES) for v in graph.values() if hasattr(v.op, "fn")}
     assert functions == {*ops.UNARY, *ops.BINARY}
