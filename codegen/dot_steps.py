@@ -20,6 +20,7 @@ from tbc.patches import is_row_sum, patches_of
 from tbc.program import ByRows, Step, inside, reshapes, root_index
 from tbc.straight import weights_of
 from tbc.target import Target
+from tbc.types import DType
 
 ROWS_TO_SPLIT = 64
 """From this many rows on, the parts of a phase divide the rows, below it the weight's blocks."""
@@ -58,7 +59,8 @@ def emit_dot_step(e: Emitter, step: Step, out: Memory, share: Share, target: Tar
             )
         common |= {"m_lo": m_lo, "m_hi": m_hi, "block_lo": b_lo, "block_hi": b_hi}
         if isinstance(op, ops.PackedDot):
-            emit_dot(e.f, kernel, op.layout, op.k, **common)
+            unsigned = step.anchor.args[0].type.dtype is DType.u8
+            emit_dot(e.f, kernel, op.layout, op.k, unsigned=unsigned, **common)
         else:
             scales, xsum, x_scales = (*rest, None, None)[:3]
             common |= {"scales": scales, "xsum": xsum, "x_scales": x_scales}
@@ -76,7 +78,7 @@ def _emit_by_row(
     width = op.layout.padded_k(op.k)
     with _each_row(e, x, op.k, width, share) as (number, row):
         for value in sums:
-            e.bind(value, _sum_of_row(f, row, const(e.index_type, op.k)))
+            e.bind(value, _sum_of_row(f, row, const(e.index_type, op.k), _extends(x)))
 
         def store(f: Function, _: Val, first: Val, acc: Val) -> None:
             epilogue(f, number, first, acc)
@@ -97,6 +99,7 @@ def _emit_by_row(
             block_hi=e.index(op.layout.blocks(op.n)),
             epilogue=store,
             index=e.index_type,
+            unsigned=x.type.dtype is DType.u8,
         )
 
 
@@ -110,7 +113,7 @@ def _emit_coded(
     row, column = (Symbol(e.f.fresh(name), 0, None, size) for name, size in (("m", m), ("n", n)))
     end = const(e.index_type, op.n)
     with _each_row(e, x, op.k, op.k, share) as (number, start):
-        emit_code(f, weights_of(op.weights, op.n), start, sums, target)
+        emit_code(f, weights_of(op.weights, op.n), start, sums, target, _extends(x))
         with (
             f.loop(const(e.index_type, 0), end) as loop,
             e.scope(**{row.name: number, column.name: loop.index}),
@@ -122,7 +125,7 @@ def _emit_coded(
 
 @contextmanager
 def _each_row(e: Emitter, x: Value, k: int, width: int, share: Share) -> Iterator[tuple[Val, Val]]:
-    """A loop over this part's rows of x: the row's number, and where its i8 lie.
+    """A loop over this part's rows of x: the row's number, and where its bytes lie.
 
     They are on the stack, with zeros behind them up to the width, where x is in memory nowhere.
     """
@@ -167,11 +170,16 @@ def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:
         nest(e, tail, Share.whole(e), probe, visit, 1)
 
 
-def _sum_of_row(f: Function, row: Val, count: Val) -> Val:
-    """i32: the sum of so many i8."""
+def _extends(x: Value) -> str:
+    """The cast that widens 8-bit activations."""
+    return "zext" if x.type.dtype is DType.u8 else "sext"
+
+
+def _sum_of_row(f: Function, row: Val, count: Val, extends: str) -> Val:
+    """i32: the sum of so many 8-bit activations."""
     with f.loop(const(count.type, 0), count, carried=[const("i32", 0)]) as loop:
         element = f.load("i8", f.offset(row, loop.index), 1)
-        loop.yield_(f.op("add", loop.carried[0], f.cast("sext", element, "i32")))
+        loop.yield_(f.op("add", loop.carried[0], f.cast(extends, element, "i32")))
     return loop.results[0]
 
 

@@ -116,6 +116,7 @@ def emit_dot(
     block_hi: Val,
     epilogue: Epilogue,
     index: str,
+    unsigned: bool = False,
 ) -> None:
     """Emit `PackedDot`'s sums of activation rows m_lo..m_hi and row blocks block_lo..block_hi.
 
@@ -125,7 +126,7 @@ def emit_dot(
         layout: how `packed` lies in memory.
         k: weights of a row.
         target: what the code is for.
-        x: activations, i8 or f32 [m, x_stride] with k padded as `layout.padded_k`, zeros in the
+        x: activations, i8, u8 or f32 [m, x_stride] with k padded as `layout.padded_k`, zeros in the
             padding; 4-byte aligned.
         x_stride: elements between activation rows, a multiple of the layout's unit.
         packed: the weights' bytes, 64-byte aligned.
@@ -136,10 +137,12 @@ def emit_dot(
         block_hi: behind the last block.
         epilogue: emits what becomes of 16 sums, the rows that pad the last block among them.
         index: the type of indices, "i32" or "i64".
+        unsigned: whether the activations are u8.
     """
     _check(kernel, layout, k, target, x_stride)
+    assert kernel.dot.unsigned or not unsigned, kernel.name
     steps = layout.padded_k(k) // layout.unit_k
-    tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
+    tiles = _tiles(kernel, layout, target, x_stride, steps, index, unsigned)
     if kernel.panel:
         whole = tiles(kernel.mr, kernel.nr)
         panels = Panels.on_stack(f, _PANELS[kernel.dot.name], whole, rows)
@@ -205,7 +208,7 @@ def emit_grouped_dot(
     _check(kernel, layout, k, target, x_stride)
     groups = k // (layout.group or k)
     steps = layout.padded_k(k) // layout.unit_k // groups
-    tiles = _tiles(kernel, layout, k, target, x_stride, steps, index)
+    tiles = _tiles(kernel, layout, target, x_stride, steps, index)
     n, scale_bytes = layout.rows, layout.rows * 4
 
     def terms(m: Val, blocks: Parts) -> Callable[[Val, Sums], Sums]:
@@ -278,15 +281,15 @@ def _check(kernel: Kernel, layout: Layout, k: int, target: Target, x_stride: int
 def _tiles(
     kernel: Kernel,
     layout: Layout,
-    k: int,
     target: Target,
     x_stride: int,
     steps: int,
     index: str,
+    unsigned: bool = False,
 ) -> Callable[[int, int], Tile]:
     """(mr, nr) -> that tile of the kernel, over `steps` units of k."""
     x_bytes = x_stride * kernel.activations.bytes
-    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, index)
+    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, index, unsigned)
 
 
 def _streams(f: Function, lo: Val, hi: Val, count: int) -> Iterator[Parts]:

@@ -10,19 +10,22 @@ MOST_COLUMNS = 512
 """Of a function: longer ones take LLVM too long."""
 
 
-def emit_code(f: Function, w: Trits, row: Val, out: Val, target: Target) -> None:
-    """Calls of functions that store w[n, k] times a row i8[k], as i32[n]."""
+def emit_code(f: Function, w: Trits, row: Val, out: Val, target: Target, extends: str) -> None:
+    """Calls of functions that store w[n, k] times a row of 8-bit x[k], as i32[n].
+
+    `extends` is the cast that widens an element of x.
+    """
     core, (n, k) = core_of(target), w.shape
     for first in range(0, n, core.rows):
         to = f.offset(out, const("i32", 4 * first))
         for column in range(0, k, MOST_COLUMNS):
             part = w[first : first + core.rows, column : column + MOST_COLUMNS]
             name = f"{f.name}_rows{first}" + (f"_from{column}" if column else "")
-            _function(f, name, part, core, column > 0)
+            _function(f, name, part, core, column > 0, extends)
             f.call("void", name, f.offset(row, const("i32", column)), to)
 
 
-def _function(caller: Function, name: str, w: Trits, core: Core, adds: bool) -> None:
+def _function(caller: Function, name: str, w: Trits, core: Core, adds: bool, extends: str) -> None:
     """`void name(i8 *x, i32 *out)`: the sums of a block, added to what is there if it `adds`."""
     f = Function(caller.module, name, [("ptr", "x"), ("ptr", "out")], "void", "internal", _ALONE)
     x, out = f.args
@@ -34,7 +37,7 @@ def _function(caller: Function, name: str, w: Trits, core: Core, adds: bool) -> 
             following = f.fresh("next")
             f.do(f"br {is_there}, label %{following}, label %{never}")
             f.label(following)
-        _pair(f, pair, x, sums)
+        _pair(f, pair, x, sums, extends)
     for place, total in zip(places, sums, strict=True):
         f.store(total, place, 4)
     if core.chunk:
@@ -47,12 +50,12 @@ _ALONE = "nounwind noinline"
 """Attributes: in one function all blocks would be more than registers hold."""
 
 
-def _pair(f: Function, pair: Pair, x: Val, sums: list[Val]) -> None:
+def _pair(f: Function, pair: Pair, x: Val, sums: list[Val], extends: str) -> None:
     """Add two activations to the sums."""
 
     def load(column: int) -> Val:
         byte = f.load("i8", f.offset(x, const("i32", column)), 1)
-        return f.cast("sext", byte, "i32")
+        return f.cast(extends, byte, "i32")
 
     of, used = {}, pair.used
     if used & {"a", "s", "d"}:

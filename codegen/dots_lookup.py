@@ -18,7 +18,7 @@ _TABLE = 2 << INDEX_BITS
 
 
 def lookup_tile(f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
-    """i8 activations, in scalar code: one activation row and one block."""
+    """8-bit activations, in scalar code: one activation row and one block."""
     layout, number = tile.layout, tile.number
     places = [(lane, half) for half in (0, INDEX_BITS) for lane in range(layout.lanes_k)]
     tables = f.alloca("i8", _TABLE * len(places))
@@ -52,7 +52,7 @@ def _fill(f: Function, tile: Tile, xs: Val, lane: int, half: int, table: Val) ->
     """What each bit stands for."""
     for field in range(half // coding.bits, (half + INDEX_BITS) // coding.bits):
         byte = f.load("i8", tile.at(f, xs, field * lanes + lane), 1)
-        one = f.cast("sext", byte, "i16")
+        one = f.cast(tile.extends, byte, "i16")
         values += [
             f.op("shl", one, const("i16", bit)) if bit else one for bit in range(coding.bits)
         ]

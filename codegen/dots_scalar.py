@@ -99,7 +99,9 @@ class Pairs(Rows):
     """Two products a multiplication: (c0 + c1 * 2^16) * (x1 + x0 * 2^16), summed mod 2^32.
 
     The upper half is the sum of c0 * x0 + c1 * x1, less the borrow of a negative lower half, which
-    is the sum of c0 * x1. The activations of some steps are made pairs once for all rows.
+    is the sum of c0 * x1. Of u8 activations both halves are numbers without a sign, and `widen` is
+    small enough for them, too: 65535 // 255 > 32768 // 128. The activations of some steps are made
+    pairs once for all rows.
     """
 
     rows = 2
@@ -129,8 +131,11 @@ class Pairs(Rows):
 
         def take(place: Val, sum: Val) -> None:
             sixteen = const(WORD, 16)
-            low = f.op("ashr", f.op("shl", sum, sixteen), sixteen)
-            upper = f.op("ashr", f.op("sub", sum, low), sixteen)
+            if tile.unsigned:
+                upper = f.op("lshr", sum, sixteen)
+            else:
+                low = f.op("ashr", f.op("shl", sum, sixteen), sixteen)
+                upper = f.op("ashr", f.op("sub", sum, low), sixteen)
             f.store(f.op("add", f.load(WORD, place, 4), upper), place, 4)
 
         with f.loop(tile.number(0), steps, most) as chunk:
@@ -149,7 +154,8 @@ class Pairs(Rows):
         with f.loop(tile.number(0), fields) as field:
             dword = tile.at(f, x, field.index, 4)
             lanes = {tile.position(lane): tile.at(f, dword, lane) for lane in range(4)}
-            wide = {at: f.cast("sext", f.load("i8", p, 1), WORD) for at, p in lanes.items()}
+            bytes_ = {at: f.load("i8", p, 1) for at, p in lanes.items()}
+            wide = {at: f.cast(tile.extends, byte, WORD) for at, byte in bytes_.items()}
             for number, at in enumerate((0, 8)):
                 pair = f.op("add", f.op("shl", wide[at], const(WORD, 16)), wide[at + 16])
                 f.store(pair, tile.at(f, pairs, field.index, 8, 4 * number), 4)

@@ -17,7 +17,7 @@ class Smlad(Rows):
     code for 32-bit Arm it is the other way round.
 
     `dword >> at & 0x00030003`, one instruction where the mask is in a register, is two trits, and
-    sxtb16 makes the same two bytes of a dword of activations halves of 16 bits.
+    sxtb16 (uxtb16) makes the same two bytes of a dword of activations halves of 16 bits.
     """
 
     rows = 4
@@ -29,6 +29,7 @@ class Smlad(Rows):
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
         f, coding = self.f, self.tile.layout.coding
+        halves = "llvm.arm.uxtb16" if self.tile.unsigned else "llvm.arm.sxtb16"
         load = "load volatile" if self.tile.target.is_small else "load"
         words = self.words(w)
         for field in range(coding.fields):
@@ -37,14 +38,14 @@ class Smlad(Rows):
                 dword = f.emit(WORD, f"{load} {WORD}, {at}, align 4")
                 if odd:
                     dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
-                pair = f.intrinsic(WORD, "llvm.arm.sxtb16", dword)
+                pair = f.intrinsic(WORD, halves, dword)
                 for row, word in enumerate(words):
                     codes = self.codes(word, field * coding.bits + odd, kept[0])
                     sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])
 
 
 class Helium(Rows):
-    """vmlava.s8: 16 products of one row, added to a sum of 32 bits in an integer register."""
+    """vmlava.s8 or .u8: 16 products of a row, added to a sum of 32 bits in an integer register."""
 
     rows = 2
 
@@ -52,7 +53,7 @@ class Helium(Rows):
         """A field at a time."""
         f, tile, scales = self.f, self.tile, len(self.scales)
         rows = [f.load(_VECTOR, tile.at(f, w, 16 * row), 16) for row in range(self.rows)]
-        none = const(WORD, 0)
+        none, unsigned = const(WORD, 0), const(WORD, int(tile.unsigned))
         for number, (_, shift, scale) in enumerate(tile.fields):
             activations = f.load(_VECTOR, tile.at(f, x, 16 * number), 4)
             for row, part in enumerate(rows):
@@ -63,4 +64,6 @@ class Helium(Rows):
                     part = f.op("and", part, const(_VECTOR, mask))
                 at = row * scales + self.scales.index(scale)
                 name = "llvm.arm.mve.vmldava.v16i8"
-                sums[at] = f.intrinsic(WORD, name, none, none, none, sums[at], part, activations)
+                sums[at] = f.intrinsic(
+                    WORD, name, unsigned, none, none, sums[at], part, activations
+                )

@@ -31,6 +31,7 @@ class Tile:
     Attributes:
         x_stride: bytes between activation rows.
         index: the type of indices.
+        unsigned: whether the activations are u8 rather than i8.
         units: units along k of a step.
         together: units along k come in multiples of this.
         one_offset: whether all blocks are to be addressed by one offset in a register; LLVM would
@@ -45,6 +46,7 @@ class Tile:
     steps: int
     x_stride: int
     index: str
+    unsigned: bool = False
     units: int = 1
     together: int = 1
     one_offset: bool = False
@@ -63,6 +65,11 @@ class Tile:
     def x_unit(self) -> int:
         """Bytes of activations a unit."""
         return self.layout.unit_k * self.kernel.activations.bytes
+
+    @property
+    def extends(self) -> str:
+        """The cast that widens an activation."""
+        return "zext" if self.unsigned else "sext"
 
     def number(self, value: int) -> Val:
         """An index constant."""

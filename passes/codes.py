@@ -1,4 +1,4 @@
-"""Activations as integers: x = scale * (q + offset) with q in i8, through index maps.
+"""Activations as integers: x = scale * (q + offset) with q in 8 bits, through index maps.
 
 `factor` walks from a dot's activations up to the integers that they were made of, and rebuilds the
 index maps on the way (patches, transposes, reshapes) on the integers instead. What multiplies or
@@ -47,7 +47,7 @@ class Codes:
     """x = the scales, innermost first, applied to (q + shift, then the offsets added).
 
     Attributes:
-        q: i8, in the shape of x.
+        q: i8, or u8 where that was asked for, in the shape of x.
         shift: a number to add to every element of q.
         offsets: i32 operands of `add` or `sub`, one value along the last axis.
         scales: f32 operands of `mul` or `div`, one value along the last axis.
@@ -59,8 +59,11 @@ class Codes:
     scales: tuple[Term, ...] = ()
 
 
-def factor(x: Value, ranges: Ranges) -> Codes | None:
-    """x by its integer codes, or None where it has none of at most 8 bits."""
+def factor(x: Value, ranges: Ranges, unsigned: bool = False) -> Codes | None:
+    """x by its integer codes, or None where it has none of at most 8 bits.
+
+    Codes from 0 to 255 are u8 if `unsigned`, and i8 with a shift of 128 if not.
+    """
     path: list[Value] = []
     found: list[tuple[Value, int]] = []
     step: Value | None = x
@@ -71,7 +74,7 @@ def factor(x: Value, ranges: Ranges) -> Codes | None:
         path.append(step)
         step = carrier(step, ranges)
     for codes, depth in reversed(found):
-        if (result := _rebuild(codes, path[:depth][::-1], ranges)) is not None:
+        if (result := _rebuild(codes, path[:depth][::-1], ranges, unsigned)) is not None:
             return result
     return None
 
@@ -146,13 +149,16 @@ def _term(value: Value, ranges: Ranges) -> Term | None:
 class _Rebuilding:
     """The integers and their terms, as the steps towards x are taken one by one."""
 
-    def __init__(self, codes: Value, known: Range):
+    def __init__(self, codes: Value, known: Range, unsigned: bool):
         build = codes.builder
-        self.shift = _shift(known)
+        self.dtype = DType.i8
+        if unsigned and known.within(*DType.u8.range) and not known.within(*DType.i8.range):
+            self.dtype = DType.u8
+        self.shift = 0 if self.dtype is DType.u8 else _shift(known)
         if self.shift:
             shift = constant(build, self.shift, codes.type.dtype)
             codes = build(Binary("sub"), codes, shift)
-        self.q = codes if codes.type.dtype is DType.i8 else build(Cast(DType.i8), codes)
+        self.q = codes if codes.type.dtype is self.dtype else build(Cast(self.dtype), codes)
         self.offsets: list[Term] = []
         self.scales: list[Term] = []
 
@@ -194,7 +200,7 @@ class _Rebuilding:
             if any(ranges(t.value).lo <= 0 for t in self.scales):
                 return False
         elif _is_pooling(step, after, ranges):
-            rest = (constant(step.builder, DType.i8.range[0], DType.i8),)
+            rest = (constant(step.builder, self.dtype.range[0], self.dtype),)
         elif isinstance(step.op, Pad | Windows):
             padding = self._padding(rest[0], ranges)
             if padding is None:
@@ -204,7 +210,7 @@ class _Rebuilding:
         return True
 
     def _padding(self, real: Value, ranges: Ranges) -> Value | None:
-        """The i8 code that stands for the number a map pads with."""
+        """The code that stands for the number a map pads with."""
         build = real.builder
         known = ranges(real)
         if known.lo != known.hi or not known.integer or (self.scales and known.lo != 0):
@@ -214,16 +220,16 @@ class _Rebuilding:
             if z.type.rank:
                 return None
             padding = build(Binary("sub" if fn == "add" else "add"), padding, z)
-        if not ranges(padding).within(*DType.i8.range):
+        if not ranges(padding).within(*self.dtype.range):
             return None
         if padding.is_constant:
-            return constant(build, value_of(padding), DType.i8)
-        return build(Cast(DType.i8), padding)
+            return constant(build, value_of(padding), self.dtype)
+        return build(Cast(self.dtype), padding)
 
 
-def _rebuild(codes: Value, steps: list[Value], ranges: Ranges) -> Codes | None:
-    """The steps from the codes to x, taken on i8."""
-    state = _Rebuilding(codes, ranges(codes))
+def _rebuild(codes: Value, steps: list[Value], ranges: Ranges, unsigned: bool) -> Codes | None:
+    """The steps from the codes to x, taken on 8 bits."""
+    state = _Rebuilding(codes, ranges(codes), unsigned)
     if not all(state.take(s, after, ranges) for s, after in zip_longest(steps, steps[1:])):
         return None
     terms = (*state.offsets, *state.scales)

@@ -1,8 +1,8 @@
 """Depthwise: convolutions with one low-bit filter a channel, of quantised activations, in integers.
 
 Such a convolution has no matrix product: it is the sum over each window of activations times
-weights, and it stays that, of i8 codes and trits in i32. The sum is exact; scales and zero points
-are taken out of it as `quantize` does with those of a dot.
+weights, and it stays that, of 8-bit codes and trits in i32. The sum is exact; scales and zero
+points are taken out of it as `quantize` does with those of a dot.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from tbc.constants import constant, value_of
 from tbc.dims import static
 from tbc.ir import Graph, Value, rebuilt
+from tbc.kernels import takes_unsigned
 from tbc.ops import INDEX_MAPS, Binary, Cast, Lift, Reduce, Reshape, Windows
 from tbc.passes.carry import reshaped
 from tbc.passes.codes import Codes, Term, factor, scaled
@@ -45,7 +46,7 @@ class Filters(NamedTuple):
 
 def depthwise(graph: Graph, target: Target) -> Graph:
     """The graph with depthwise sums over integer codes and low-bit filters in i32."""
-    ranges = Ranges()
+    ranges, unsigned = Ranges(), takes_unsigned(target)
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         value = rebuilt(value, args)
@@ -53,7 +54,7 @@ def depthwise(graph: Graph, target: Target) -> Graph:
         if filters is None:
             return value
         low = low_bit(filters)
-        codes = factor(filters.x, ranges)
+        codes = factor(filters.x, ranges, unsigned)
         if isinstance(low, str) or codes is None:
             return value
         return _integer(value, filters, low, codes) or value

@@ -115,7 +115,7 @@ def _lifted(value: Value, ranges: Ranges) -> DotReport:
     weights = w.type.dtype.name
     if isinstance(w.op, Lift):
         weights += f" {_granularity(w.args[1].type, k)}"
-    is_float = x.type.dtype is not DType.i8
+    is_float = x.type.dtype is DType.f32
     why = why_float(x, isinstance(value.op, GroupedDot), ranges) if is_float else Refusal("")
     return DotReport(
         origin=value.origin,
@@ -143,7 +143,7 @@ def _granularity(s: TensorType, k: Dim) -> str:
 def _activations(x: Value, ranges: Ranges) -> str:
     """What the codes were before they were shifted into i8."""
     if x.type.dtype is not DType.i8:
-        return x.type.dtype.name
+        return "u8 codes" if x.type.dtype is DType.u8 else x.type.dtype.name
     while isinstance(x.op, (*INDEX_MAPS, Reduce)):
         x = x.args[0]
     match x:

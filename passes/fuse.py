@@ -174,7 +174,7 @@ class _Fusion:
         """
         x, base = dot.args[0], unreshaped(dot.args[0])
         outside = self.is_leaf(base) or base in self.graph.results
-        is_aligned = x.type.dtype is DType.i8 and not isinstance(dot.op, ops.CodedDot)
+        is_aligned = x.type.dtype is not DType.f32 and not isinstance(dot.op, ops.CodedDot)
         return x if outside and is_aligned else base
 
     def _is_view(self, value: Value, maps: tuple[type, ...] = FREE) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Value, rebuilt, rewrite
+from tbc.kernels import takes_unsigned
 from tbc.layout import Layout
 from tbc.ops import Binary, Cast, Concat, Dot, GroupedDot, Lift, MatMul, Slice
 from tbc.passes.carry import reshaped, swapped
@@ -41,7 +42,7 @@ BATCHES = 64
 def lift(graph: Graph, target: Target) -> Graph:
     """The graph with each product by a low-bit constant weight as a dot and a rescale."""
     graph = rewrite(graph, (straight_through,))
-    lifter = Lifter()
+    lifter = Lifter(takes_unsigned(target))
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         value = rebuilt(value, args)
@@ -54,10 +55,13 @@ def lift(graph: Graph, target: Target) -> Graph:
 
 
 class Lifter:
-    """Lifts matrix products; weights and ranges looked at are remembered, their elements not."""
+    """Lifts matrix products; weights and ranges looked at are remembered, their elements not.
 
-    def __init__(self) -> None:
-        self._ranges = Ranges()
+    Codes of activations from 0 to 255 stay `unsigned` if that is asked for.
+    """
+
+    def __init__(self, unsigned: bool = False) -> None:
+        self._ranges, self._unsigned = Ranges(), unsigned
         self._found: dict[Value, LowBit | tuple[Part, ...] | str] = {}
 
     def __call__(self, y: Value) -> Value | Refusal:
@@ -95,7 +99,7 @@ class Lifter:
 
     def _integer(self, a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value | Refusal:
         """The dot of integers, exact modulo 2^32 like the product."""
-        codes, known = factor(a, self._ranges), self._ranges(a)
+        codes, known = factor(a, self._ranges, self._unsigned), self._ranges(a)
         if codes is None or codes.scales:
             span = f"from {known.lo:.0f} to {known.hi:.0f}"
             reason = f"integer activations {span} do not fit 8 bits"

@@ -17,6 +17,7 @@ import numpy as np
 from tbc.constants import constant
 from tbc.dims import static
 from tbc.ir import Graph, Value, rebuilt
+from tbc.kernels import takes_unsigned
 from tbc.ops import Binary, Broadcast, Cast, Dot, GroupedDot, Reduce, Reshape
 from tbc.passes.carry import reshaped
 from tbc.passes.codes import Codes, factor, integer_dot, scaled
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 
 def quantize(graph: Graph, target: Target) -> Graph:
-    """The graph with every low-bit dot of float codes as a dot of i8."""
-    ranges = Ranges()
+    """The graph with every low-bit dot of float codes as a dot of 8-bit integers."""
+    ranges, unsigned = Ranges(), takes_unsigned(target)
     dotted = {v.args[0] for v in graph.values() if isinstance(v.op, Dot | GroupedDot)}
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         before, value = value, rebuilt(value, args)
         if _is_sum_beside_dot(before, dotted):
-            codes = factor(args[0], ranges)
+            codes = factor(args[0], ranges, unsigned)
             return value if codes is None else _sum_of_codes(value, codes)
         if not isinstance(value.op, Dot | GroupedDot) or args[0].type.dtype is not DType.f32:
             return value
-        codes = factor(args[0], ranges)
+        codes = factor(args[0], ranges, unsigned and isinstance(value.op, Dot))
         if codes is None:
             return _of_grouped_codes(value, ranges) or value
         if isinstance(value.op, GroupedDot) and codes.offsets:

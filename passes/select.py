@@ -113,7 +113,7 @@ def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
     by_row = target.is_short_of_memory and shape.most > 1
     op = ops.PackedDot(names, layout, n, k, starts, by_row)
     total = b(op, padded, packed)
-    if x.type.dtype is DType.i8:
+    if x.type.dtype is not DType.f32:
         total = _of_weights(total, padded, layout)
     return b(ops.Reshape((*x.type.shape[:-1], n)), total)
 

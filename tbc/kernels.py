@@ -46,6 +46,7 @@ class Dot:
     Attributes:
         name: the key of `codegen.dots.EMITTERS`.
         activations: i8, or f32 for the dots that add and subtract under sign and zero masks.
+        unsigned: whether it takes activations of u8 as well as of i8.
         arch: the architecture that has it, or None for any.
         requires: the features of LLVM that it needs.
         vector_bytes: the width of float vectors that the target must have; 4 is any.
@@ -77,6 +78,7 @@ class Dot:
     rows: int = 16
     lanes_k: int = 4
     multiplies: bool = True
+    unsigned: bool = False
 
     def runs_on(self, target: Target) -> bool:
         """Whether the target has what the dot needs."""
@@ -169,6 +171,11 @@ class Kernel:
         """The features of LLVM that it needs."""
         return self.dot.requires
 
+    def takes(self, activations: DType) -> bool:
+        """Whether it multiplies activations of a type."""
+        unsigned = self.dot.unsigned and activations is DType.u8
+        return activations is self.activations or unsigned
+
     def fits(self, target: Target, k: int, group: int = 0) -> bool:
         """Whether a target has it, for rows of k weights in groups of so many, 0 for none."""
         return (
@@ -230,7 +237,8 @@ class Kernel:
         if self.activations is DType.f32:
             return _I32
         unit = self.layout()
-        fields = unit.fields * unit.lanes_k * 128 * unit.coding.largest
+        x = 255 if self.dot.unsigned else 128
+        fields = unit.fields * unit.lanes_k * x * unit.coding.largest
         return _I32 // max(fields, self._largest(unit.lanes_k)) * unit.unit_k
 
 
@@ -273,11 +281,13 @@ _SIMD128 = Dot("simd128", arch="wasm", requires=_features("simd128"), bits=16)
 _RELAXED = Dot("relaxed", arch="wasm", requires=_features("relaxed-simd"), products=4)
 _WASM_ADD = replace(_SIMD128, name="wasmadd", products=2)
 _WIDE = Dot("wide", vector_bytes=16, bits=16)
-_HELIUM = Dot("helium", arch="arm", requires=_features("mve"), products=16, lanes_k=16)
-_SMLAD = Dot("smlad", arch="arm", requires=_features("dsp"), products=4)
-_PAIRS = Dot("pairs", arch="arm", products=4, bits=16)
-_SCALAR = Dot("scalar", products=4, bits=16)
-_LOOKUP = Dot("lookup", multiplies=False)
+_HELIUM = Dot(
+    "helium", arch="arm", requires=_features("mve"), products=16, lanes_k=16, unsigned=True
+)
+_SMLAD = Dot("smlad", arch="arm", requires=_features("dsp"), products=4, unsigned=True)
+_PAIRS = Dot("pairs", arch="arm", products=4, bits=16, unsigned=True)
+_SCALAR = Dot("scalar", products=4, bits=16, unsigned=True)
+_LOOKUP = Dot("lookup", multiplies=False, unsigned=True)
 _F32X4 = Dot("f32x4", DType.f32, vector_bytes=16)
 _F32AVX2 = Dot("f32avx2", DType.f32, arch="x86", requires=_features("avx2"), vector_bytes=32)
 _F32X8 = Dot("f32x8", DType.f32, vector_bytes=32)
@@ -408,9 +418,14 @@ def kernels_for(
     return [
         kernel
         for kernel in KERNELS
-        if (kernel.code, kernel.activations) == (code, activations)
-        and kernel.fits(target, k, group)
+        if kernel.code == code and kernel.takes(activations) and kernel.fits(target, k, group)
     ]
+
+
+def takes_unsigned(target: Target) -> bool:
+    """Whether all low-bit dots that a target has for i8 activations take u8, too."""
+    dots = (k.dot for k in KERNELS if k.layout().dtype.is_weight and k.activations is DType.i8)
+    return all(dot.unsigned for dot in dots if dot.runs_on(target))
 
 
 def is_code_of(target: Target, code: str, activations: DType) -> bool:

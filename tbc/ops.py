@@ -610,22 +610,26 @@ def require_group_scales(x: TensorType, groups: Dim, xs: TensorType | None) -> N
         require(fits and x.dtype is DType.i8, f"scales {xs} of {groups} groups of {x}")
 
 
+ACTIVATIONS = (DType.i8, DType.u8, DType.f32)
+"""What low-bit dots multiply."""
+
+
 @dataclass(frozen=True)
 class Dot:
     """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
 
-    i8 activations are summed exactly in i32; they may have weights of 8 bits too. f32 activations
-    are summed serially over k; a weight of 0 adds +0.0 whatever x is.
+    i8 and u8 activations are summed exactly in i32; those of i8 may have weights of 8 bits too. f32
+    activations are summed serially over k; a weight of 0 adds +0.0 whatever x is.
     """
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
-        """i32 for i8 activations, f32 for f32."""
+        """i32 for i8 and u8 activations, f32 for f32."""
         dense = w.dtype is DType.i8 and x.dtype is DType.i8
         require(x.rank >= 1 and w.rank == 2, f"dot of {x} and {w}")
         require(dense or w.dtype.is_weight, f"dot of {x} and {w}")
-        require(x.dtype in (DType.i8, DType.f32), f"dot of {x.dtype.name} activations")
+        require(x.dtype in ACTIVATIONS, f"dot of {x.dtype.name} activations")
         require_equal(x.shape[-1], w.shape[1], "dot: inner sizes")
-        dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
+        dtype = DType.f32 if x.dtype is DType.f32 else DType.i32
         return TensorType(dtype, (*x.shape[:-1], w.shape[0]))
 
 
@@ -642,6 +646,7 @@ class GroupedDot:
     ) -> TensorType:
         """f32[…, n]."""
         Dot().infer(x, w)
+        require(x.dtype is not DType.u8, "dot of u8 activations in groups")
         n = w.shape[0]
         require_scales(s, w, (n,))
         require(s.dtype is DType.f32, f"scales {s}")
@@ -680,7 +685,7 @@ def require_packable(layout: Layout, k: int) -> None:
 def require_packed(layout: Layout, n: int, k: int, x: TensorType, packed: TensorType) -> None:
     """Raise ValueError unless x[…, padded k] and u8 `packed` fit a weight[n, k] in the layout."""
     require_packable(layout, k)
-    require(x.dtype in (DType.i8, DType.f32) and x.rank >= 1, f"packed dot of {x}")
+    require(x.dtype in ACTIVATIONS and x.rank >= 1, f"packed dot of {x}")
     require(x.shape[-1] == layout.padded_k(k), f"{x} is not padded for k={k}")
     fits = packed == TensorType(DType.u8, (layout.size(n, k),))
     require(fits, f"{packed} is no packed weight[{n}, {k}]")
@@ -704,11 +709,11 @@ class Pack:
 class PackedDot:
     """raw[…, n] = sum_k code[n, k] * x[…, k] over the stored codes of a packed weight.
 
-    Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 with k padded by zeros to
-    the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as their
-    weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]` rows
-    of x on it is kernels[i + 1]. With `by_row`, a row of x is summed and, if it is a patch, brought
-    together when it is its turn, so that neither is in memory as a whole (`tbc.patches`).
+    Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 or u8 with k padded by
+    zeros to the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as
+    their weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]`
+    rows of x on it is kernels[i + 1]. With `by_row`, a row of x is summed and, if it is a patch,
+    brought together when it is its turn, so that neither is in memory as a whole (`tbc.patches`).
     """
 
     kernels: tuple[str, ...]
@@ -719,9 +724,9 @@ class PackedDot:
     by_row: bool = False
 
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
-        """i32[…, n] of i8, f32[…, n] of f32."""
+        """i32[…, n] of i8 and u8, f32[…, n] of f32."""
         require_packed(self.layout, self.n, self.k, x, packed)
-        dtype = DType.i32 if x.dtype is DType.i8 else DType.f32
+        dtype = DType.f32 if x.dtype is DType.f32 else DType.i32
         return TensorType(dtype, (*x.shape[:-1], self.n))
 
 
@@ -737,8 +742,11 @@ class CodedDot:
     k: int
 
     def infer(self, x: TensorType) -> TensorType:
-        """i32[…, n] of i8."""
-        require(x.dtype is DType.i8 and x.rank >= 1, f"dot of {x} with weights that are code")
+        """i32[…, n] of i8 or u8."""
+        require(
+            x.dtype in (DType.i8, DType.u8) and x.rank >= 1,
+            f"dot of {x} with weights that are code",
+        )
         require(x.shape[-1] == self.k and {*self.weights} <= {*".+-"}, f"dot of {x}, k={self.k}")
         require(len(self.weights) == self.n * self.k, f"weights of {self.n} by {self.k}")
         return TensorType(DType.i32, (*x.shape[:-1], self.n))

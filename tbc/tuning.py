@@ -27,7 +27,7 @@ class DotShape:
 
     Attributes:
         weights: "trit" or "sign".
-        activations: "i8" or "f32".
+        activations: "i8", "u8" or "f32".
         least: the smallest m; 1 where it is 0.
         most: the largest m that matters.
         n: rows of weights.

@@ -279,13 +279,13 @@ def _matmul(p: Pool) -> Value:
 
 
 _WEIGHTS = st.sampled_from([DType.trit, DType.sign])
+_SIGNED = (DType.i8, DType.f32)
+"""The activations of dots in groups."""
 
 
-def _activations(p: Pool) -> tuple[Value, int]:
+def _activations(p: Pool, dtypes: tuple[DType, ...] = ops.ACTIVATIONS) -> tuple[Value, int]:
     """A value to dot with, and its k."""
-    x = p.pick(
-        lambda t: t.dtype in (DType.i8, DType.f32) and t.rank > 0 and t.shape[-1] in range(1, 99)
-    )
+    x = p.pick(lambda t: t.dtype in dtypes and t.rank > 0 and t.shape[-1] in range(1, 99))
     k = x.type.shape[-1]
     assert isinstance(k, int)
     return x, k
@@ -302,7 +302,7 @@ def _group(p: Pool, k: int) -> int:
 
 
 def _grouped_dot(p: Pool) -> Value:
-    x, k = _activations(p)
+    x, k = _activations(p, _SIGNED)
     n = p.integer(1, 5)
     s = p.constant(DType.f32, n, k // _group(p, k))
     w = p.constant(p.draw(_WEIGHTS), n, k)
@@ -352,14 +352,16 @@ def _packed_dot(p: Pool) -> Value:
 
 
 def _coded_dot(p: Pool) -> Value:
-    x = p.pick(lambda t: t.dtype is DType.i8 and t.rank >= 1 and isinstance(t.shape[-1], int))
+    x = p.pick(
+        lambda t: t.dtype in (DType.i8, DType.u8) and t.rank >= 1 and isinstance(t.shape[-1], int)
+    )
     n, k = p.integer(1, 20), int(x.type.shape[-1])
     weights = p.draw(st.text(".+-", min_size=n * k, max_size=n * k))
     return p.builder(ops.CodedDot(weights, n, k), x)
 
 
 def _packed_grouped_dot(p: Pool) -> Value:
-    x, k = _activations(p)
+    x, k = _activations(p, _SIGNED)
     n, group = p.integer(1, 20), _group(p, k)
     layout = _layout(p, group)
     w = p.builder(ops.Pack(layout), p.constant(layout.dtype, n, k))

@@ -84,11 +84,11 @@ def test_pairs_are_the_product(w: Trits, seed: int) -> None:
     np.testing.assert_array_equal(sums, w @ x[:-1])
 
 
-def code_of(w: Trits, target: Target, workers: Workers, kind: str) -> bytes:
-    """What LLVM makes of `void top(i8 *x, i32 *out)`."""
+def code_of(w: Trits, target: Target, workers: Workers, kind: str, extends: str = "sext") -> bytes:
+    """What LLVM makes of `void top(i8 *x, i32 *out)`, or of a u8 *x if that `extends` by zeros."""
     module = Module(target.triple)
     f = Function(module, "top", [("ptr", "x"), ("ptr", "out")], linkage="")
-    emit_code(f, w, *f.args, target)
+    emit_code(f, w, *f.args, target, extends)
     f.finish()
     parts = (Part(module.text(), passes=False),)
     job = Job(target, parts, frozenset({"top"}), frozenset({kind}))
@@ -96,21 +96,22 @@ def code_of(w: Trits, target: Target, workers: Workers, kind: str) -> bytes:
 
 
 @settings(max_examples=30, deadline=None)
-@given(WEIGHTS, st.sampled_from(CORES), st.integers(0, 1 << 30))
-def test_code_is_exact(workers: Workers, w: Trits, core: Core, seed: int) -> None:
-    check_code(workers, w, core, np.random.default_rng(seed).integers(-128, 128, w.shape[1]))
+@given(WEIGHTS, st.sampled_from(CORES), st.sampled_from(["i1", "u1"]), st.integers(0, 1 << 30))
+def test_code_is_exact(workers: Workers, w: Trits, core: Core, dtype: str, seed: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 256, w.shape[1], np.uint8)
+    check_code(workers, w, core, bits.view(dtype))
 
 
 @pytest.mark.parametrize("k", [MOST_COLUMNS, MOST_COLUMNS + 1, 2 * MOST_COLUMNS + 3])
 def test_long_rows_are_done_in_parts(workers: Workers, k: int) -> None:
-    check_code(workers, trits(k, 9, k, 0.3), CORES[1], np.full(k, -128))
+    check_code(workers, trits(k, 9, k, 0.3), CORES[1], np.full(k, -128, np.int8))
 
 
-def check_code(workers: Workers, w: Trits, core: Core, numbers: Any) -> None:
-    target = jit_target(HOST)
+def check_code(workers: Workers, w: Trits, core: Core, x: Any) -> None:
+    target, extends = jit_target(HOST), "zext" if x.dtype == np.uint8 else "sext"
     with mock.patch("tbc.codegen.dots_code.core_of", return_value=core):
-        code = Loaded(code_of(w, target, workers, "obj"), target, ["top"])
-    x, out = numbers.astype(np.int8), np.full(len(w) + 1, 7, np.int32)
+        code = Loaded(code_of(w, target, workers, "obj", extends), target, ["top"])
+    out = np.full(len(w) + 1, 7, np.int32)
     top = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.address("top"))
     top(x.ctypes.data, out.ctypes.data)
     np.testing.assert_array_equal(out[:-1], w.astype(np.int32) @ x.astype(np.int32))

@@ -37,17 +37,22 @@ SCALES = 1024
 class Spec:
     """A function of `kernel` for one k, in groups of `group` if that is not 0.
 
-    Groups of activations have scales too where `scaled`.
+    Groups of activations have scales too where `scaled`; activations are u8 where `unsigned`.
     """
 
     kernel: Kernel
     k: int
     group: int = 0
     scaled: bool = False
+    unsigned: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.kernel.name}_k{self.k}_g{self.group}{'s' * self.scaled}"
+        return f"{self.kernel.name}_k{self.k}_g{self.group}{'s' * self.scaled}{'u' * self.unsigned}"
+
+    @property
+    def activations(self) -> npt.DTypeLike:
+        return np.uint8 if self.unsigned else self.kernel.activations.numpy
 
     @property
     def layout(self) -> Layout:
@@ -89,7 +94,7 @@ class Spec:
             extra = {"scales": scales, "xsum": sums, "x_scales": x_scales}
             emit_grouped_dot(f, self.kernel, self.layout, self.k, **extra, **common)
         else:
-            emit_dot(f, self.kernel, self.layout, self.k, **common)
+            emit_dot(f, self.kernel, self.layout, self.k, unsigned=self.unsigned, **common)
         f.finish()
 
 
@@ -237,8 +242,10 @@ def calls(spec: Spec, seed: int, special: bool = False, every: int = 1) -> list[
 
     def add(m: int, n: int, ranges: tuple[int, int, int, int] | None = None) -> None:
         make_x, make_w = next(source)
-        dtype = spec.kernel.activations.numpy
-        x, w = make_x((m, spec.k)).astype(dtype), make_w((n, spec.k))
+        x, w = make_x((m, spec.k)), make_w((n, spec.k))
+        if spec.unsigned:
+            x = x + np.int16(128)
+        x = x.astype(spec.activations)
         scales = None
         if spec.group:
             scales = rng.standard_normal((n, spec.k // spec.group)).astype(np.float32)

@@ -123,6 +123,8 @@ def specs_of(kernel: Kernel) -> list[Spec]:
     chunk = kernel.widen * unit
     odd = 2 * unit - 3
     specs = [Spec(kernel, 5 * unit - 1), Spec(kernel, 2 * chunk + unit + 3)]
+    if kernel.dot.unsigned:
+        specs += [Spec(kernel, 2 * chunk + unit + 3, unsigned=True)]
     if kernel.has_tiles:  # whole steps of 64, the last one of a panel shorter, several panels
         return [*specs, *(Spec(kernel, k) for k in (64, 640, 652, 1300))]
     if kernel.panel:
