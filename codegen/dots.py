@@ -26,7 +26,7 @@ from tbc.codegen.dots_mmla import USDOT, i8mm_tile, store_pairs
 from tbc.codegen.dots_panel import Panel, Panels, Take
 from tbc.codegen.dots_portable import Wide
 from tbc.codegen.dots_rows import heights, row_tiles
-from tbc.codegen.dots_scalar import Rows, pairs, rows_tile
+from tbc.codegen.dots_scalar import Pairs, Rows, rows_tile
 from tbc.codegen.dots_thumb import Helium, Smlad
 from tbc.codegen.dots_tile import (
     Parts,
@@ -56,8 +56,8 @@ TileEmitter: TypeAlias = Callable[[Function, Tile, Val, Parts], Sums]
 _ISAS = dots_x86.ISAS | dots_neon.ISAS | dots_riscv.ISAS | dots_wasm.ISAS | dots_add.ISAS
 _SVE = {"sve": "sdot", "svei8mm": "usdot"}
 """The instructions of the dots whose vectors are scalable."""
-_ROWS: dict[str, Callable[[Function, Tile], Rows]] = {
-    **dict.fromkeys(("scalar", "pairs"), pairs),
+_ROWS: dict[str, type[Rows]] = {
+    **dict.fromkeys(("scalar", "pairs"), Pairs),
     "smlad": Smlad,
     "helium": Helium,
 }
@@ -167,7 +167,7 @@ def emit_dot(
         ws = tuple(tile.at(f, packed, block, layout.block_bytes(k)) for block in blocks)
         row = tile.at(f, x, m, tile.x_stride)
         if kind := _ROWS.get(kernel.dot.name):
-            kind(f, tile).emit(row, ws[0], out)
+            kind.call(f, tile, row, ws[0], out)
         else:
             _store(f, tile, EMITTERS[kernel.dot.name](f, tile, row, ws), out)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 from tbc.codegen.dots_tile import Parts, Sums, Tile, rescaled
 from tbc.codegen.llvm_text import Function, Val, const
@@ -16,17 +15,16 @@ WORD = "i32"
 
 
 class Rows(ABC):
-    """The sums of one activation row and one block of weights; subclasses add a unit to them.
-
-    Attributes:
-        rows: rows of weights that one loop sums.
-    """
-
-    rows: ClassVar[int]
+    """The sums of one activation row and one block of weights; subclasses add a unit to them."""
 
     def __init__(self, f: Function, tile: Tile):
         self.f, self.tile = f, tile
         self.scales = sorted({field.scale for field in tile.fields})
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Rows of weights that one loop sums."""
 
     def kept(self) -> Parts:
         """Constants to keep in registers: as operands they would be instructions of their own."""
@@ -43,14 +41,34 @@ class Rows(ABC):
             sums: i32; to be renewed.
         """
 
-    def emit(self, x: Val, w: Val, out: Val) -> None:
-        """Store the sums of the block at w with the row at x, i32 [rows of the block], to `out`."""
-        f, tile = self.f, self.tile
+    @classmethod
+    def call(cls, f: Function, tile: Tile, x: Val, w: Val, out: Val) -> None:
+        """Store the sums of the block at w with the row at x, i32 [rows of the block], to `out`.
+
+        A function does it that all dots of a module share: in the function of a step LLVM has to
+        keep what is around the loop in registers, too, and there are too few.
+        """
+        name = cls.function_of(tile)
+        if name not in f.module.functions:
+            pointers = [("ptr", "x"), ("ptr", "w"), ("ptr", "out")]
+            own = Function(f.module, name, [*pointers, (tile.index, "steps")])
+            cls(own, tile).emit(*own.args)
+            own.finish()
+        f.call("void", name, x, w, out, tile.number(tile.steps))
+
+    @classmethod
+    def function_of(cls, tile: Tile) -> str:
+        """The name of the function: it holds what its code depends on."""
+        return f"dot_{tile.kernel.dot.name}_{tile.layout.code}" + "_u8" * tile.unsigned
+
+    def emit(self, x: Val, w: Val, out: Val, steps: Val) -> None:
+        """What the function does, of some steps along k."""
+        f = self.f
 
         def take(place: Val, sum: Val) -> None:
             f.store(sum, place, 4)
 
-        self.loop(x, tile.x_unit, w, tile.number(tile.steps), out, take)
+        self.loop(x, self.tile.x_unit, w, steps, out, take)
 
     def loop(
         self,
@@ -104,7 +122,10 @@ class Pairs(Rows):
     pairs once for all rows.
     """
 
-    rows = 2
+    @property
+    def rows(self) -> int:
+        """One where the machine has 8 registers."""
+        return 1 if self.tile.target.is_thumb1 else 2
 
     def kept(self) -> Parts:
         """The mask."""
@@ -121,10 +142,20 @@ class Pairs(Rows):
                 codes = self.codes(word, field * tile.layout.coding.bits + 8 * odd, kept[0])
                 sums[row] = f.op("add", sums[row], f.op("mul", codes, pair))
 
-    def emit(self, x: Val, w: Val, out: Val) -> None:
+    @classmethod
+    def function_of(cls, tile: Tile) -> str:
+        """How many pairs are made at a time tells functions apart, too."""
+        return f"{super().function_of(tile)}_{cls.chunk(tile)}"
+
+    @staticmethod
+    def chunk(tile: Tile) -> int:
+        """Steps whose activations are made pairs at a time."""
+        return min(tile.kernel.widen, tile.steps)
+
+    def emit(self, x: Val, w: Val, out: Val, steps: Val) -> None:
         """The upper halves are added to sums of 32 bits as often as the kernel's data asks."""
         f, tile, layout = self.f, self.tile, self.tile.layout
-        steps, most = tile.number(tile.steps), min(tile.kernel.widen, tile.steps)
+        most = self.chunk(tile)
         pairs = f.alloca(WORD, most * layout.unit_k // 2, 4)
         with f.loop(tile.number(0), tile.number(layout.rows)) as row:
             f.store(const(WORD, 0), tile.at(f, out, row.index, 4), 4)
@@ -139,10 +170,8 @@ class Pairs(Rows):
             f.store(f.op("add", f.load(WORD, place, 4), upper), place, 4)
 
         with f.loop(tile.number(0), steps, most) as chunk:
-            number = tile.number(most)
-            if tile.steps % most:
-                rest = f.op("sub nsw", steps, chunk.index)
-                number = f.select(f.icmp("slt", rest, number), rest, number)
+            rest, number = f.op("sub nsw", steps, chunk.index), tile.number(most)
+            number = f.select(f.icmp("slt", rest, number), rest, number)
             self._pair(tile.at(f, x, chunk.index, tile.x_unit), number, pairs)
             first = tile.at(f, w, chunk.index, layout.unit_bytes)
             self.loop(pairs, 2 * layout.unit_k, first, number, out, take)
@@ -161,21 +190,8 @@ class Pairs(Rows):
                 f.store(pair, tile.at(f, pairs, field.index, 8, 4 * number), 4)
 
 
-class LonePairs(Pairs):
-    """For machines with 8 registers."""
-
-    rows = 1
-
-
-def pairs(f: Function, tile: Tile) -> Rows:
-    """`Pairs`, as the target's registers allow."""
-    return (LonePairs if tile.target.is_thumb1 else Pairs)(f, tile)
-
-
-def rows_tile(
-    kind: Callable[[Function, Tile], Rows], f: Function, tile: Tile, x: Val, w: Parts
-) -> Sums:
+def rows_tile(kind: type[Rows], f: Function, tile: Tile, x: Val, w: Parts) -> Sums:
     """The sums as a vector."""
     out = f.alloca(WORD, tile.layout.rows, 4)
-    kind(f, tile).emit(x, w[0], out)
+    kind.call(f, tile, x, w[0], out)
     return [[f.load(f"<{tile.layout.rows} x {WORD}>", out, 4)]]

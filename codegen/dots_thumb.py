@@ -20,7 +20,10 @@ class Smlad(Rows):
     sxtb16 (uxtb16) makes the same two bytes of a dword of activations halves of 16 bits.
     """
 
-    rows = 4
+    @property
+    def rows(self) -> int:
+        """Sums, dwords of weights and what else there is fill 14 registers."""
+        return 4
 
     def kept(self) -> Parts:
         """The mask."""
@@ -47,7 +50,10 @@ class Smlad(Rows):
 class Helium(Rows):
     """vmlava.s8 or .u8: 16 products of a row, added to a sum of 32 bits in an integer register."""
 
-    rows = 2
+    @property
+    def rows(self) -> int:
+        """With several sums a row, as many as there are registers for."""
+        return 2
 
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time."""
