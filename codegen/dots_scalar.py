@@ -15,16 +15,17 @@ WORD = "i32"
 
 
 class Rows(ABC):
-    """The sums of one activation row and one block of weights; subclasses add a unit to them."""
+    """The sums of one activation row and one block of weights; subclasses add a unit to them.
+
+    Attributes:
+        rows: rows of weights that one loop sums.
+    """
+
+    rows: int
 
     def __init__(self, f: Function, tile: Tile):
         self.f, self.tile = f, tile
         self.scales = sorted({field.scale for field in tile.fields})
-
-    @property
-    @abstractmethod
-    def rows(self) -> int:
-        """Rows of weights that one loop sums."""
 
     def kept(self) -> Parts:
         """Constants to keep in registers: as operands they would be instructions of their own."""
@@ -122,10 +123,12 @@ class Pairs(Rows):
     pairs once for all rows.
     """
 
-    @property
-    def rows(self) -> int:
-        """One where the machine has 8 registers."""
-        return 1 if self.tile.target.is_thumb1 else 2
+    rows = 2
+
+    def __init__(self, f: Function, tile: Tile):
+        super().__init__(f, tile)
+        if tile.target.is_thumb1:  # it has 8 registers
+            self.rows = 1
 
     def kept(self) -> Parts:
         """The mask."""

@@ -20,10 +20,7 @@ class Smlad(Rows):
     sxtb16 (uxtb16) makes the same two bytes of a dword of activations halves of 16 bits.
     """
 
-    @property
-    def rows(self) -> int:
-        """Sums, dwords of weights and what else there is fill 14 registers."""
-        return 4
+    rows = 4
 
     def kept(self) -> Parts:
         """The mask."""
@@ -50,10 +47,7 @@ class Smlad(Rows):
 class Helium(Rows):
     """vmlava.s8 or .u8: 16 products of a row, added to a sum of 32 bits in an integer register."""
 
-    @property
-    def rows(self) -> int:
-        """With several sums a row, as many as there are registers for."""
-        return 2
+    rows = 2
 
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time."""

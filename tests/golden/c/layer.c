@@ -47,6 +47,76 @@ static const struct {
 };
 typedef char tbc_layer_weights_have_no_gaps[sizeof(tbc_layer_weights) == 128u ? 1 : -1];
 
+static void dot_scalar_i2_2(const int8_t *x, const unsigned char *w, unsigned char *out,
+        int32_t steps) {
+    uint32_t v144;
+    uint32_t v148;
+    uint32_t stack1[16];
+    for (int32_t i5 = 0; i5 < 16; i5++) {
+        *(uint32_t *)(out + i5 * 4) = 0u;
+    }
+    for (int32_t i13 = 0; i13 < steps; i13 += 2) {
+        const int32_t v15 = steps - i13;
+        const int32_t v17 = v15 < 2 ? v15 : 2;
+        const int8_t *const v19 = x + i13 * 16;
+        const int32_t v20 = v17 * 4;
+        for (int32_t i24 = 0; i24 < v20; i24++) {
+            const int8_t *const v27 = v19 + i24 * 4;
+            unsigned char *const v43 = (unsigned char *)stack1 + i24 * 8;
+            const int32_t v37 = (int32_t)v27[1];
+            const int32_t v39 = (int32_t)v27[3];
+            *(uint32_t *)v43 = ((uint32_t)(int32_t)*v27 << 16) + (uint32_t)(int32_t)v27[2];
+            *(uint32_t *)(v43 + 4) = ((uint32_t)v37 << 16) + (uint32_t)v39;
+        }
+        const unsigned char *const v51 = w + i13 * 64;
+        for (int32_t i55 = 0; i55 < 16; i55 += 2) {
+            const int32_t v57 = i55 * 4;
+            unsigned char *const v60 = (unsigned char *)stack1 + v17 * 32;
+            const unsigned char *c62 = (const unsigned char *)(unsigned char *)stack1;
+            const unsigned char *c63 = v51 + v57;
+            uint32_t c64 = 0x30003u;
+            uint32_t c65 = 0u;
+            uint32_t c66 = 0u;
+            for (;;) {
+                const uint32_t v68 = *(const uint32_t *)c63;
+                const uint32_t v70 = *(const uint32_t *)(c63 + 4);
+                const uint32_t v72 = *(const uint32_t *)c62;
+                const uint32_t v80 = *(const uint32_t *)(c62 + 4);
+                const uint32_t v90 = *(const uint32_t *)(c62 + 8);
+                const uint32_t v94 = c65 + (v68 & c64) * v72 + ((v68 >> 8) & c64) * v80 + ((v68 >>
+                        2) & c64) * v90;
+                const uint32_t v98 = c66 + (v70 & c64) * v72 + ((v70 >> 8) & c64) * v80 + ((v70 >>
+                        2) & c64) * v90;
+                const uint32_t v100 = *(const uint32_t *)(c62 + 12);
+                const uint32_t v110 = *(const uint32_t *)(c62 + 16);
+                const uint32_t v120 = *(const uint32_t *)(c62 + 20);
+                const uint32_t v124 = v94 + ((v68 >> 10) & c64) * v100 + ((v68 >> 4) & c64) * v110 +
+                        ((v68 >> 12) & c64) * v120;
+                const uint32_t v128 = v98 + ((v70 >> 10) & c64) * v100 + ((v70 >> 4) & c64) * v110 +
+                        ((v70 >> 12) & c64) * v120;
+                const uint32_t v130 = *(const uint32_t *)(c62 + 24);
+                const uint32_t v140 = *(const uint32_t *)(c62 + 28);
+                v144 = v124 + ((v68 >> 6) & c64) * v130 + ((v68 >> 14) & c64) * v140;
+                v148 = v128 + ((v70 >> 6) & c64) * v130 + ((v70 >> 14) & c64) * v140;
+                const unsigned char *const v149 = c62 + 32;
+                if (!(v149 != v60)) break;
+                c62 = v149;
+                c63 += 64;
+                c65 = v144;
+                c66 = v148;
+            }
+            unsigned char *const v155 = out + v57;
+            const uint32_t v161 = *(uint32_t *)v155 + (uint32_t)((int32_t)(v144 -
+                    (uint32_t)((int32_t)(v144 << 16) >> 16)) >> 16);
+            *(uint32_t *)v155 = v161;
+            uint32_t *const v164 = (uint32_t *)(v155 + 4);
+            const uint32_t v170 = *v164 + (uint32_t)((int32_t)(v148 - (uint32_t)((int32_t)(v148 <<
+                    16) >> 16)) >> 16);
+            *v164 = v170;
+        }
+    }
+}
+
 /*
  * read 0: i8[2, 32]
  * read 1: u8[128]
@@ -59,97 +129,37 @@ typedef char tbc_layer_weights_have_no_gaps[sizeof(tbc_layer_weights) == 128u ? 
  * v8: f32[2, 5] = Binary(fn='mul')(v6, read 3)
  */
 static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
-        const int8_t *TBC_RESTRICT r0, const unsigned char *TBC_RESTRICT r1,
+        const uint8_t *TBC_RESTRICT r0, const unsigned char *TBC_RESTRICT r1,
         const uint32_t *TBC_RESTRICT r2, const float *TBC_RESTRICT r3, const size_t *dims,
         uint32_t part, uint32_t parts) {
     (void)dims;
-    uint32_t v163;
-    uint32_t v167;
     uint32_t stack8[16];
-    uint32_t stack23[16];
     const uint32_t v7 = (part + 1u) / parts;
     for (int32_t i12 = (int32_t)(part / parts); i12 < (int32_t)v7; i12++) {
         for (int32_t i17 = 0; i17 < 2; i17++) {
-            const unsigned char *const v20 = r1 + i12 * 128;
-            const int8_t *const v22 = r0 + i17 * 32;
-            for (int32_t i27 = 0; i27 < 16; i27++) {
-                *(uint32_t *)((unsigned char *)stack8 + i27 * 4) = 0u;
-            }
-            for (int32_t i43 = 0; i43 < 8; i43++) {
-                const int8_t *const v46 = v22 + i43 * 4;
-                unsigned char *const v62 = (unsigned char *)stack23 + i43 * 8;
-                const int32_t v54 = (int32_t)v46[1];
-                const int32_t v58 = (int32_t)v46[3];
-                *(uint32_t *)v62 = ((uint32_t)(int32_t)*v46 << 16) + (uint32_t)(int32_t)v46[2];
-                *(uint32_t *)(v62 + 4) = ((uint32_t)v54 << 16) + (uint32_t)v58;
-            }
-            for (int32_t i74 = 0; i74 < 16; i74 += 2) {
-                const int32_t v76 = i74 * 4;
-                unsigned char *const v79 = (unsigned char *)stack23 + 64;
-                const unsigned char *c81 = (const unsigned char *)(unsigned char *)stack23;
-                const unsigned char *c82 = v20 + v76;
-                uint32_t c83 = 0x30003u;
-                uint32_t c84 = 0u;
-                uint32_t c85 = 0u;
-                for (;;) {
-                    const uint32_t v87 = *(const uint32_t *)c82;
-                    const uint32_t v89 = *(const uint32_t *)(c82 + 4);
-                    const uint32_t v91 = *(const uint32_t *)c81;
-                    const uint32_t v99 = *(const uint32_t *)(c81 + 4);
-                    const uint32_t v109 = *(const uint32_t *)(c81 + 8);
-                    const uint32_t v113 = c84 + (v87 & c83) * v91 + ((v87 >> 8) & c83) * v99 + ((v87
-                            >> 2) & c83) * v109;
-                    const uint32_t v117 = c85 + (v89 & c83) * v91 + ((v89 >> 8) & c83) * v99 + ((v89
-                            >> 2) & c83) * v109;
-                    const uint32_t v119 = *(const uint32_t *)(c81 + 12);
-                    const uint32_t v129 = *(const uint32_t *)(c81 + 16);
-                    const uint32_t v139 = *(const uint32_t *)(c81 + 20);
-                    const uint32_t v143 = v113 + ((v87 >> 10) & c83) * v119 + ((v87 >> 4) & c83) *
-                            v129 + ((v87 >> 12) & c83) * v139;
-                    const uint32_t v147 = v117 + ((v89 >> 10) & c83) * v119 + ((v89 >> 4) & c83) *
-                            v129 + ((v89 >> 12) & c83) * v139;
-                    const uint32_t v149 = *(const uint32_t *)(c81 + 24);
-                    const uint32_t v159 = *(const uint32_t *)(c81 + 28);
-                    v163 = v143 + ((v87 >> 6) & c83) * v149 + ((v87 >> 14) & c83) * v159;
-                    v167 = v147 + ((v89 >> 6) & c83) * v149 + ((v89 >> 14) & c83) * v159;
-                    const unsigned char *const v168 = c81 + 32;
-                    if (!(v168 != v79)) break;
-                    c81 = v168;
-                    c82 += 64;
-                    c84 = v163;
-                    c85 = v167;
-                }
-                unsigned char *const v174 = (unsigned char *)stack8 + v76;
-                const uint32_t v180 = *(uint32_t *)v174 + (uint32_t)((int32_t)(v163 -
-                        (uint32_t)((int32_t)(v163 << 16) >> 16)) >> 16);
-                *(uint32_t *)v174 = v180;
-                uint32_t *const v183 = (uint32_t *)(v174 + 4);
-                const uint32_t v189 = *v183 + (uint32_t)((int32_t)(v167 - (uint32_t)((int32_t)(v167
-                        << 16) >> 16)) >> 16);
-                *v183 = v189;
-            }
-            const int32_t v208 = i12 * 16;
-            uint32_t v206[16];
+            dot_scalar_i2_2((const int8_t *)r0 + i17 * 32, r1 + i12 * 128, (unsigned char *)stack8,
+                    2);
+            const int32_t v39 = i12 * 16;
+            uint32_t v37[16];
             for (int lane = 0; lane < 16; lane++) {
-                v206[lane] = stack8[lane];
+                v37[lane] = stack8[lane];
             }
-            if (v208 < 0) {
-                const uint32_t v213 = r2[i17];
-                const float v219 = *r3;
+            if (v39 < 0) {
+                const uint32_t v44 = r2[i17];
+                const float v50 = *r3;
                 for (int lane = 0; lane < 16; lane++) {
-                    out[i17 * 5 + v208 + lane] = (float)(int32_t)(v206[lane] - v213) * v219;
+                    out[i17 * 5 + v39 + lane] = (float)(int32_t)(v37[lane] - v44) * v50;
                 }
             }
-            if (v208 == 0) {
-                const uint32_t *const v231 = r2 + i17;
-                const uint32_t v232 = *v231;
-                const float v238 = *r3;
-                const int32_t v242 = i17 * 5;
+            if (v39 == 0) {
+                const uint32_t *const v62 = r2 + i17;
+                const uint32_t v63 = *v62;
+                const float v69 = *r3;
+                const int32_t v73 = i17 * 5;
                 for (int lane = 0; lane < 4; lane++) {
-                    out[v242 + v208 + lane] = (float)(int32_t)(v206[lane] - v232) * v238;
+                    out[v73 + v39 + lane] = (float)(int32_t)(v37[lane] - v63) * v69;
                 }
-                out[v242 + (int32_t)((uint32_t)v208 + 4u)] = (float)(int32_t)(v206[4] - *v231) *
-                        *r3;
+                out[v73 + (int32_t)((uint32_t)v39 + 4u)] = (float)(int32_t)(v37[4] - *v62) * *r3;
             }
         }
     }
@@ -240,7 +250,7 @@ static int32_t tbc_layer_phase(const tbc_call *call, uint32_t phase, uint32_t pa
         break;
     }
     case 2: {
-        tbc_layer_step2_trit_gemv_1x1c4_scalar((float *)call->outputs[0], (const int8_t *)(int8_t
+        tbc_layer_step2_trit_gemv_1x1c4_scalar((float *)call->outputs[0], (const uint8_t *)(uint8_t
                 *)call->arena, (const unsigned char *)(call->weights == NULL ? &tbc_layer_weights :
                 call->weights), (const uint32_t *)(uint32_t *)((unsigned char *)call->arena + 64),
                 (const float *)call->inputs[1], (const size_t *)call->dims, part, parts);
