@@ -39,7 +39,7 @@ from tbc.codegen.dots_tile import (
     zeros,
 )
 from tbc.codegen.llvm_text import Function, Val, const, vec
-from tbc.kernels import Kernel
+from tbc.kernels import BY_NAME, Kernel
 from tbc.layout import Layout
 from tbc.target import Target
 from tbc.types import DType
@@ -92,6 +92,11 @@ TileSums: TypeAlias = Callable[[int, Val, Parts], Sums]
 
 Compute: TypeAlias = Callable[[int, Val, Parts, Val], None]
 """(mr, first activation row, blocks, where to): store the sums of that tile."""
+
+
+def is_routine(kernel: str) -> bool:
+    """Whether the loops over k of a kernel are a function that steps call."""
+    return BY_NAME[kernel].dot.name in _ROWS
 
 
 def piece_of(target: Target) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tbc.codegen.llvm_text import Function, Val, const
 from tbc.straight import Core, Pair, Trits, core_of, pairs
 from tbc.target import Target
@@ -13,6 +15,8 @@ MOST_COLUMNS = 512
 def emit_code(f: Function, w: Trits, row: Val, out: Val, target: Target, extends: str) -> None:
     """Calls of functions that store w[n, k] times a row of 8-bit x[k], as i32[n].
 
+    In one function all blocks would be more than registers hold.
+
     `extends` is the cast that widens an element of x.
     """
     core, (n, k) = core_of(target), w.shape
@@ -21,13 +25,13 @@ def emit_code(f: Function, w: Trits, row: Val, out: Val, target: Target, extends
         for column in range(0, k, MOST_COLUMNS):
             part = w[first : first + core.rows, column : column + MOST_COLUMNS]
             name = f"{f.name}_rows{first}" + (f"_from{column}" if column else "")
-            _function(f, name, part, core, column > 0, extends)
+            emit = partial(_emit_block, w=part, core=core, adds=column > 0, extends=extends)
+            name = f.module.routine(name, [("ptr", "x"), ("ptr", "out")], emit)
             f.call("void", name, f.offset(row, const("i32", column)), to)
 
 
-def _function(caller: Function, name: str, w: Trits, core: Core, adds: bool, extends: str) -> None:
-    """`void name(i8 *x, i32 *out)`: the sums of a block, added to what is there if it `adds`."""
-    f = Function(caller.module, name, [("ptr", "x"), ("ptr", "out")], "void", "internal", _ALONE)
+def _emit_block(f: Function, w: Trits, core: Core, adds: bool, extends: str) -> None:
+    """In a function of x and out: the sums of a block, added to what is there if it `adds`."""
     x, out = f.args
     places = [f.offset(out, const("i32", 4 * row)) for row in range(len(w))]
     sums = [f.load("i32", place, 4) if adds else const("i32", 0) for place in places]
@@ -43,11 +47,6 @@ def _function(caller: Function, name: str, w: Trits, core: Core, adds: bool, ext
     if core.chunk:
         f.do("ret void")
         f.label(never)
-    f.finish()
-
-
-_ALONE = "nounwind noinline"
-"""Attributes: in one function all blocks would be more than registers hold."""
 
 
 def _pair(f: Function, pair: Pair, x: Val, sums: list[Val], extends: str) -> None:

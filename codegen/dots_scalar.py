@@ -49,16 +49,12 @@ class Rows(ABC):
         A function does it that all dots of a module share: in the function of a step LLVM has to
         keep what is around the loop in registers, too, and there are too few.
         """
-        name = cls.function_of(tile)
-        if name not in f.module.functions:
-            pointers = [("ptr", "x"), ("ptr", "w"), ("ptr", "out")]
-            own = Function(f.module, name, [*pointers, (tile.index, "steps")])
-            cls(own, tile).emit(*own.args)
-            own.finish()
+        args = [("ptr", "x"), ("ptr", "w"), ("ptr", "out"), (tile.index, "steps")]
+        name = f.module.routine(cls.routine(tile), args, lambda own: cls(own, tile).emit(*own.args))
         f.call("void", name, x, w, out, tile.number(tile.steps))
 
     @classmethod
-    def function_of(cls, tile: Tile) -> str:
+    def routine(cls, tile: Tile) -> str:
         """The name of the function: it holds what its code depends on."""
         return f"dot_{tile.kernel.dot.name}_{tile.layout.code}" + "_u8" * tile.unsigned
 
@@ -146,9 +142,9 @@ class Pairs(Rows):
                 sums[row] = f.op("add", sums[row], f.op("mul", codes, pair))
 
     @classmethod
-    def function_of(cls, tile: Tile) -> str:
+    def routine(cls, tile: Tile) -> str:
         """How many pairs are made at a time tells functions apart, too."""
-        return f"{super().function_of(tile)}_{cls.chunk(tile)}"
+        return f"{super().routine(tile)}_{cls.chunk(tile)}"
 
     @staticmethod
     def chunk(tile: Tile) -> int:

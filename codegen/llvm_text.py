@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -87,13 +87,17 @@ class Module:
     """Functions, declarations and constants of one LLVM module, each emitted once by name.
 
     `rounds` says that the machine has instructions that round floats to whole numbers,
-    `rounds_to_int` how integers are made of them (`Target.rounds_to_int`).
+    `rounds_to_int` how integers are made of them (`Target.rounds_to_int`). Names of functions that
+    several steps share begin with `prefix`; those that are scheduled already are for the module
+    `scheduled`, if there is one.
     """
 
     triple: str
     datalayout: str = ""
     rounds: bool = False
     rounds_to_int: str = ""
+    prefix: str = ""
+    scheduled: Module | None = None
     functions: dict[str, str] = field(default_factory=dict)
     declarations: dict[str, str] = field(default_factory=dict)
     globals: dict[str, str] = field(default_factory=dict)
@@ -106,6 +110,25 @@ class Module:
         declared = [t for n, t in self.declarations.items() if n not in self.functions]
         parts = [*head, *self.globals.values(), *declared, *self.functions.values()]
         return "\n".join(parts) + "\n"
+
+    def routine(
+        self, name: str, args: Sequence[tuple[str, str]], emit: Callable[[Function], None]
+    ) -> str:
+        """The name of a scheduled function that returns nothing, which `emit` makes if need be.
+
+        Args:
+            name: says all that its code depends on.
+            args: as of `Function`.
+            emit: appends its code.
+        """
+        home = self.scheduled or self
+        name = self.prefix + name.removeprefix(self.prefix)
+        if name not in home.functions:
+            f = Function(home, name, args, linkage="hidden")
+            emit(f)
+            f.finish()
+        self.declarations[name] = f"declare void @{name}({', '.join(type for type, _ in args)})"
+        return name
 
     def constant(self, name: str, data: bytes, align: int = 1, linkage: str = "private") -> Val:
         """A constant byte array; returns its address."""

@@ -70,9 +70,9 @@ class _Emission:
     ):
         self.program, self.target, self.symbol = program, target, symbol
         self.weights_symbol = weights_symbol
-        rounding = target.rounds, target.rounds_to_int
-        self.hand = Module(target.triple, datalayout, *rounding)
-        self.glue = Module(target.triple, datalayout, *rounding)
+        common = target.triple, datalayout, target.rounds, target.rounds_to_int, f"{symbol}_"
+        self.hand = Module(*common)
+        self.glue = Module(*common, self.hand)
         self.index, self.size = f"i{target.index_bits}", target.size_type
         self.pointer_bytes = target.index_bits // 8
 

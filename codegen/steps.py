@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from tbc import ops
 from tbc.codegen.dot_steps import emit_dot_step
+from tbc.codegen.dots import is_routine
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Module, Val, const
 from tbc.codegen.loops import Share, emit_loops
@@ -23,12 +24,14 @@ from tbc.target import Target
 from tbc.tiles import side_by_side
 
 ATTRIBUTES = 'nounwind "no-builtins"'
-PACKED = (ops.PackedDot, ops.PackedGroupedDot, ops.CodedDot)
 
 
 def is_hand_shaped(step: Step) -> bool:
     """Whether a step's code is already scheduled, so that LLVM's pass pipeline would only harm."""
-    return isinstance(step.anchor.op, PACKED) and step.copy_to is None
+    op = step.anchor.op
+    if step.copy_to is not None or not isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
+        return False
+    return not all(is_routine(name) for name in op.kernels)
 
 
 def emit_step(
