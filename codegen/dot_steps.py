@@ -12,6 +12,7 @@ from tbc.codegen.dots_code import emit_code
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share, accesses, nest
+from tbc.codegen.row_sums import row_sum
 from tbc.dims import Dim, Expr, Symbol, bounds, product
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
@@ -75,10 +76,10 @@ def _emit_by_row(
     sums = [value for value in inside(step) if is_row_sum(value, x)]
     epilogue = _epilogue(e, step, out, piece_of(target))
     zero, one = const(e.index_type, 0), const(e.index_type, 1)
-    width = op.layout.padded_k(op.k)
+    width, unsigned = op.layout.padded_k(op.k), x.type.dtype is DType.u8
     with _each_row(e, x, op.k, width, share) as (number, row):
         for value in sums:
-            e.bind(value, _sum_of_row(f, row, const(e.index_type, op.k), _extends(x)))
+            e.bind(value, row_sum(f, row, width, unsigned, target, e.index_type))
 
         def store(f: Function, _: Val, first: Val, acc: Val) -> None:
             epilogue(f, number, first, acc)
@@ -99,7 +100,7 @@ def _emit_by_row(
             block_hi=e.index(op.layout.blocks(op.n)),
             epilogue=store,
             index=e.index_type,
-            unsigned=x.type.dtype is DType.u8,
+            unsigned=unsigned,
         )
 
 
@@ -108,12 +109,13 @@ def _emit_coded(
 ) -> None:
     """The dot with weights that are code, row by row, its sums on the stack."""
     f, (x,) = e.f, step.anchor.args
+    extends = "zext" if x.type.dtype is DType.u8 else "sext"
     sums = f.alloca("i32", op.n, 4)
     m, n = step.anchor.type.shape
     row, column = (Symbol(e.f.fresh(name), 0, None, size) for name, size in (("m", m), ("n", n)))
     end = const(e.index_type, op.n)
     with _each_row(e, x, op.k, op.k, share) as (number, start):
-        emit_code(f, weights_of(op.weights, op.n), start, sums, target, _extends(x))
+        emit_code(f, weights_of(op.weights, op.n), start, sums, target, extends)
         with (
             f.loop(const(e.index_type, 0), end) as loop,
             e.scope(**{row.name: number, column.name: loop.index}),
@@ -168,19 +170,6 @@ def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:
             yield from accesses(e, patches, (*head, *index))
 
         nest(e, tail, Share.whole(e), probe, visit, 1)
-
-
-def _extends(x: Value) -> str:
-    """The cast that widens 8-bit activations."""
-    return "zext" if x.type.dtype is DType.u8 else "sext"
-
-
-def _sum_of_row(f: Function, row: Val, count: Val, extends: str) -> Val:
-    """i32: the sum of so many 8-bit activations."""
-    with f.loop(const(count.type, 0), count, carried=[const("i32", 0)]) as loop:
-        element = f.load("i8", f.offset(row, loop.index), 1)
-        loop.yield_(f.op("add", loop.carried[0], f.cast(extends, element, "i32")))
-    return loop.results[0]
 
 
 _MOST_ROWS = 1 << 30
