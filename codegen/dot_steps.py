@@ -11,13 +11,12 @@ from tbc.codegen.dots import Epilogue, emit_dot, emit_grouped_dot, piece_of
 from tbc.codegen.dots_code import emit_code
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
-from tbc.codegen.loops import Share, accesses, nest
-from tbc.codegen.row_sums import row_sum
-from tbc.dims import Dim, Expr, Symbol, bounds, product
-from tbc.indices import Index, reshape_index
+from tbc.codegen.loops import Share
+from tbc.codegen.patch_rows import gather_patch, row_sum
+from tbc.dims import Dim, Expr, Symbol, bounds
 from tbc.ir import Value
 from tbc.kernels import BY_NAME, Kernel
-from tbc.patches import is_row_sum, patches_of
+from tbc.patches import is_row_sum
 from tbc.program import ByRows, Step, inside, reshapes, root_index
 from tbc.straight import weights_of
 from tbc.target import Target
@@ -77,7 +76,7 @@ def _emit_by_row(
     epilogue = _epilogue(e, step, out, piece_of(target))
     zero, one = const(e.index_type, 0), const(e.index_type, 1)
     width, unsigned = op.layout.padded_k(op.k), x.type.dtype is DType.u8
-    with _each_row(e, x, op.k, width, share) as (number, row):
+    with _each_row(e, x, op.k, width, share, target) as (number, row):
         for value in sums:
             e.bind(value, row_sum(f, row, width, unsigned, target, e.index_type))
 
@@ -114,7 +113,7 @@ def _emit_coded(
     m, n = step.anchor.type.shape
     row, column = (Symbol(e.f.fresh(name), 0, None, size) for name, size in (("m", m), ("n", n)))
     end = const(e.index_type, op.n)
-    with _each_row(e, x, op.k, op.k, share) as (number, start):
+    with _each_row(e, x, op.k, op.k, share, target) as (number, start):
         emit_code(f, weights_of(op.weights, op.n), start, sums, target, extends)
         with (
             f.loop(const(e.index_type, 0), end) as loop,
@@ -126,7 +125,9 @@ def _emit_coded(
 
 
 @contextmanager
-def _each_row(e: Emitter, x: Value, k: int, width: int, share: Share) -> Iterator[tuple[Val, Val]]:
+def _each_row(
+    e: Emitter, x: Value, k: int, width: int, share: Share, target: Target
+) -> Iterator[tuple[Val, Val]]:
     """A loop over this part's rows of x: the row's number, and where its bytes lie.
 
     They are on the stack, with zeros behind them up to the width, where x is in memory nowhere.
@@ -140,36 +141,8 @@ def _each_row(e: Emitter, x: Value, k: int, width: int, share: Share) -> Iterato
         if held:
             yield loop.index, f.offset(start, f.op("mul", loop.index, const(e.index_type, width)))
             return
-        _gather(e, x, loop.index, start)
+        gather_patch(e, x, loop.index, start, target)
         yield loop.index, start
-
-
-def _gather(e: Emitter, x: Value, number: Val, to: Val) -> None:
-    """Store the k elements of a row of patches."""
-    found = patches_of(x)
-    assert found is not None
-    patches, axes = found.values, found.axes
-    if isinstance(x.op, ops.Pad) and patches not in e.memory:
-        (rows, _) = x.args
-        if any(value in e.memory for value in reshapes(rows)):
-            patches, axes = rows, 1
-    shape = patches.type.shape
-    lead, tail = shape[:axes], shape[axes:]
-    with e.split(number, lead) as head:
-
-        def position(index: Index) -> Dim:
-            (at,) = reshape_index(tail, (product(tail),), index)
-            return at
-
-        def visit(index: Index) -> None:
-            place = e.f.offset(to, e.index(position(index)))
-            e.f.store(e.element(patches, (*head, *index)), place, 1)
-
-        def probe(index: Index) -> Iterator[Dim | None]:
-            yield position(index)
-            yield from accesses(e, patches, (*head, *index))
-
-        nest(e, tail, Share.whole(e), probe, visit, 1)
 
 
 _MOST_ROWS = 1 << 30

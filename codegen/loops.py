@@ -162,21 +162,33 @@ def _range_strips(e: Emitter, low: Val, high: Val, lanes: int) -> Iterator[tuple
     yield low, high, 1
 
 
+def innermost(
+    domain: tuple[Dim, ...], probe: Callable[[Index], Iterator[Dim | None]]
+) -> tuple[Symbol, Index]:
+    """The symbol of the innermost loop of a nest, and the index that it visits."""
+    return _of_merged(domain, _merge(domain, probe))
+
+
+def _of_merged(domain: tuple[Dim, ...], merged: int) -> tuple[Symbol, Index]:
+    """A symbol that runs through the last axes, and the index with it and symbols of the others."""
+    inner = domain[len(domain) - merged :]
+    along = Symbol("probe", 0, None, product(inner))
+    outer = tuple(
+        0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d))
+        for a, d in enumerate(domain[: len(domain) - merged])
+    )
+    return along, (*outer, *split_index(Expr.of(along), inner))
+
+
 def _merge(domain: tuple[Dim, ...], probe: Callable[[Index], Iterator[Dim | None]]) -> int:
     """How many trailing axes to run through in one loop: as many as stay regular."""
     best, best_cost = 1 if domain else 0, None
     for merged in range(len(domain), 0, -1):
-        inner = domain[len(domain) - merged :]
-        along = Symbol("probe", 0, None, product(inner))
-        outer = tuple(
-            0 if d == 1 else Expr.of(Symbol(f"outer{a}", 0, None, d))
-            for a, d in enumerate(domain[: len(domain) - merged])
-        )
-        index = (*outer, *split_index(Expr.of(along), inner))
+        along, index = _of_merged(domain, merged)
         cost = sum(irregular(position, along) for position in probe(index))
         if cost == 0:
             return merged
-        if merged > 1 and product(inner[:-1]) == 1:
+        if merged > 1 and product(domain[len(domain) - merged : -1]) == 1:
             continue
         if best_cost is None or cost < best_cost:
             best, best_cost = merged, cost
@@ -189,7 +201,7 @@ def irregular(position: Dim | None, along: Symbol) -> int:
         return 2
     if isinstance(position, int):
         return 0
-    moving = [(m, c) for m, c in position.terms if m and _mentions(Expr(((m, 1),)), along)]
+    moving = [(m, c) for m, c in position.terms if m and mentions(Expr(((m, 1),)), along)]
     if not moving:
         return 0
     if len(moving) == 1 and moving[0][0] == (along,):
@@ -197,7 +209,8 @@ def irregular(position: Dim | None, along: Symbol) -> int:
     return 2
 
 
-def _mentions(dim: Dim, along: Symbol) -> bool:
+def mentions(dim: Dim, along: Symbol) -> bool:
+    """Whether a dim depends on a symbol of that name."""
     return any(s.name == along.name for s in symbols_of(dim))
 
 

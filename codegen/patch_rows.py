@@ -1,0 +1,135 @@
+"""Rows of 8-bit activations that a dot takes one by one: brought together, and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tbc import ops
+from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.llvm_text import Function, Val, const
+from tbc.codegen.loops import Share, accesses, innermost, mentions, nest
+from tbc.dims import Dim, Expr, product
+from tbc.indices import Index, mapped_index, reshape_index, windows_index
+from tbc.ir import Value
+from tbc.patches import VIEWS, patches_of
+from tbc.program import reshapes
+from tbc.target import Target
+
+WORD = "i32"
+HALVES = 128
+"""Words whose bytes can be summed in two halves of 16 bits: 128 * 2 * 255 is below 2^16."""
+
+
+def gather_patch(e: Emitter, x: Value, number: Val, to: Val, target: Target) -> None:
+    """Store the k elements of row `number` of x, which are a patch, one behind the other."""
+    found = patches_of(x)
+    assert found is not None
+    patches, axes = found.values, found.axes
+    if isinstance(x.op, ops.Pad) and patches not in e.memory:
+        (rows, _) = x.args
+        if any(value in e.memory for value in reshapes(rows)):
+            patches, axes = rows, 1
+    shape = patches.type.shape
+    lead, tail = shape[:axes], shape[axes:]
+    with e.split(number, lead) as head:
+
+        def position(index: Index) -> Dim:
+            (at,) = reshape_index(tail, (product(tail),), index)
+            return at
+
+        def probe(index: Index) -> Iterator[Dim | None]:
+            yield position(index)
+            yield from accesses(e, patches, (*head, *index))
+
+        def visit(index: Index) -> None:
+            place = e.f.offset(to, e.index(position(index)))
+            if e.lanes == 1:
+                e.f.store(e.element(patches, (*head, *index)), place, 1)
+                return
+            held = _held(e, patches, (*head, *index))
+            assert held is not None
+            memory, address = held
+            bytes_ = "<16 x i8>" if e.lanes == 16 else f"i{8 * e.lanes}"
+            source = e.f.offset(memory.pointer, e.index(address))
+            e.f.store(e.f.load(bytes_, source, 1), place, 1)
+
+        run, index = innermost(tail, probe)
+        held = _held(e, patches, (*head, *index))
+        is_run = held is not None and not mentions(held[1] - Expr.of(run), run)
+        nest(e, tail, Share.whole(e), probe, visit, _lanes(target) if is_run else 1)
+
+
+def _lanes(target: Target) -> int:
+    """Bytes that are copied at once, wherever they lie."""
+    if target.arch != "arm" or target.is_thumb1:
+        return 1
+    return 16 if "mve" in target.features else 4
+
+
+def _held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
+    """Where an element lies, if no more than views are between it and what is in memory."""
+    while value not in e.memory:
+        if not isinstance(value.op, VIEWS):
+            return None
+        if isinstance(value.op, ops.Windows):
+            if not value.op.fits(value.args[0].type):
+                return None
+            index = windows_index(value, index)
+        else:
+            index = mapped_index(value, index)
+        value = value.args[0]
+    memory = e.memory[value]
+    return memory, memory.address(value, index)
+
+
+def row_sum(f: Function, row: Val, width: int, unsigned: bool, target: Target, index: str) -> Val:
+    """i32: the sum of i8 or u8 [width], a multiple of 4 (of 16 where there is Helium) at `row`.
+
+    Bytes with a sign are summed as b + 128, of which 128 * width is taken in the end.
+    """
+    if "mve" in target.features:
+        return _by_vectors(f, row, width, unsigned, index)
+    total = _by_words if target.arch == "arm" and "dsp" in target.features else _by_halves
+    sums = total(f, row, width // 4, unsigned, index)
+    return sums if unsigned else f.op("sub", sums, const(WORD, 128 * width))
+
+
+def _by_vectors(f: Function, row: Val, width: int, unsigned: bool, index: str) -> Val:
+    """vaddva: 16 bytes at a time."""
+    bytes_, wide = "<16 x i8>", "<16 x i32>"
+    with f.loop(const(index, 0), const(index, width), 16, (const(WORD, 0),)) as loop:
+        part = f.load(bytes_, f.offset(row, loop.index), 4)
+        part = f.cast("zext" if unsigned else "sext", part, wide)
+        sum = f.intrinsic(WORD, "llvm.vector.reduce.add.v16i32", part)
+        loop.yield_(f.op("add", loop.carried[0], sum))
+    return loop.results[0]
+
+
+def _load(f: Function, row: Val, number: Val, unsigned: bool) -> Val:
+    word = f.load(WORD, f.offset(row, number, WORD), 4)
+    return word if unsigned else f.op("xor", word, const(WORD, 0x80808080))
+
+
+def _by_words(f: Function, row: Val, words: int, unsigned: bool, index: str) -> Val:
+    """usada8: the four bytes of a word."""
+    with f.loop(const(index, 0), const(index, words), carried=(const(WORD, 0),)) as loop:
+        word = _load(f, row, loop.index, unsigned)
+        loop.yield_(f.intrinsic(WORD, "llvm.arm.usada8", word, const(WORD, 0), loop.carried[0]))
+    return loop.results[0]
+
+
+def _by_halves(f: Function, row: Val, words: int, unsigned: bool, index: str) -> Val:
+    """Two bytes at a time, in any order of bytes."""
+    mask, end = const(WORD, 0x00FF00FF), const(index, words)
+    with f.loop(const(index, 0), end, HALVES, (const(WORD, 0),)) as chunk:
+        stop = f.op("add nsw", chunk.index, const(index, HALVES))
+        stop = end if words <= HALVES else f.select(f.icmp("slt", stop, end), stop, end)
+        with f.loop(chunk.index, stop, carried=(const(WORD, 0),)) as loop:
+            word = _load(f, row, loop.index, unsigned)
+            odd = f.op("and", f.op("lshr", word, const(WORD, 8)), mask)
+            both = f.op("add", f.op("and", word, mask), odd)
+            loop.yield_(f.op("add", loop.carried[0], both))
+        (halves,) = loop.results
+        low, high = f.op("and", halves, const(WORD, 0xFFFF)), f.op("lshr", halves, const(WORD, 16))
+        chunk.yield_(f.op("add", chunk.carried[0], f.op("add", low, high)))
+    return chunk.results[0]
