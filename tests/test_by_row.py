@@ -151,7 +151,7 @@ def f(x: i8[2, 3, 20]):
 def test_patches_are_in_memory_nowhere() -> None:
     program = lower(load(DIGITS, dims={"batch": 1}).graph, SMALL)
     dots = [step for step in program.steps if isinstance(step.anchor.op, PackedDot)]
-    assert [dot.anchor.op.by_row for dot in dots] == [True, True, True, False]
+    assert [dot.anchor.op.by_row for dot in dots] == [True] * 4
     largest = max(block.size for block in program.blocks)
     assert (
         largest == 2048

@@ -47,7 +47,7 @@ static const struct {
 };
 typedef char tbc_layer_weights_have_no_gaps[sizeof(tbc_layer_weights) == 128u ? 1 : -1];
 
-static void dot_scalar_i2_2(const int8_t *x, const unsigned char *w, unsigned char *out,
+static void tbc_layer_dot_scalar_i2_2(const int8_t *x, const unsigned char *w, unsigned char *out,
         int32_t steps) {
     uint32_t v144;
     uint32_t v148;
@@ -113,54 +113,6 @@ static void dot_scalar_i2_2(const int8_t *x, const unsigned char *w, unsigned ch
             const uint32_t v170 = *v164 + (uint32_t)((int32_t)(v148 - (uint32_t)((int32_t)(v148 <<
                     16) >> 16)) >> 16);
             *v164 = v170;
-        }
-    }
-}
-
-/*
- * read 0: i8[2, 32]
- * read 1: u8[128]
- * v2: i32[2, 5] = PackedDot(kernels=('trit_gemv_1x1c4_scalar',), layout=Layout(code='i2', group=0, rows=16, lanes_k=4), n=5, k=20, starts=(), by_row=False)(read 0, read 1) anchor
- * read 2: i32[2, 1]
- * v4: i32[2, 5] = Binary(fn='sub')(v2, read 2)
- * v5: i32[2, 5] = Reshape(shape=(2, 5))(v4)
- * v6: f32[2, 5] = Cast(dtype=f32)(v5)
- * read 3: f32[1, 1]
- * v8: f32[2, 5] = Binary(fn='mul')(v6, read 3)
- */
-static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
-        const uint8_t *TBC_RESTRICT r0, const unsigned char *TBC_RESTRICT r1,
-        const uint32_t *TBC_RESTRICT r2, const float *TBC_RESTRICT r3, const size_t *dims,
-        uint32_t part, uint32_t parts) {
-    (void)dims;
-    uint32_t stack8[16];
-    const uint32_t v7 = (part + 1u) / parts;
-    for (int32_t i12 = (int32_t)(part / parts); i12 < (int32_t)v7; i12++) {
-        for (int32_t i17 = 0; i17 < 2; i17++) {
-            dot_scalar_i2_2((const int8_t *)r0 + i17 * 32, r1 + i12 * 128, (unsigned char *)stack8,
-                    2);
-            const int32_t v39 = i12 * 16;
-            uint32_t v37[16];
-            for (int lane = 0; lane < 16; lane++) {
-                v37[lane] = stack8[lane];
-            }
-            if (v39 < 0) {
-                const uint32_t v44 = r2[i17];
-                const float v50 = *r3;
-                for (int lane = 0; lane < 16; lane++) {
-                    out[i17 * 5 + v39 + lane] = (float)(int32_t)(v37[lane] - v44) * v50;
-                }
-            }
-            if (v39 == 0) {
-                const uint32_t *const v62 = r2 + i17;
-                const uint32_t v63 = *v62;
-                const float v69 = *r3;
-                const int32_t v73 = i17 * 5;
-                for (int lane = 0; lane < 4; lane++) {
-                    out[v73 + v39 + lane] = (float)(int32_t)(v37[lane] - v63) * v69;
-                }
-                out[v73 + (int32_t)((uint32_t)v39 + 4u)] = (float)(int32_t)(v37[4] - *v62) * *r3;
-            }
         }
     }
 }
@@ -232,6 +184,54 @@ static void tbc_layer_step1_reduce(uint32_t *TBC_RESTRICT out, const int8_t *TBC
                 v34[lane] = v32[lane] + v31[lane + 2];
             }
             out[i8] = v34[0] + v34[1];
+        }
+    }
+}
+
+/*
+ * read 0: i8[2, 32]
+ * read 1: u8[128]
+ * v2: i32[2, 5] = PackedDot(kernels=('trit_gemv_1x1c4_scalar',), layout=Layout(code='i2', group=0, rows=16, lanes_k=4), n=5, k=20, starts=(), by_row=False)(read 0, read 1) anchor
+ * read 2: i32[2, 1]
+ * v4: i32[2, 5] = Binary(fn='sub')(v2, read 2)
+ * v5: i32[2, 5] = Reshape(shape=(2, 5))(v4)
+ * v6: f32[2, 5] = Cast(dtype=f32)(v5)
+ * read 3: f32[1, 1]
+ * v8: f32[2, 5] = Binary(fn='mul')(v6, read 3)
+ */
+static void tbc_layer_step2_trit_gemv_1x1c4_scalar(float *TBC_RESTRICT out,
+        const uint8_t *TBC_RESTRICT r0, const unsigned char *TBC_RESTRICT r1,
+        const uint32_t *TBC_RESTRICT r2, const float *TBC_RESTRICT r3, const size_t *dims,
+        uint32_t part, uint32_t parts) {
+    (void)dims;
+    uint32_t stack8[16];
+    const uint32_t v7 = (part + 1u) / parts;
+    for (int32_t i12 = (int32_t)(part / parts); i12 < (int32_t)v7; i12++) {
+        for (int32_t i17 = 0; i17 < 2; i17++) {
+            tbc_layer_dot_scalar_i2_2((const int8_t *)r0 + i17 * 32, r1 + i12 * 128, (unsigned char
+                    *)stack8, 2);
+            const int32_t v39 = i12 * 16;
+            uint32_t v37[16];
+            for (int lane = 0; lane < 16; lane++) {
+                v37[lane] = stack8[lane];
+            }
+            if (v39 < 0) {
+                const uint32_t v44 = r2[i17];
+                const float v50 = *r3;
+                for (int lane = 0; lane < 16; lane++) {
+                    out[i17 * 5 + v39 + lane] = (float)(int32_t)(v37[lane] - v44) * v50;
+                }
+            }
+            if (v39 == 0) {
+                const uint32_t *const v62 = r2 + i17;
+                const uint32_t v63 = *v62;
+                const float v69 = *r3;
+                const int32_t v73 = i17 * 5;
+                for (int lane = 0; lane < 4; lane++) {
+                    out[v73 + v39 + lane] = (float)(int32_t)(v37[lane] - v63) * v69;
+                }
+                out[v73 + (int32_t)((uint32_t)v39 + 4u)] = (float)(int32_t)(v37[4] - *v62) * *r3;
+            }
         }
     }
 }
