@@ -732,7 +732,7 @@ class PackedDot:
 
 @dataclass(frozen=True)
 class CodedDot:
-    """y[…, n] = sum_k w[n, k] * x[…, k], exact in i32, of a ternary weight that becomes code.
+    """y[m, n] = sum_k w[n, k] * x[m, k], exact in i32, of a ternary weight that becomes code.
 
     `weights` has a character for each weight, row by row: `.`, `+` or `-`; see `tbc.straight`.
     """
@@ -742,14 +742,16 @@ class CodedDot:
     k: int
 
     def infer(self, x: TensorType) -> TensorType:
-        """i32[…, n] of i8 or u8."""
+        """i32[m, n] of i8 or u8."""
         require(
-            x.dtype in (DType.i8, DType.u8) and x.rank >= 1,
+            x.dtype in (DType.i8, DType.u8) and x.rank == 2,
             f"dot of {x} with weights that are code",
         )
-        require(x.shape[-1] == self.k and {*self.weights} <= {*".+-"}, f"dot of {x}, k={self.k}")
+        require(
+            x.shape[-1] == self.k > 0 and {*self.weights} <= {*".+-"}, f"dot of {x}, k={self.k}"
+        )
         require(len(self.weights) == self.n * self.k, f"weights of {self.n} by {self.k}")
-        return TensorType(DType.i32, (*x.shape[:-1], self.n))
+        return TensorType(DType.i32, (x.shape[0], self.n))
 
 
 @dataclass(frozen=True)

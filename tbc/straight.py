@@ -154,7 +154,7 @@ def instructions(w: Trits, target: Target) -> float:
 
 def may_be(kernel: Kernel, weights: int) -> bool:
     """Whether so many weights, whose kernel this is, are looked at."""
-    return kernel.dot.name in DOTS and weights <= MOST_WEIGHTS
+    return kernel.dot.name in DOTS and 0 < weights <= MOST_WEIGHTS
 
 
 def is_worth_it(w: Trits, rows: int, kernel: Kernel, target: Target) -> bool:

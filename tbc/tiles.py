@@ -168,14 +168,16 @@ class Panels:
         """The elements of an array in this layout."""
         rows, n = self._sizes(elements.shape)
         padded = np.zeros((rows * self.fields, self.columns(n)), elements.dtype)
-        padded[: elements.size // max(n, 1), :n] = elements.reshape(-1, n)
+        given = elements.size // max(n, 1)
+        padded[:given, :n] = elements.reshape(given, n)
         if self.fields > 1:
             bits = 8 // self.fields
-            codes = padded.view(np.uint8).reshape(rows, self.fields, -1) & ((1 << bits) - 1)
+            codes = padded.view(np.uint8).reshape(rows, self.fields, self.columns(n))
+            codes = codes & ((1 << bits) - 1)
             shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
             padded = np.bitwise_or.reduce(codes << shifts, axis=1)
         whole = n // self.width * self.width
-        blocks = padded[:, :whole].reshape(rows, -1, self.width).transpose(1, 0, 2)
+        blocks = padded[:, :whole].reshape(rows, whole // self.width, self.width).transpose(1, 0, 2)
         return np.concatenate([blocks.reshape(-1), padded[:, whole:].reshape(-1)])
 
 

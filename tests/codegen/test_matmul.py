@@ -144,6 +144,13 @@ def test_panels_hold_every_element_where_they_say(n: int) -> None:
     assert np.count_nonzero(packed) == len(places) == elements.size
 
 
+@pytest.mark.parametrize("fields", [1, 2])
+@pytest.mark.parametrize("shape", [(0, 2), (0, 70), (3, 0), (0, 0)])
+def test_empty_panels(shape: tuple[int, int], fields: int) -> None:
+    panels = Panels(width=32, lanes=8, fields=fields)
+    assert panels.pack(np.zeros(shape, np.uint8)).size == panels.elements(shape) == 0
+
+
 @pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3", "i686", "armv8", "cortex-m0"])
 @pytest.mark.parametrize("m", [1, 2, 3, 8, 100])
 def test_tiles_leave_registers_for_operands(name: str, m: int) -> None:
