@@ -172,8 +172,8 @@ class Panels:
         padded[:given, :n] = elements.reshape(given, n)
         if self.fields > 1:
             bits = 8 // self.fields
-            codes = padded.view(np.uint8).reshape(rows, self.fields, self.columns(n))
-            codes = codes & ((1 << bits) - 1)
+            fields = padded.view(np.uint8).reshape(rows, self.fields, self.columns(n))
+            codes = fields & ((1 << bits) - 1)
             shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
             padded = np.bitwise_or.reduce(codes << shifts, axis=1)
         whole = n // self.width * self.width

@@ -54,18 +54,18 @@ def execute(program: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*EMULATOR, str(program)], capture_output=True, text=True, timeout=60)
 
 
-def used(program: Path) -> tuple[int, int]:
-    """The bytes of flash and of RAM, stack included, that a program's segments take."""
+def used(program: Path, flash: int = 0, ram: int = RAM_START) -> tuple[int, int]:
+    """The bytes that a program's segments take from where flash and RAM begin, stack included."""
     data = program.read_bytes()
     (at,), (count,) = struct.unpack_from("<I", data, 28), struct.unpack_from("<H", data, 44)
-    ends = {0: 0, RAM_START: RAM_START}
+    ends = {flash: flash, ram: ram}
     for i in range(count):
         kind, _, address, load, _, size, _, _ = struct.unpack_from("<8I", data, at + 32 * i)
         if kind == 1 and size:
             assert load == address
-            start = RAM_START if address >= RAM_START else 0
+            start = ram if address >= ram else flash
             ends[start] = max(ends[start], address + size)
-    return ends[0], ends[RAM_START] - RAM_START
+    return ends[flash] - flash, ends[ram] - ram
 
 
 def test_it_fits_and_is_right(network: Path) -> None:
