@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime_oracle import session
 from streams import CHANNELS, FILTERS, STATE, by_numpy, frames, stream
 from test_c_program import SANITIZED, C, _needs_sanitizers
 from test_web import call, decoded, in_node
@@ -118,6 +119,40 @@ def test_reference() -> None:
     ):
         np.testing.assert_array_equal(outputs["y"], y)
         np.testing.assert_array_equal(kept["total"], total)
+
+
+def recurrent(steps: int) -> onnx.ModelProto:
+    """An LSTM over `steps` of x[steps, 2, 4] from h and c, each [1, 2, 5]."""
+    rng = np.random.default_rng(0)
+    sizes = {"w": (1, 20, 4), "r": (1, 20, 5), "b": (1, 40)}
+    constants = [
+        onnx.numpy_helper.from_array(rng.standard_normal(size).astype(np.float32), name)
+        for name, size in sizes.items()
+    ]
+    names = ["x", "w", "r", "b", "", "h", "c"], ["y", "next_h", "next_c"]
+    nodes = [helper.make_node("LSTM", *names, hidden_size=5)]
+    shapes = {"x": (steps, 2, 4), "h": (1, 2, 5), "c": (1, 2, 5), "y": (steps, 1, 2, 5)}
+    shapes |= {"next_h": (1, 2, 5), "next_c": (1, 2, 5)}
+    infos = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()}
+    inputs, outputs = ([infos[n] for n in part] for part in (("x", "h", "c"), names[1]))
+    graph = helper.make_graph(nodes, "recurrent", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_recurrent_layer_in_pieces(steps: int) -> None:
+    """What onnxruntime computes of a whole sequence; a loop reads the states of some steps."""
+    count = 3
+    x = np.random.default_rng(1).standard_normal((count * steps, 2, 4)).astype(np.float32)
+    zeros = np.zeros((1, 2, 5), np.float32)
+    feeds = {"x": x, "h": zeros, "c": zeros}
+    (expected,) = session(recurrent(count * steps)).run(["y"], feeds)
+    pairs = {"h": "next_h", "c": "next_c"}
+    model = tbc.compile(recurrent(steps), state=pairs)
+    state = model.new_state()
+    found = [model.run({"x": part}, state)["y"] for part in np.split(x, count)]
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5, atol=1e-6)
+    assert verify(recurrent(steps), "c", state=pairs).ok
 
 
 # -- C and files ----------------------------------------------------------------------------------
