@@ -123,6 +123,8 @@ class _Emission:
         match buffer.place:
             case "arena":
                 return f.offset(self._field(f, call, ARENA), const(self.index, buffer.offset))
+            case "state":
+                return f.offset(self._field(f, call, STATE), const(self.index, buffer.offset))
             case "weights":
                 return f.offset(self._weights(f, call), const(self.index, buffer.offset))
             case place:
@@ -238,10 +240,11 @@ class _Emission:
         _return_if(f, f.icmp("eq", call, Val("ptr", "null")), NULL)
         self._check_table(f, self._field(f, call, INPUTS), len(self.program.inputs))
         self._check_table(f, self._field(f, call, OUTPUTS), len(self.program.outputs))
-        if self.program.arena_size:
-            arena = self._field(f, call, ARENA)
-            _return_if(f, f.icmp("eq", arena, Val("ptr", "null")), NULL)
-            self._check_alignment(f, arena)
+        sizes = {ARENA: self.program.arena_size, STATE: self.program.state_size}
+        for field in (field for field, size in sizes.items() if size):
+            memory = self._field(f, call, field)
+            _return_if(f, f.icmp("eq", memory, Val("ptr", "null")), NULL)
+            self._check_alignment(f, memory)
         if self.program.weights_size:
             given = self._field(f, call, CALL_WEIGHTS)
             if self.weights_symbol is None:

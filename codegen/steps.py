@@ -49,7 +49,7 @@ def emit_step(
     Its arguments: the output, what the step reads in order, the call's dims, part and parts.
     """
     index = f"i{target.index_bits}"
-    shares = isinstance(step.anchor.op, ops.SCATTERS)
+    shares = step.in_place or isinstance(step.anchor.op, ops.SCATTERS)
     alone = "" if shares else "noalias "
     reads = [(f"ptr {alone}readonly", f"r{i}") for i in range(len(step.reads))]
     args = [(f"ptr {alone}".strip(), "out"), *reads, ("ptr readonly", "dims"), (index, "part")]
@@ -119,4 +119,5 @@ def signature(
     bound = [(s.name, str(s.below)) for s in symbols]
     guards = [(step.reads.index(c), holds) for c, holds in step.guards]
     rows = step.division if isinstance(step.division, ByRows) else None
-    return "\n".join(map(str, [what.text, orders, scalars, bound, guards, rows]))
+    found = [what.text, orders, scalars, bound, guards, rows, step.in_place]
+    return "\n".join(map(str, found))

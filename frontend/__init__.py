@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tbc.frontend.load import Imported, load, signature
+from tbc.frontend.load import Imported, element_types, load, signature
 from tbc.frontend.reader import Model, read
 
-__all__ = ["Imported", "Model", "load", "read", "signature"]
+__all__ = ["Imported", "Model", "element_types", "load", "read", "signature"]

@@ -126,6 +126,12 @@ def signature(
     return Signature(tuple(builder(leaf) for leaf in leaves), face.values)
 
 
+def element_types(model: Model) -> dict[str, int]:
+    """ONNX's number of the element type of each input and output; 0 where the file has none."""
+    graph = read(model).model.graph
+    return {i.name: i.type.tensor_type.elem_type for i in (*graph.input, *graph.output)}
+
+
 def _import(
     source: Source, dims: Mapping[str, Range], input_values: Mapping[str, npt.ArrayLike]
 ) -> Imported:

@@ -72,7 +72,7 @@ class _Fusion:
         self._keep_shared()
         roots = sorted((v for v in self.kept if not self.is_memory(v)), key=lambda v: v.number)
         steps = self._joined(map(self._step, roots))
-        return (*guarded(steps, self.needs, self._is_stored), *self._copies())
+        return (*guarded(steps, self.needs, self._is_stored), *self._copies(), *self._kept_states())
 
     def _is_inside(self, value: Value) -> bool:
         """Whether a contraction is no step: a constant, or computed in a dot's step."""
@@ -99,6 +99,25 @@ class _Fusion:
             if self.is_memory(value) or value in seen:
                 yield Step(value, value, (value,), copy_to=number)
             seen.add(value)
+
+    def _kept_states(self) -> Iterator[Step]:
+        """Steps that copy the next states to where the old ones lie.
+
+        A state that another one becomes is copied before it is overwritten. Where they go around in
+        a circle, one of them is copied out of the way first.
+        """
+        todo = {s.old: s.next for s in self.graph.states if s.next is not s.old}
+        while todo:
+            wanted = set(todo.values())
+            free = next((old for old in todo if old not in wanted), None)
+            if free is not None:
+                value = todo.pop(free)
+                yield Step(value, value, (value,), copy_to=free)
+                continue
+            old = next(iter(todo))
+            aside = old.builder(ops.Reshape(old.type.shape), old)
+            yield Step(aside, aside, (old,))
+            todo = {o: aside if v is old else v for o, v in todo.items()}
 
     def _step(self, root: Value) -> Step:
         anchor = self.epilogues.get(root, root)

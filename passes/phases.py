@@ -48,17 +48,40 @@ steps that store more it costs next to nothing to meet."""
 LINE = 64
 
 
-def merged(steps: tuple[Step, ...], target: Target) -> tuple[tuple[Step, ...], ...]:
+def merged(
+    steps: tuple[Step, ...], target: Target, checks: tuple[Value, ...] = ()
+) -> tuple[tuple[Step, ...], ...]:
     """The steps in phases, each told how it is divided; in an order in which they can run.
 
-    On targets without threads a step is a phase: that takes the least memory.
+    States are overwritten when nobody reads them any more, and the `checks` have been computed. On
+    targets without threads a step is a phase: that takes the least memory.
     """
     if not target.has_threads:
         return tuple((step,) for step in steps)
-    merger = _Merger(target)
+    merger = _Merger(target, checks)
     for step in steps:
         merger.add(step)
     return tuple(tuple(map(partial(_settled, phase), phase)) for phase in merger.phases)
+
+
+def last_use(
+    phases: Sequence[Sequence[Step]], old: Value, checks: tuple[Value, ...], but: Step | None = None
+) -> int:
+    """The last phase before whose end a state must not be overwritten; -1 if there is none.
+
+    That is the last in which a step, `but` one, reads it, or a check is computed that may end the
+    run.
+    """
+    return max(
+        (
+            number
+            for number, phase in enumerate(phases)
+            for step in phase
+            if (old in step.reads and step is not but)
+            or (step.copy_to is None and not set(checks).isdisjoint(step.results))
+        ),
+        default=-1,
+    )
 
 
 def _stored(step: Step) -> int:
@@ -77,8 +100,8 @@ def _settled(phase: Sequence[Step], step: Step) -> Step:
 
 
 class _Merger:
-    def __init__(self, target: Target):
-        self.target = target
+    def __init__(self, target: Target, checks: tuple[Value, ...]):
+        self.target, self.checks = target, checks
         self.phases: list[list[Step]] = []
         self.made: dict[Value, tuple[int, Step]] = {}
         """By value, the phase and the step that stores it."""
@@ -87,6 +110,8 @@ class _Merger:
         found = [self.made[r] for r in step.reads if r in self.made]
         last = len(self.phases) - 1
         first = max((phase for phase, _ in found), default=last)
+        if isinstance(step.copy_to, Value):
+            first = max(first, 1 + last_use(self.phases, step.copy_to, self.checks))
         for number in range(max(first, last - BACK, 0), last + 2):
             before = list(dict.fromkeys(s for phase, s in found if phase == number))
             if self._has_room(number, step) and (divided := self._divided(step, number, before)):

@@ -16,6 +16,7 @@ from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
 from tbc.passes.phases import merged
 from tbc.passes.share import share
+from tbc.passes.states import without_copies
 from tbc.program import (
     Alone,
     Block,
@@ -30,6 +31,7 @@ from tbc.program import (
     product_tile,
     reshapes,
     root_index,
+    state_places,
     strides,
     unreshaped,
 )
@@ -77,12 +79,17 @@ def plan(
     """
     image = image or Image()
     symbols = graph.symbols() if symbols is None else symbols
-    phases = merged(steps, target) if merge else tuple((step,) for step in steps)
+    phases = merged(steps, target, graph.checks) if merge else tuple((step,) for step in steps)
+    phases, overwritten = without_copies(graph, phases)
     steps = tuple(step for phase in phases for step in phase)
     bodies = {s: _body(s, s.loop, target, symbols) for s in steps if s.loop is not None}
     buffers: dict[Value, Buffer] = {}
     for number, value in enumerate(graph.inputs):
         buffers[value] = _buffer(value, "input", number)
+    places, state_size = state_places((s.old for s in graph.states), target.alignment)
+    buffers |= {old: _buffer(old, "state", 0, place) for old, place in places.items()}
+    for value, old in overwritten.items():
+        buffers[value] = replace(buffers[old], value=value)
     computed = {r: None for s in steps if s.copy_to is None for r in s.results}
     for number, (_, value) in enumerate(graph.outputs):
         if value in computed and value not in buffers:
@@ -126,6 +133,8 @@ def plan(
         arena_size=arena_size,
         weights_size=image.size,
         alignment=target.alignment,
+        states=graph.states,
+        state_size=state_size,
     )
 
 

@@ -234,8 +234,10 @@ class Model:
         room.outputs[:] = [_address(array) for array in outputs]
         room.call.dims = plan.dims
         if self.state_size:
-            if state is None or state.nbytes != self.state_size:
-                raise ValueError(f"'{self.name}' needs a state of {self.state_size} bytes")
+            fits = state is not None and state.nbytes == self.state_size
+            if state is None or not fits or _address(state) % self._raw.align:
+                reason = f"'{self.name}' needs a state of {self.state_size} bytes, aligned"
+                raise ValueError(f"{reason}: new_state() makes one")
             room.call.state = _address(state)
         return outputs
 
@@ -263,9 +265,7 @@ class Model:
 
     def new_state(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """A fresh state for `run`, all zeros, aligned as the model wants it."""
-        state = _aligned(self.state_size, self._raw.align)
-        state[:] = 0
-        return state
+        return zeroed(self.state_size, self._raw.align)
 
     def _arrays(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """The inputs in order, C-contiguous."""
@@ -410,6 +410,13 @@ def _weights_file(address: int, library: Path, weights: str | Path | None) -> ob
 
 def _tensor(raw: structs.Tensor) -> Tensor:
     return Tensor(raw.name.decode(), structs.DTYPES[raw.dtype], shapes.split(raw.dims.decode()))
+
+
+def zeroed(size: int, align: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """`size` bytes of zeros at a multiple of `align`."""
+    memory = _aligned(size, align)
+    memory[:] = 0
+    return memory
 
 
 def _aligned(size: int, align: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tbc.errors import (
+    BadState,
     BadTarget,
     IncompatibleArtifact,
     InternalError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BadState",
     "BadTarget",
     "IncompatibleArtifact",
     "InternalError",

@@ -20,6 +20,7 @@ from tbc.driver import Compiled, assemble, identifier, lower, write
 from tbc.errors import IncompatibleArtifact, Unfixed, Unsupported
 from tbc.ir import Graph, Value
 from tbc.ops import Input
+from tbc.program import state_places
 from tbc.specialise import Specialised, Specialiser
 from tbc.target import OPTIMIZE, Target
 from tbc.tuning import tuned
@@ -62,6 +63,7 @@ class Model:
         self._lock = threading.Lock()
         self._variants: list[_Variant] = []
         self._sources = tuple(_source(s, specialiser.inputs) for s in specialiser.symbols)
+        specialiser.check_states()
         if self._native and specialiser.is_complete:
             self._variants.append(_Variant(specialiser.bounded(), target, name, pool))
 
@@ -74,21 +76,38 @@ class Model:
         """
         return self._specialiser.graph
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    @property
+    def state_size(self) -> int:
+        """Bytes that are kept from call to call; 0 unless `compile` was given a `state`."""
+        return state_places(self._specialiser.kept, self.target.alignment)[1]
+
+    def new_state(self) -> npt.NDArray[Any]:
+        """A fresh state for `run`, all zeros; for all sizes of the inputs the same."""
+        return runtime.zeroed(self.state_size, self.target.alignment)
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], state: npt.NDArray[Any] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """The outputs for named inputs.
 
-        C-contiguous arrays of the right type are read in place. Safe to call from several threads.
+        C-contiguous arrays of the right type are read in place. Safe to call from several threads,
+        on a state each.
+
+        Args:
+            feeds: the inputs.
+            state: from `new_state`, read and written; needed where `state_size` is not 0.
 
         Raises:
             ValueError: an input is missing, unknown, or of the wrong type or shape, or holds a
-                value that the model cannot accept, such as an index outside its axis.
+                value that the model cannot accept, such as an index outside its axis; the state
+                stays as it is. Or there is no state and should be one.
             Unsupported: tbc cannot compile the model for such inputs.
             IncompatibleArtifact: the model is compiled for another machine.
         """
         if not self._native:
             reason = f"{self.name} is compiled for {self.target.name}, not for this machine"
             raise IncompatibleArtifact(reason, hint="save it, or tbc.verify it in an emulator")
-        return self._variant(feeds).run(feeds)
+        return self._variant(feeds).run(feeds, state)
 
     def _extents(self, feeds: Mapping[str, npt.NDArray[Any]]) -> tuple[int, ...]:
         """The extents of the symbols without a bound, from the shapes of some inputs."""
@@ -188,11 +207,13 @@ class _Variant:
             low <= e <= high for e, (low, high) in zip(extents, self._ranges, strict=True)
         ) and all(_same(value, feeds.get(name)) for name, value in self._values.items())
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], state: npt.NDArray[Any] | None
+    ) -> dict[str, npt.NDArray[Any]]:
         """The outputs for all inputs, those included that are constants in it."""
         if self._values:
             feeds = {name: array for name, array in feeds.items() if name not in self._values}
-        return self._model.run(feeds)
+        return self._model.run(feeds, state)
 
 
 def _same(a: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> bool:
@@ -212,6 +233,7 @@ def compile(
     threads: int | runtime.Pool = 0,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
+    state: Mapping[str, str] | None = None,
     name: str = "",
     tuning: str | Path | None = None,
 ) -> Model:
@@ -229,6 +251,8 @@ def compile(
             begin while another is shared. Or a pool, which any number of models may share.
         dims: for symbolic sizes by name, a number or (least, greatest).
         inputs: values of inputs that are to be constants; the model has those inputs no more.
+        state: by input, the output that it was in the call before: both are kept in the memory
+            that `Model.new_state` gives instead. They have one type, whose sizes are numbers.
         name: the name in C; by default the file's, or the graph's.
         tuning: the file that `tbc compile --tune` wrote on such a machine; dots of other shapes
             take the kernels that cost least.
@@ -238,13 +262,14 @@ def compile(
         InvalidModel: the model breaks ONNX's rules.
         Unsupported: tbc cannot compile a part of it.
         BadTarget: the target is not known.
+        BadState: `state` does not fit the model.
         ValueError: `dims` or `inputs` do not fit the model, or `threads` is negative.
     """
     pool = _pool(threads)
     chosen = resolve_target(target, mcpu, mattr, optimize)
     if tuning is not None:
         chosen = tuned(chosen, Path(tuning))
-    specialiser = Specialiser(model, dims or {}, inputs or {})
+    specialiser = Specialiser(model, dims or {}, inputs or {}, state or {})
     return Model(specialiser, chosen, identifier(name or specialiser.name), pool)
 
 

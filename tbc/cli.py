@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +93,14 @@ Fixed = Annotated[
     list[str] | None,
     typer.Option("--input", help="Compile in what an input holds: name=1,2 or name=x.npy."),
 ]
+States = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        help="Keep an output, and let it be an input of the next call: past=present. "
+        "May be repeated.",
+    ),
+]
 Name = Annotated[str, typer.Option("--name", help="The name in C; by default the file's.")]
 Threads = Annotated[
     int, typer.Option(min=0, help="Threads that share a run; 0: one for every core, if it pays.")
@@ -162,6 +170,7 @@ def compile(
     name: Name = "",
     dim: Dims = None,
     input: Fixed = None,
+    state: States = None,
     linker: Annotated[str, typer.Option(help="The linker for shared libraries.")] = "",
     activations: Annotated[
         Activations, typer.Option(help="Whether float activations are quantised.")
@@ -219,6 +228,8 @@ def compile(
     if self_test is not None:
         options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
+    if state:
+        options["state"] = state
     if tuning is not None:
         if tune:
             raise UsageError("--tune measures what --tuning gives", hint="one of them")
@@ -227,7 +238,7 @@ def compile(
         chosen = tuned(chosen, tuning)
     with progress(json) as show, Workers(1) as workers:
         show("importing")
-        imported, graph, batch = _import(model, dim, input)
+        imported, graph, batch = _import(model, dim, input, state)
         symbol = identifier(name or model.stem)
         machine = chosen.name if chosen.arch == "c" else target
         folder = output or Path(f"{symbol}-{machine}")
@@ -304,11 +315,12 @@ def run(
         Path | None, typer.Option("--output", "-o", help="An .npz file for the outputs.")
     ] = None,
     dim: Dims = None,
+    state: States = None,
     threads: Threads = 0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a model on this machine."""
+    """Run a model on this machine: once, on a state of zeros if it has one."""
     from tbc import api
     from tbc.console import print_arrays, progress
     from tbc.feeds import read_feeds, write_arrays
@@ -319,11 +331,16 @@ def run(
     with progress(json) as show, _usage():
         show("compiling")
         if model.suffix in LIBRARIES:
+            if state:
+                raise UsageError("--state is for ONNX files; this has been compiled already")
             library = api.load(model, threads=shared)
-            outputs = library.run(read_feeds(input or (), lambda: _held(library.inputs)))
+            feeds = read_feeds(input or (), lambda: _held(library.inputs))
+            outputs = library.run(feeds, library.new_state())
         else:
-            compiled = api.compile(model, dims=_dims(dim), threads=shared)
-            outputs = compiled.run(read_feeds(input or (), lambda: _held(compiled.inputs)))
+            kept = _states(state)
+            compiled = api.compile(model, dims=_dims(dim), state=kept, threads=shared)
+            feeds = read_feeds(input or (), lambda: _held(compiled.inputs))
+            outputs = compiled.run(feeds, compiled.new_state())
     if output is not None:
         write_arrays(output, outputs)
     if json:
@@ -342,7 +359,10 @@ def verify(
     optimize: Optimize = Goal.balanced,
     dim: Dims = None,
     input: Inputs = None,
-    samples: Annotated[int, typer.Option(min=1, help="Sets of random inputs.")] = 3,
+    state: States = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Sets of random inputs; with --state, calls in turn.")
+    ] = 3,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     rtol: Annotated[float, typer.Option(help="The relative tolerance.")] = 1e-4,
     layers: Annotated[bool, typer.Option("--layers", help="Compare every node's result.")] = False,
@@ -363,7 +383,8 @@ def verify(
     from tbc.verification import verify as check
 
     with progress(json) as show, _usage():
-        given, is_all = _given(model, input)
+        kept = _states(state)
+        given, is_all = _given(model, input, kept)
         reports = [
             check(
                 model,
@@ -372,6 +393,7 @@ def verify(
                 mattr=mattr,
                 optimize=optimize,
                 dims=_dims(dim),
+                state=kept,
                 inputs=None if is_all else given,
                 feeds=given if is_all else None,
                 samples=samples,
@@ -402,6 +424,7 @@ def inspect(
     optimize: Optimize = Goal.balanced,
     dim: Dims = None,
     input: Fixed = None,
+    state: States = None,
     why: Annotated[bool, typer.Option("--why", help="Say why layers are not low-bit.")] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -422,7 +445,7 @@ def inspect(
         return
     with progress(json) as show:
         show("importing")
-        imported, graph, batch = _import(model, dim, input)
+        imported, graph, batch = _import(model, dim, input, state)
         show("lowering")
         report = examine(
             graph, resolve_target(target, mcpu, mattr, optimize), batch, imported.warnings
@@ -447,6 +470,7 @@ def bench(
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     dim: Dims = None,
+    state: States = None,
     cold_mib: Annotated[
         int, typer.Option(min=0, help="MiB of weights read in turn; 0 for hot weights only.")
     ] = 512,
@@ -494,7 +518,7 @@ def bench(
         reason = f"this machine cannot run code for {chosen.name}"
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
-        graphs = {path: _import(path, dim, None)[1] for path in model or ()}
+        graphs = {path: _import(path, dim, None, state)[1] for path in model or ()}
         is_all = all_kernels or explain
         every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
         report = every.report(products, graphs)
@@ -535,6 +559,22 @@ def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
     return dims
 
 
+def _states(texts: list[str] | None) -> dict[str, str]:
+    """What `--state` says: by input, the output that it was in the call before."""
+    states: dict[str, str] = {}
+    for text in texts or ():
+        name, _, output = text.partition("=")
+        if not name or not output:
+            raise UsageError(f"--state {text} is no pair", hint="--state INPUT=OUTPUT")
+        if name in states:
+            raise UsageError(
+                f"--state {name}={output}: that input is {states[name]} already",
+                hint="each input once",
+            )
+        states[name] = output
+    return states
+
+
 def _product(option: str, text: str, form: str) -> Product | Sweep:
     """The product that `--gemv NxK` or `--gemm MxNxK` names, or the products from M to M."""
     from tbc.bench.dots import Product, Sweep
@@ -549,8 +589,10 @@ def _product(option: str, text: str, form: str) -> Product | Sweep:
     return Sweep(least, m, n, k) if least else Product(m, n, k)
 
 
-def _given(model: Path, texts: list[str] | None) -> tuple[dict[str, Array], bool]:
-    """What `--input` says, by input, and whether that is all inputs."""
+def _given(
+    model: Path, texts: list[str] | None, states: Collection[str] = ()
+) -> tuple[dict[str, Array], bool]:
+    """What `--input` says, by input, and whether that is all inputs but the states."""
     from tbc.feeds import declared, read_feeds
     from tbc.frontend import signature
 
@@ -558,7 +600,7 @@ def _given(model: Path, texts: list[str] | None) -> tuple[dict[str, Array], bool
         return {}, False
     inputs = declared(signature(model).inputs)
     given = read_feeds(texts, lambda: inputs)
-    return given, given.keys() >= inputs.keys()
+    return given, given.keys() >= inputs.keys() - {*states}
 
 
 def _held(tensors: Iterable[Tensor]) -> Declared:
@@ -567,16 +609,20 @@ def _held(tensors: Iterable[Tensor]) -> Declared:
 
 
 def _import(
-    model: Path, dim: list[str] | None, input: list[str] | None
+    model: Path, dim: list[str] | None, input: list[str] | None, state: list[str] | None
 ) -> tuple[Imported, Graph, str]:
     """The model, its graph with all sizes bounded, and the symbol that was set to 1 for that."""
     from tbc.driver import bound_batch
-    from tbc.frontend import load
+    from tbc.frontend import element_types, load
+    from tbc.states import require_not_given, tied
 
+    kept = _states(state)
     with _usage():
         values, _ = _given(model, input)
+        require_not_given(kept, values)
         imported = load(model, dims=_dims(dim), input_values=values)
     graph, batch = bound_batch(imported.graph)
+    graph = tied(graph, kept, element_types(model))
     return imported, graph, batch.name if batch else ""
 
 

@@ -76,6 +76,11 @@ def _bytes(size: int) -> str:
     return f"{size / 1024:.1f} KiB" if size < 10 << 20 else f"{size / (1 << 20):.1f} MiB"
 
 
+def _state(size: int) -> str:
+    """What a list of sizes says of a state; nothing where there is none."""
+    return f"state {_bytes(size)}, " if size else ""
+
+
 def _batch(screen: Console, batch: str) -> None:
     if batch:
         screen.print(f"{escape(batch)} set to 1 (--dim {escape(batch)}=1..64 makes it variable)")
@@ -161,7 +166,8 @@ def print_inspect(report: InspectReport, why: bool) -> None:
     screen.print(
         f"[bold]{escape(report.model)}[/] for {escape(report.target)}: "
         f"{report.parameters:,} parameters, weights {_bytes(report.weights)}, "
-        f"arena {_bytes(report.arena)}, {report.steps} steps in {report.phases} phases"
+        f"arena {_bytes(report.arena)}, {_state(report.state)}"
+        f"{report.steps} steps in {report.phases} phases"
     )
     screen.print(
         f"in these layers {report.multiplications:,} multiplications "
@@ -192,7 +198,8 @@ def print_blob(blob: Blob) -> None:
     )
     screen.print(
         f"code {_bytes(blob.code_size)} at {blob.code:#x}, weights {_bytes(blob.weights_size)} "
-        f"at {blob.weights:#x}, arena {_bytes(blob.arena_size)}, file {_bytes(blob.length)}"
+        f"at {blob.weights:#x}, arena {_bytes(blob.arena_size)}, {_state(blob.state_size)}"
+        f"file {_bytes(blob.length)}"
     )
 
 

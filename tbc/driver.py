@@ -114,7 +114,7 @@ def _refuse_too_large(program: Program, target: Target) -> None:
     """Raise Unsupported for a program whose buffers do not fit the target's address space."""
     tensors = (*program.inputs, *(v for _, v in program.outputs))
     largest = max((upper(v.type.size) * v.type.dtype.bytes for v in tensors), default=0)
-    needed = max(largest, program.arena_size, program.weights_size)
+    needed = max(largest, program.arena_size, program.state_size, program.weights_size)
     if needed >> (target.index_bits - 1):
         raise Unsupported(
             f"at its largest sizes the model needs {needed} bytes in one piece, more than a "
@@ -251,7 +251,7 @@ def describe(
         symbols=tuple((s.name, s.lo, upper(Expr.of(s))) for s in program.symbols),
         align=program.alignment,
         arena_size=program.arena_size,
-        state_size=0,
+        state_size=program.state_size,
         weights_size=program.weights_size,
         weights_sum=checksum,
         phases=phases,
@@ -269,7 +269,7 @@ def self_test_of_program(program: Program, wanted: bool | None = None) -> SelfTe
         wanted = sum(work(step) for step in program.all_steps) <= QUICK
     if not wanted:
         return None
-    graph = Graph(program.name, program.inputs, program.outputs, program.checks)
+    graph = program.graph
     return self_test_of(graph, program.symbols, partial(run_graph, graph))
 
 

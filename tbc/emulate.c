@@ -2,12 +2,12 @@
  * lacks shows at link time.
  *
  * From standard input, in the machine's own byte order: the weights, if the model does not hold
- * them; then for every run the symbols as size_t, and for each input its size as size_t and its
- * bytes. To standard output, for every run: the status as size_t; if that is TBC_OK, for each
- * output its shape as size_t and its bytes at the upper bounds.
+ * them; then for every run the symbols as size_t, the state, and for each input its size as size_t
+ * and its bytes. To standard output, for every run: the status as size_t, and the state; if the
+ * status is TBC_OK, for each output its shape as size_t and its bytes at the upper bounds.
  *
- * MODEL is the constant's name, POOL the bytes that weights, inputs, outputs and arena need, MOST
- * the greatest number of symbols, inputs, outputs or axes.
+ * MODEL is the constant's name, POOL the bytes that weights, inputs, outputs, arena and state need,
+ * MOST the greatest number of symbols, inputs, outputs or axes.
  */
 #include "tbc.h"
 
@@ -111,6 +111,7 @@ static int run(const unsigned char *weights) {
     call.arena = room(MODEL.arena_size);
     call.state = room(MODEL.state_size);
     if (!get(dims, MODEL.n_symbols * sizeof *dims)) return 0;
+    if (!get(call.state, MODEL.state_size)) return 0;
     for (uint32_t i = 0; i < MODEL.n_inputs; i++) {
         if (!get(&size, sizeof size)) return 0;
         unsigned char *const bytes = room(size);
@@ -119,12 +120,13 @@ static int run(const unsigned char *weights) {
     }
     size = (size_t)MODEL.run(&call);
     put(&size, sizeof size);
+    put(call.state, MODEL.state_size);
     for (uint32_t i = 0; i < MODEL.n_outputs && size == TBC_OK; i++) {
         if (MODEL.output_shape(&call, i, shape) != TBC_OK) system_call(EXIT, 3, 0, 0);
         put(shape, MODEL.outputs[i].rank * sizeof *shape);
         put(outputs[i], MODEL.outputs[i].bytes);
     }
-    return MODEL.n_symbols + MODEL.n_inputs > 0;
+    return MODEL.n_symbols + MODEL.n_inputs + MODEL.state_size > 0;
 }
 
 #if defined(__i386__) || defined(__x86_64__)

@@ -257,8 +257,16 @@ class Emulated:
             said = "; ".join(done.stderr.strip().splitlines()[:3])
             raise InternalError(f"the code of {info.name} does not link for {info.target}: {said}")
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def new_state(self) -> npt.NDArray[np.uint8]:
+        """The state before a first call."""
+        return np.zeros(self._compiled.info.state_size, np.uint8)
+
+    def run(
+        self, feeds: Mapping[str, Array], state: npt.NDArray[np.uint8] | None = None
+    ) -> dict[str, Array]:
         """The outputs for named inputs.
+
+        `state` is as for a model's `run`, in the byte order of the target; by default a new one.
 
         Raises:
             ValueError: an input is missing, of a wrong type or shape, or holds a value that the
@@ -267,25 +275,31 @@ class Emulated:
         """
         program = self._compiled.program
         dims = bind_symbols(program.inputs, feeds)
-        status, written, said = self.execute(self._program, b"".join(self._sent(feeds, dims)))
+        state = self.new_state() if state is None else state
+        sent = b"".join(self._sent(feeds, dims, state))
+        status, written, said = self.execute(self._program, sent)
         if status:
             name = (*self.emulator, str(self._program))[0]
             reason = f"{name} ended with {status} {said}".strip()
             raise InternalError(f"{reason} running {program.name} for {self._compiled.target.name}")
-        return self._received(written)
+        return self._received(written, state)
 
-    def _sent(self, feeds: Mapping[str, Array], dims: Mapping[str, int]) -> Iterator[bytes]:
+    def _sent(
+        self, feeds: Mapping[str, Array], dims: Mapping[str, int], state: npt.NDArray[np.uint8]
+    ) -> Iterator[bytes]:
         if not self._compiled.embedded:
             yield from (block.tobytes() for block in self._compiled.weights())
         yield np.array([dims[s.name] for s in self._compiled.program.symbols], self._size).tobytes()
+        yield state.tobytes()
         for tensor in self._compiled.info.inputs:
             array = np.ascontiguousarray(feeds[tensor.name])
             yield np.array(array.nbytes, self._size).tobytes()
             yield self._swapped(array.view(np.uint8) if array.ndim == 0 else array).tobytes()
 
-    def _received(self, data: bytes) -> dict[str, Array]:
-        at = self._size.itemsize
+    def _received(self, data: bytes, state: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        at = self._size.itemsize + state.size
         status = int(np.frombuffer(data, self._size, 1)[0])
+        state[:] = np.frombuffer(data, np.uint8, state.size, self._size.itemsize)
         if status:
             reason = "an input holds a value that the model cannot accept"
             raise ValueError(reason) if status == _BAD_VALUE else InternalError(f"status {status}")
@@ -300,6 +314,10 @@ class Emulated:
             elements = raw.view(value.type.dtype.numpy)[: int(np.prod(shape))]
             outputs[name] = self._swapped(elements).reshape(shape)
         return outputs
+
+    def in_order(self, kept: Array) -> Array:
+        """The elements of an array in the target's byte order, in this machine's."""
+        return self._swapped(kept)
 
     def _swapped(self, array: Array) -> Array:
         """The array with its bytes in the target's order, or back."""

@@ -126,5 +126,9 @@ class UsageError(TbcError):
     """The command line asks for what cannot be."""
 
 
+class BadState(UsageError):
+    """What is said to be kept from call to call does not fit the model."""
+
+
 class InternalError(TbcError):
     """A bug in tbc or in LLVM, never the user's fault."""

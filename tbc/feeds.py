@@ -34,6 +34,11 @@ def declared(inputs: Iterable[Value]) -> Declared:
     return {name: (type.dtype.numpy, type.rank) for name, type in leaves}
 
 
+def named(arrays: Mapping[Value, Array]) -> dict[str, Array]:
+    """The arrays of inputs by the names of these."""
+    return {v.op.name: array for v, array in arrays.items() if isinstance(v.op, Input)}
+
+
 def read_feeds(texts: Iterable[str], inputs: Callable[[], Declared]) -> dict[str, Array]:
     """The arrays that `x.npy`, `name=x.npy`, `name=1,2` and `feeds.npz` stand for, by input name.
 

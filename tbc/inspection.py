@@ -74,6 +74,7 @@ class InspectReport:
         parameters: elements of the constants that the model computes with, scalars aside.
         weights: the constants in memory.
         arena: scratch memory of one call.
+        state: memory kept from call to call.
         steps: calls of kernels.
         phases: what they are grouped in; threads that share a call meet behind each.
         multiplications: of all layers.
@@ -88,6 +89,7 @@ class InspectReport:
     parameters: int
     weights: int
     arena: int
+    state: int
     steps: int
     phases: int
     multiplications: int
@@ -144,6 +146,7 @@ def inspect(
         parameters=_parameters(stages.lifted),
         weights=program.weights_size,
         arena=program.arena_size,
+        state=program.state_size,
         steps=len(program.steps),
         phases=len(program.phases),
         multiplications=sum(layer.multiplications for layer in layers),

@@ -137,17 +137,33 @@ Rule: TypeAlias = Callable[[Value, Uses], Value | None]
 
 
 @dataclass(frozen=True)
+class State:
+    """What is kept from call to call: `old` is what `next` was in the call before, or zeros.
+
+    Attributes:
+        old: an input of the model that its caller does not give.
+        name: the model's output that `next` is, and that its caller does not get.
+        next: of the type of `old`.
+    """
+
+    old: Value
+    name: str
+    next: Value
+
+
+@dataclass(frozen=True)
 class Graph:
     """Named inputs and named outputs; everything between is reached from the outputs.
 
     A check is a bool scalar that is True where an input holds a value the model cannot accept (an
-    index outside its axis); a run then ends with an error status.
+    index outside its axis); a run then ends with an error status, and the states stay as they are.
     """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[tuple[str, Value], ...]
     checks: tuple[Value, ...] = ()
+    states: tuple[State, ...] = ()
 
     @property
     def builder(self) -> Builder:
@@ -155,9 +171,20 @@ class Graph:
         return (*self.inputs, *(v for _, v in self.outputs))[0].builder
 
     @property
+    def leaves(self) -> tuple[Value, ...]:
+        """The inputs, then the states as they were."""
+        return (*self.inputs, *(s.old for s in self.states))
+
+    @property
     def results(self) -> tuple[Value, ...]:
-        """The values of the outputs, then the checks."""
-        return (*(v for _, v in self.outputs), *self.checks)
+        """The values of the outputs, then the next states, then the checks."""
+        return (*(v for _, v in self.outputs), *(s.next for s in self.states), *self.checks)
+
+    @property
+    def untied(self) -> Graph:
+        """The graph with the states among its inputs and its outputs, behind the others."""
+        kept = {s.name: s.next for s in self.states}
+        return replace(self, inputs=self.leaves, outputs=(*self.outputs, *kept.items()), states=())
 
     def values(self) -> list[Value]:
         """Every value the outputs need, constants' recipes included, arguments before users."""
@@ -189,7 +216,7 @@ class Graph:
     def rebuild(self, change: Callable[[Value, tuple[Value, ...]], Value]) -> Graph:
         """The graph with each value replaced by `change(value, its new arguments)`."""
         new: dict[Value, Value] = {}
-        for value in topological((*self.inputs, *self.results)):
+        for value in topological((*self.leaves, *self.results)):
             with self.builder.origin(value.origin):
                 new[value] = change(value, tuple(new[a] for a in value.args))
         return Graph(
@@ -197,6 +224,7 @@ class Graph:
             tuple(new[i] for i in self.inputs),
             tuple((name, new[v]) for name, v in self.outputs),
             tuple(new[c] for c in self.checks),
+            tuple(State(new[s.old], s.name, new[s.next]) for s in self.states),
         )
 
 

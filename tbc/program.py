@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from tbc import ops
 from tbc.dims import Dim, Expr, Symbol, product, symbols_of, upper
 from tbc.indices import Index, reshape_index
-from tbc.ir import Value
+from tbc.ir import Graph, State, Value
 from tbc.target import Target
 from tbc.tiles import SCALED_VECTORS, Panels, Tile, dense_tile
 from tbc.types import TensorType
@@ -23,9 +23,9 @@ class Buffer:
 
     Attributes:
         value: whose elements they are.
-        place: "input", "output", "arena" or "weights".
+        place: "input", "output", "arena", "state" or "weights".
         index: number of the input or output; 0 elsewhere.
-        offset: bytes from the start of the arena or of the weights; 0 elsewhere.
+        offset: bytes from the start of the arena, the state or the weights; 0 elsewhere.
         order: the axes from the outermost to the innermost in memory.
         panels: how the last axis, of a constant, is cut into panels; None where it is not.
     """
@@ -109,23 +109,25 @@ class Step:
         anchor: the contraction or reduction inside, or the root itself where there is none;
             everything between anchor and root is its epilogue.
         reads: the values read from memory, in the order in which the expression meets them.
-        copy_to: the number of the output that the step copies its root to, where the root lies in
-            memory already; else None.
+        copy_to: where the root lies in memory already, what the step copies it to: an output, by
+            number, or a state, by the value that is there up to then; else None.
         also: the other results that a loop stores.
         guards: conditions among the reads, and what each must be; the step is skipped where one is
             not, and then no later one is defined.
         rounds: of a loop that is planned, how its rounds run; else None.
         division: how the parts of a phase share the step; None where its code decides that.
+        in_place: whether the root lies where one of the reads does, element by element.
     """
 
     root: Value
     anchor: Value
     reads: tuple[Value, ...]
-    copy_to: int | None = None
+    copy_to: int | Value | None = None
     also: tuple[Value, ...] = ()
     guards: tuple[Guard, ...] = ()
     rounds: Rounds | None = None
     division: Alone | ByRows | None = None
+    in_place: bool = False
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -177,6 +179,13 @@ class Program:
     arena_size: int
     weights_size: int
     alignment: int
+    states: tuple[State, ...] = ()
+    state_size: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """What the program computes."""
+        return Graph(self.name, self.inputs, self.outputs, self.checks, self.states)
 
     @property
     def crowded(self) -> tuple[Block, ...]:
@@ -226,10 +235,22 @@ class Program:
         return tuple(sorted(found, key=lambda b: (b.offset, b.type.size != 0)))
 
 
+def state_places(states: Iterable[Value], alignment: int) -> tuple[dict[Value, int], int]:
+    """Where each state lies, one behind the other, and the bytes of all."""
+    places, end = {}, 0
+    for state in states:
+        places[state] = end
+        size = upper(state.type.size) * state.type.dtype.bytes
+        end += -(-size // alignment) * alignment
+    return places, end
+
+
 def out_buffer(program: Program, step: Step) -> Buffer:
     """Where a step stores its root."""
     if step.copy_to is None:
         return program.buffers[step.root]
+    if isinstance(step.copy_to, Value):
+        return replace(program.buffers[step.copy_to], value=step.root)
     return Buffer(step.root, "output", step.copy_to, 0, tuple(range(step.root.type.rank)))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tbc.program import Alone, Buffer, ByRows, Program, Step
+from tbc.program import Alone, Buffer, ByRows, Program, Step, out_buffer
 
 
 def program_text(program: Program) -> str:
     """The steps of a program, by phase, each with where it reads and writes, a body's set in."""
-    lines = [f"arena {program.arena_size} bytes, weights {program.weights_size} bytes", ""]
+    state = f"state {program.state_size} bytes, " if program.states else ""
+    lines = [f"arena {program.arena_size} bytes, {state}weights {program.weights_size} bytes", ""]
     steps = [(number, step) for number, phase in enumerate(program.phases) for step in phase]
     for number, step in steps:
         kernels = getattr(step.anchor.op, "kernels", ())
@@ -15,7 +16,7 @@ def program_text(program: Program) -> str:
         if step.copy_to is None:
             out = ", ".join(_place(program.buffers[v]) for v in step.results)
         else:
-            out = f"output{step.copy_to}"
+            out = _place(out_buffer(program, step))
         reads = ", ".join(_place(program.buffers[v]) for v in step.reads)
         how = _division(step)
         lines.append(

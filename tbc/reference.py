@@ -8,7 +8,7 @@ their payload.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from types import MappingProxyType
@@ -171,20 +171,53 @@ def run(
 def run_graph(
     graph: Graph, feeds: Mapping[str, Array], watch: Watch | None = None
 ) -> dict[str, Array]:
-    """The outputs by name; `watch` is called as by `run`.
+    """The outputs by name, of a first call; `watch` is called as by `run`.
 
     Raises:
         ValueError: as `run` does, or a check of the graph finds an input that it cannot accept.
     """
+    return _call(graph, feeds, zero_states(graph), watch)[0]
+
+
+def run_calls(
+    graph: Graph, calls: Iterable[Mapping[str, Array]]
+) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+    """For calls one after the other, the outputs by name, and the next states by their outputs'.
+
+    Raises:
+        ValueError: as `run_graph`.
+    """
+    states = zero_states(graph)
+    for feeds in calls:
+        outputs, states = _call(graph, feeds, states, None)
+        yield outputs, {s.name: states[s.old] for s in graph.states}
+
+
+def zero_states(graph: Graph) -> dict[Value, Array]:
+    """What the states hold before the first call."""
+    types = {s.old: s.old.type for s in graph.states}
+    return {
+        old: np.zeros([evaluate_dim(d, _NONE) for d in t.shape], t.dtype.numpy)
+        for old, t in types.items()
+    }
+
+
+def _call(
+    graph: Graph, feeds: Mapping[str, Array], states: Mapping[Value, Array], watch: Watch | None
+) -> tuple[dict[str, Array], dict[Value, Array]]:
+    """The outputs by name, and the next states by what they are the next of."""
     given = _fed(graph.inputs, feeds)
     if unknown := sorted(set(feeds) - {_name(i) for i in given}):
         raise ValueError(f"no input is called {', '.join(unknown)}")
     dims = _bind(given, _NONE)
+    given |= states
     if any(_run(graph.checks, topological(graph.checks), given, dims, None)):
         raise ValueError("an input holds a value that the model cannot accept")
-    values = [v for _, v in graph.outputs]
+    values = [*(v for _, v in graph.outputs), *(s.next for s in graph.states)]
     results = _run(values, topological(values), given, dims, watch)
-    return dict(zip((name for name, _ in graph.outputs), results, strict=True))
+    outputs = dict(zip((name for name, _ in graph.outputs), results, strict=False))
+    olds = (s.old for s in graph.states)
+    return outputs, dict(zip(olds, results[len(graph.outputs) :], strict=True))
 
 
 def _run(

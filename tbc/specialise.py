@@ -19,10 +19,11 @@ import numpy.typing as npt
 from tbc.dims import Dim, Expr, Symbol, symbols_of
 from tbc.driver import bound_batch
 from tbc.errors import InvalidModel, Unfixed, Unsupported
-from tbc.frontend import Model, load, read, signature
+from tbc.frontend import Model, element_types, load, read, signature
 from tbc.ir import Graph, Value, bind
 from tbc.ops import Input
 from tbc.runtime import bind_symbols
+from tbc.states import require_not_given, tied
 
 Array: TypeAlias = npt.NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -65,7 +66,9 @@ class Specialiser:
     Attributes:
         name: the model's name.
         values: the inputs that the caller has fixed.
+        states: the inputs that are kept from call to call, with the outputs that they were.
         inputs: the other inputs.
+        kept: the inputs that are states.
         symbols: the sizes that a run decides.
     """
 
@@ -74,6 +77,7 @@ class Specialiser:
         model: Model,
         dims: Mapping[str, int | tuple[int, int]] = _NOTHING,
         inputs: Mapping[str, npt.ArrayLike] = _NOTHING,
+        states: Mapping[str, str] = _NOTHING,
     ):
         """The model with some sizes and inputs fixed; raises as `frontend.load`.
 
@@ -81,6 +85,8 @@ class Specialiser:
         """
         source = read(model)
         self.name = source.name
+        self.states, self._declared = dict(states), element_types(source)
+        require_not_given(self.states, inputs)
         self._refusal: Unfixed | None = None
         self._dims = dict(dims)
         signed = signature(source, dims=dims, input_values=inputs)
@@ -89,14 +95,14 @@ class Specialiser:
             self._graph = self.import_(source)
         except Unfixed as error:
             self._source, self._refusal = source, error
-            self.inputs = signed.inputs
+            self.inputs, self.kept = self._divided(signed.inputs)
             self.symbols = _symbols(self.inputs)
             level = self._after(_Level(), error)
             if level is None:
                 raise
             self._level = level
         else:
-            self.inputs = self._graph.inputs
+            self.inputs, self.kept = self._divided(self._graph.inputs)
             self.symbols = tuple(s for s in _symbols(self.inputs) if s.hi is None)
 
     @property
@@ -110,10 +116,31 @@ class Specialiser:
 
         Raises:
             Unfixed: sizes or values must be fixed first; the error says which.
+            BadState: the states do not fit the model.
         """
+        return self.tied(self._open)
+
+    @property
+    def _open(self) -> Graph:
+        """The graph with open sizes, the states among its inputs and outputs."""
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)
         return self._graph
+
+    def check_states(self) -> None:
+        """Nothing if the states fit the model, as far as that can be told; else BadState."""
+        if self.states and self._refusal is None:
+            _ = self.bounded() if self.is_complete else self.graph
+
+    def tied(self, graph: Graph) -> Graph:
+        """A graph of the model with its states; BadState if they do not fit."""
+        return tied(graph, self.states, self._declared)
+
+    def _divided(self, inputs: tuple[Value, ...]) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        """The inputs that a call gives, and those that are states, in the order of these."""
+        named = {_name(v): v for v in inputs}
+        given = tuple(v for name, v in named.items() if name not in self.states)
+        return given, tuple(named[name] for name in self.states if name in named)
 
     def bounded(self) -> Specialised:
         """The graph for everything that can be fed.
@@ -121,10 +148,9 @@ class Specialiser:
         Raises:
             Unfixed: there is none, because sizes have no bound or values are not fixed.
         """
-        graph, batch = bound_batch(self.graph)
-        if batch is None:
-            return Specialised(graph, {}, {})
-        return Specialised(graph, {batch.name: (1, 1)}, {}, batch.name)
+        graph, batch = bound_batch(self._open)
+        ranges = {} if batch is None else {batch.name: (1, 1)}
+        return Specialised(self.tied(graph), ranges, {}, batch.name if batch else "")
 
     def specialise(self, feeds: Feeds) -> Specialised:
         """A graph for these inputs, and for others that are like them.
@@ -135,11 +161,11 @@ class Specialiser:
         """
         extents = bind_symbols(self.inputs, feeds)
         if self._refusal is None:
-            ranges = {s.name: _above(s, extents[s.name]) for s in self.symbols}
-            return Specialised(_bind(self._graph, ranges), ranges, {})
+            ranges = {s.name: self._range(s, extents[s.name], _Level()) for s in self.symbols}
+            return Specialised(self.tied(_bind(self._graph, ranges)), ranges, {})
         level = self._level
         while True:
-            ranges = {s.name: _range(s, extents[s.name], level) for s in self.symbols}
+            ranges = {s.name: self._range(s, extents[s.name], level) for s in self.symbols}
             values = {name: self._value(name, feeds) for name in sorted(level.valued)}
             try:
                 graph = self.import_(self._source, ranges, values)
@@ -150,10 +176,21 @@ class Specialiser:
                 level = after
             else:
                 self._level = level
-                return Specialised(graph, ranges, values)
+                return Specialised(self.tied(graph), ranges, values)
+
+    def _range(self, symbol: Symbol, extent: int, level: _Level) -> Range:
+        """The range of a symbol at a level; a state has the same size in all calls."""
+        if symbol in _symbols(self.kept):
+            return extent, extent
+        if self._refusal is None:
+            return _above(symbol, extent)
+        return _range(symbol, extent, level)
 
     def bound(self, model: Model, special: Specialised) -> Graph:
-        """The graph of a model with the same inputs, with what a graph of this one has fixed."""
+        """The graph of a model with the same inputs, with what a graph of this one has fixed.
+
+        States are among its inputs and outputs.
+        """
         if self._refusal is None:
             return _bind(self.import_(model), special.ranges)
         return self.import_(model, special.ranges, special.values)

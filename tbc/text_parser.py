@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tbc.constants import Array, constant
 from tbc.dims import Dim, Expr, Symbol, dim_max, dim_min, sole_symbol
 from tbc.errors import Unsupported
-from tbc.ir import Builder, Graph, Value
+from tbc.ir import Builder, Graph, State, Value
 from tbc.layout import Layout
 from tbc.ops import BINARY, OPS, UNARY, Binary, Const, Input, Unary
 from tbc.text_printer import printed_name
@@ -111,7 +111,7 @@ class _Parser:
         match body[0]:
             case ast.Expr(ast.Constant(str(docstring))):
                 name, body = docstring, body[1:]
-        checks = []
+        checks, states = [], []
         for statement in body:
             match statement:
                 case ast.FunctionDef(called):
@@ -121,13 +121,24 @@ class _Parser:
                     _at(statement, self.name, target, value)
                 case ast.Expr(ast.Call(ast.Name("check"), [checked], [])):
                     checks.append(_at(statement, self.named, checked))
+                case ast.Expr(ast.Call(ast.Name("keep"), [old, ast.Constant(str(kept)), new], [])):
+                    pair = _at(statement, self.named, old), _at(statement, self.named, new)
+                    states.append(_at(statement, self.state, inputs, *pair, kept))
                 case ast.Return(ast.Dict(keys, results)) if statement is body[-1]:
                     outputs = zip(keys, results, strict=True)
                     named = tuple(_at(v, self.output, k, v) for k, v in outputs)
-                    return Graph(name, inputs, named, tuple(checks))
+                    olds = {s.old for s in states}
+                    given = tuple(v for v in inputs if v not in olds)
+                    return Graph(name, given, named, tuple(checks), tuple(states))
                 case _:
                     raise ValueError(f"line {statement.lineno}: expected v: type = op(…)")
         raise ValueError(f"line {node.lineno}: the function does not end in return {{…}}")
+
+    def state(self, inputs: tuple[Value, ...], old: Value, new: Value, name: str) -> State:
+        """keep(old, "name", new)"""
+        if old not in inputs or old.type != new.type:
+            raise ValueError("keep wants a parameter, a name, and a value of the same type")
+        return State(old, name, new)
 
     def nest(self, name: str, node: ast.FunctionDef) -> None:
         """A body: a graph of its own, in which symbols and the bodies before it are known."""

@@ -74,7 +74,7 @@ class _Printer:
     ):
         self.graph, self.dims, self.bodies, self.symbols = graph, dims, bodies, symbols
         self.body = [v for v in _in_order(graph.results) if not isinstance(v.op, Input)]
-        inputs = [(i, i.op.name) for i in graph.inputs if isinstance(i.op, Input)]
+        inputs = [(i, i.op.name) for i in graph.leaves if isinstance(i.op, Input)]
         names = _identifiers([name for _, name in inputs], r"v\d+|body\d+")
         self.names = {value: names[name] for value, name in inputs}
         self.names |= {v: f"v{n}" for n, v in enumerate(self.body, len(inputs))}
@@ -94,6 +94,9 @@ class _Printer:
             lines += [f"    {line}" for line in self.body_of(value)]
             lines.append(f"    {self.names[value]}: {self.type(value.type)} = {self.call(value)}")
         lines += [f"    check({self.value(check)})" for check in self.graph.checks]
+        for state in self.graph.states:
+            old, name, new = self.value(state.old), _quoted(state.name), self.value(state.next)
+            lines.append(f"    keep({old}, {name}, {new})")
         results = [f"{_quoted(name)}: {self.value(v)}" for name, v in self.graph.outputs]
         return lines + _wrapped("    return {", results, "}", "    ")
 
@@ -115,7 +118,7 @@ class _Printer:
 
     def parameters(self) -> Iterator[str]:
         aliased = False
-        for value in self.graph.inputs:
+        for value in self.graph.leaves:
             if isinstance(value.op, Input):
                 name = self.names[value]
                 aliased |= name != value.op.name
@@ -234,7 +237,7 @@ def _of_graph(graph: Graph, seen: set[Graph]) -> Iterator[Symbol]:
     if graph in seen:
         return
     seen.add(graph)
-    for value in (*graph.inputs, *_in_order(graph.results)):
+    for value in (*graph.leaves, *_in_order(graph.results)):
         yield from _symbols(value.type)
         yield from _symbols(value.op)
         if (body := body_of(value.op)) is not None:

@@ -8,32 +8,39 @@ follows of it (`tbc.flips`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from tbc.api import InProcess, is_native
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.differences import Difference, difference
+from tbc.dims import evaluate
 from tbc.driver import assemble, identifier, lower
 from tbc.emulate import Emulated
 from tbc.errors import Unsupported
-from tbc.feeds import random_feeds
+from tbc.feeds import named, random_feeds
 from tbc.flips import Flips, find_flips
-from tbc.ir import Graph
+from tbc.ir import Graph, State
+from tbc.ops import Input
 from tbc.oracle import Feeds, Model, Oracle, oracle_of
 from tbc.passes import FRONT
-from tbc.reference import run_graph
+from tbc.program import Program
+from tbc.reference import run_graph, zero_states
 from tbc.runtime import Pool
 from tbc.specialise import Specialiser
 from tbc.target import OPTIMIZE, Target
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
+Fed: TypeAlias = Callable[[Callable[[Feeds], object]], Feeds]
+"""Makes inputs, given what raises ValueError if some are no good."""
 
 RTOL = 1e-4
 """The relative tolerance against the oracle."""
@@ -117,6 +124,7 @@ def verify(
     optimize: str = OPTIMIZE[0],
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
+    state: Mapping[str, str] | None = None,
     feeds: Feeds | None = None,
     samples: int = 3,
     seed: int = 0,
@@ -129,8 +137,10 @@ def verify(
 
     Args:
         model: a path, the bytes of an ONNX file, or a parsed model.
-        target: as for `compile`, and so `mcpu`, `mattr`, `optimize`, `dims` and `inputs`.
-        feeds: the other inputs by name; by default `samples` sets of random ones.
+        target: as for `compile`, and so `mcpu`, `mattr`, `optimize`, `dims`, `inputs`, `state`.
+        feeds: the other inputs by name; by default `samples` sets of random ones. With a `state`
+            there are `samples` calls in turn in any case, the first on a state of zeros; it is
+            compared after each.
         seed: of the random inputs.
         layers: also compare the result of every node.
         rtol: see `differences.difference`.
@@ -138,13 +148,14 @@ def verify(
         progress: told what is being done.
 
     Raises:
+        BadState: `state` does not fit the model.
         Unsupported: tbc cannot compile it, or cannot run it (no emulator or no linker is there),
             or cannot make up inputs for it.
         ValueError: the inputs do not fit the model.
     """
     chosen = resolve_target(target, mcpu, mattr, optimize)
     progress("importing")
-    specialiser = Specialiser(model, dims or {}, inputs or {})
+    specialiser = Specialiser(model, dims or {}, inputs or {}, state or {})
     special = specialiser.bounded() if feeds is None else specialiser.specialise(feeds)
     graph = special.graph
 
@@ -154,10 +165,15 @@ def verify(
     oracle = oracle_of(model, importer, {**specialiser.values, **special.values})
     check = _Check(chosen, identifier(specialiser.name), oracle, rtol, progress, threads)
     if feeds is not None:
-        sets = [{n: a for n, a in feeds.items() if n not in special.values}]
+        given = {n: a for n, a in feeds.items() if n not in special.values}
+        sets = check.calls(graph, [lambda _: given] * (samples if graph.states else 1))
     else:
+
+        def random(i: int, accept: Callable[[Feeds], object]) -> Feeds:
+            return random_feeds(graph, seed, i, accept)
+
         try:
-            sets = [random_feeds(graph, seed, i, oracle.run) for i in range(samples)]
+            sets = check.calls(graph, [partial(random, i) for i in range(samples)])
         except ValueError as error:
             raise Unsupported(
                 f"no random inputs suit the model: {error}", hint="give some"
@@ -173,7 +189,7 @@ def verify(
         samples=tuple({n: a.shape for n, a in each.items()} for each in sets),
         outputs=outputs,
         flips=flips,
-        layers=check.layers(sets[0]) if layers else (),
+        layers=check.layers(sets[-1] if graph.states else sets[0]) if layers else (),
     )
 
 
@@ -201,18 +217,39 @@ class _Check:
         self.pool = Pool(threads, 0) if threads > 1 else None
         self.runner = "this machine" + (f", {threads} threads" if threads > 1 else "")
 
+    def calls(self, graph: Graph, sets: Sequence[Fed]) -> list[dict[str, Array]]:
+        """Inputs of calls in turn, those included that are states.
+
+        Each set is made by a function that is told whether the oracle takes what it tries.
+        """
+        exact, states = _front(graph, self.target).untied, named(zero_states(graph))
+        found = []
+        for number, fed in enumerate(sets, 1):
+            feeds = fed(partial(_accepts, self.oracle, states))
+            found.append({**feeds, **states})
+            if states and number < len(sets):
+                results = run_graph(exact, found[-1])
+                states = {n: results[s.name] for n, s in _states(graph).items()}
+        return found
+
     def outputs(
         self, graph: Graph, inputs: list[dict[str, Array]]
     ) -> tuple[tuple[OutputReport, ...], tuple[Flips, ...]]:
-        """A report on each output for all inputs, and the flips that explain differences."""
-        exact = _front(graph, self.target)
-        reports = {n: OutputReport(n, str(v.type)) for n, v in graph.outputs}
+        """A report on each output for all inputs, and the flips that explain differences.
+
+        Next states count as outputs. What the code has of them it keeps from call to call, while
+        the reference and the oracle are given them.
+        """
+        exact, kept = _front(graph, self.target).untied, _states(graph)
+        untied = graph.untied
+        reports = {n: OutputReport(n, str(v.type)) for n, v in untied.outputs}
         flips: dict[str, Flips] = {}
         with self._machine(graph) as machine:
             for number, feeds in enumerate(inputs, 1):
                 self.progress(f"running sample {number} of {len(inputs)}")
                 wanted = self.oracle.run(feeds)
-                found = self._compare(graph, machine(feeds), run_graph(exact, feeds), wanted)
+                got = machine({n: a for n, a in feeds.items() if n not in kept})
+                found = self._compare(untied, got, run_graph(exact, feeds), wanted)
                 explained = None
                 if any(model.beyond for _, model in found.values()):
                     explained = self._flips(feeds, wanted)
@@ -262,13 +299,43 @@ class _Check:
 
     @contextmanager
     def _machine(self, graph: Graph) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:
-        """Runs the graph's compiled code."""
+        """Runs the graph's compiled code, call after call; next states are among the outputs."""
         self.progress(f"compiling for {self.target.name}")
         if is_native(self.target):
-            yield InProcess(graph, self.target, self.name, self.pool).model.run
+            ready = InProcess(graph, self.target, self.name, self.pool)
+            run, state = ready.model.run, ready.model.new_state()
+            yield partial(_call, run, np.asarray, ready.program, state)
             return
         with Workers(1) as workers:
             compiled = assemble(lower(graph, self.target), self.target, self.name, workers)
         with Emulated(compiled) as emulated:
             self.runner = " ".join(emulated.emulator) or "this machine"
-            yield emulated.run
+            run, state = emulated.run, emulated.new_state()
+            yield partial(_call, run, emulated.in_order, compiled.program, state)
+
+
+def _call(
+    run: Callable[[Feeds, npt.NDArray[np.uint8]], dict[str, Array]],
+    in_order: Callable[[Array], Array],
+    program: Program,
+    state: npt.NDArray[np.uint8],
+    feeds: Feeds,
+) -> dict[str, Array]:
+    """The outputs of a call, and the next states, whose elements `in_order` brings into ours."""
+    outputs = run(feeds, state)
+    for kept in program.states:
+        buffer = program.buffers[kept.old]
+        raw = state[buffer.offset :][: buffer.bytes].view(buffer.type.dtype.numpy)
+        shape = [evaluate(d, {}) for d in buffer.type.shape]
+        outputs[kept.name] = in_order(raw.reshape(shape)).copy()
+    return outputs
+
+
+def _states(graph: Graph) -> dict[str, State]:
+    """The states by the names of the inputs that they were."""
+    return {s.old.op.name: s for s in graph.states if isinstance(s.old.op, Input)}
+
+
+def _accepts(oracle: Oracle, states: Feeds, feeds: Feeds) -> object:
+    """Raise ValueError unless the oracle takes the inputs, in these states."""
+    return oracle.run({**feeds, **states})

@@ -109,6 +109,7 @@ class Native:
         self._code = Loaded(object_of(compiled), native_target(), ["tbc_m"])
         self._raw = structs.Model.from_address(self._code.address("tbc_m"))
         self._weights = Fenced((self.program.weights_size,), np.uint8)
+        self.state = self.new_state()
         self._pools: dict[int, Pool] = {}
         at = 0
         for block in compiled.weights():
@@ -125,7 +126,7 @@ class Native:
         """One run; with more than one part, every phase part by part, the last part first.
 
         `at_once` gives each part a thread of its own instead; `shared` says which outputs lie in
-        the memory of which inputs.
+        the memory of which inputs. The state is that which the run before has left.
         """
         program = self.program
         call, inputs, outputs, arena = self._call(feeds)
@@ -133,7 +134,7 @@ class Native:
             outputs[output] = inputs[number]
         call.outputs = _pointers(outputs)
         status = self._at_once(call, parts) if at_once else self._status(call, parts)
-        for fenced in (*inputs, *outputs, arena, self._weights):
+        for fenced in (*inputs, *outputs, arena, self.state, self._weights):
             assert fenced.is_intact(), "bytes in front of an array have changed"
         for number, (fenced, value) in enumerate(zip(inputs, program.inputs, strict=True)):
             assert isinstance(value.op, Input)
@@ -144,11 +145,25 @@ class Native:
         names = (name for name, _ in program.outputs)
         return Run(status, {n: o.array for n, o in zip(names, outputs, strict=True)})
 
+    def new_state(self) -> Fenced:
+        """The state of a first run."""
+        return Fenced.of(np.zeros(self.program.state_size, np.uint8))
+
+    def kept(self) -> dict[str, Array]:
+        """What the state holds, by the names of the outputs that it is kept instead of."""
+        found = {}
+        for state in self.program.states:
+            buffer = self.program.buffers[state.old]
+            raw = self.state.array[buffer.offset : buffer.offset + buffer.bytes]
+            shape = [evaluate(d, {}) for d in state.old.type.shape]
+            found[state.name] = raw.view(state.old.type.dtype.numpy).reshape(shape)
+        return found
+
     def phase_by_phase(self, feeds: Mapping[str, Array]) -> tuple[list[Array], RunPhase]:
-        """The bytes of the outputs and of the arena of a run, and what does a part of a phase."""
+        """The bytes of the outputs, the arena and the state, and what does a part of a phase."""
         call, *kept = self._call(feeds)
         _, outputs, arena = kept
-        memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, arena)]
+        memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, arena, self.state)]
 
         def run_phase(phase: int, part: int, parts: int) -> int:
             assert kept  # the call points to them
@@ -172,6 +187,7 @@ class Native:
         call = structs.Call()
         call.inputs, call.outputs = _pointers(inputs), _pointers(outputs)
         call.arena, call.weights = arena.address, self._weights.address
+        call.state = self.state.address
         call.dims = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
         return call, inputs, outputs, arena
 
@@ -215,7 +231,7 @@ STRICT_C = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{INCLUDE
 
 def graph_of(program: Program) -> Graph:
     """What a program computes, as a graph."""
-    return Graph(program.name, program.inputs, program.outputs, program.checks)
+    return program.graph
 
 
 def _pointers(arrays: Sequence[Fenced]) -> Any:

@@ -17,7 +17,7 @@ from compiled import Native, RunPhase
 from strategies import Array
 
 from tbc.dims import upper
-from tbc.program import Program
+from tbc.program import Buffer, Program, out_buffer
 
 PATTERNS = (0xA5, 0x5A)
 
@@ -99,18 +99,23 @@ class _Phase:
 
 
 def _there(program: Program, phase: int, sizes: Sequence[int]) -> Array:
-    """Which bytes of the outputs and the arena hold what a phase, or a later one, may read."""
+    """Which bytes of outputs, arena and state hold what a phase, or a later one, may read."""
     there = [np.zeros(size, bool) for size in sizes]
     later = {r for p in program.phases[phase:] for step in p for r in step.reads}
+    unchanged = {s.old for s in program.states if s.old is s.next}
+
+    def mark(buffer: Buffer, is_read: bool) -> None:
+        if buffer.place == "output":
+            there[buffer.index][:] = True
+        elif is_read or buffer.place == "state":
+            size = int(upper(buffer.type.size)) * buffer.type.dtype.bytes
+            there[-1 if buffer.place == "state" else -2][buffer.offset :][:size] = True
+
+    for old in (s.old for s in program.states if s.old in later | unchanged):
+        mark(program.buffers[old], True)
     for step in (step for p in program.phases[:phase] for step in p):
-        if step.copy_to is not None:
-            there[step.copy_to][:] = True
-            continue
         for result in step.results:
-            buffer = program.buffers[result]
-            if buffer.place == "output":
-                there[buffer.index][:] = True
-            elif result in later or result in program.checks:
-                size = int(upper(result.type.size)) * result.type.dtype.bytes
-                there[-1][buffer.offset : buffer.offset + size] = True
+            is_copy = step.copy_to is not None
+            buffer = out_buffer(program, step) if is_copy else program.buffers[result]
+            mark(buffer, is_copy or result in later or result in program.checks)
     return np.concatenate(there)

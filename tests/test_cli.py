@@ -349,7 +349,7 @@ def test_verify_prints_a_table(images: np.ndarray[Any, Any], tmp_path: Path) -> 
 def test_verify_fails_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     run = runtime.Model.run
     monkeypatch.setattr(
-        runtime.Model, "run", lambda self, feeds: {n: a + 1 for n, a in run(self, feeds).items()}
+        runtime.Model, "run", lambda self, *given: {n: a + 1 for n, a in run(self, *given).items()}
     )
     result = tbc_cli("verify", DIGITS, "--samples", 1)
     assert result.exit_code == 1

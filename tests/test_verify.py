@@ -148,8 +148,8 @@ def test_a_foreign_target_without_emulator_is_refused() -> None:
 def test_wrong_code_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runtime.Model.run
 
-    def broken(self: runtime.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = run(self, feeds)
+    def broken(self: runtime.Model, *given: Any) -> dict[str, Array]:
+        outputs = run(self, *given)
         y = outputs["y"]
         if wrong == "a bit":
             y.view(np.uint32)[0, 0] ^= 1

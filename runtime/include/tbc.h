@@ -95,7 +95,7 @@ typedef struct tbc_call {
     void *const *outputs;      /* one pointer an output; must not overlap anything else, but for
                                   those that <name>.h says may lie in place of an input */
     void *arena;               /* arena_size bytes, aligned to arena_align; contents ignored */
-    void *state;               /* state_size bytes kept from call to call; NULL if size is 0 */
+    void *state;               /* state_size bytes, zeros at first; NULL if size is 0 */
     const void *weights;       /* NULL, or weights_size bytes that replace those in the model */
     const size_t *dims;        /* one value a symbol; NULL if the model has none */
     tbc_sync *sync;            /* for run_part alone; the others take NULL */

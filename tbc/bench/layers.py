@@ -43,6 +43,7 @@ class Layer:
         self._raw = structs.Model.from_address(self._ready.code.address(symbol_of(NAME)))
         self._run = structs.RUN(self._raw.run)
         self._arena = Room(int(self._raw.arena_size))
+        self._state = self._ready.model.new_state()
         self._copy = Copies(self._ready.weights, 0)
         self._inputs: list[Room] = []
         self.results: list[Room] = []
@@ -55,7 +56,7 @@ class Layer:
         Raises:
             ValueError: the model does not take them.
         """
-        outputs = self._ready.model.run(feeds)
+        outputs = self._ready.model.run(feeds, self._ready.model.new_state())
         given = (np.ascontiguousarray(feeds[t.name]) for t in self._ready.model.inputs)
         self._inputs = [Room.of(array) for array in given]
         self.results = [Room(array.nbytes) for array in outputs.values()]
@@ -70,6 +71,7 @@ class Layer:
             results[output] = self._inputs[number].address
         call.outputs = (ctypes.c_void_p * len(results))(*results)
         call.arena, call.weights = self._arena.address, weights
+        call.state = self._state.ctypes.data
         return call
 
     def hot(self) -> Iterator[Call]:

@@ -30,11 +30,12 @@ from tbc.bench.steps import profile
 from tbc.bench.team import Team
 from tbc.bench.timing import CLOCK, WALL, Clock, in_turns
 from tbc.errors import InternalError, Unsupported
-from tbc.feeds import random_feeds
+from tbc.feeds import named, random_feeds
 from tbc.frontend import load
 from tbc.ir import Graph
 from tbc.kernels import BY_NAME, choose
 from tbc.passes.select import by_cost
+from tbc.reference import zero_states
 from tbc.target import Target
 from tbc.tuning import DotShape
 from tbc.types import DType
@@ -232,7 +233,7 @@ class Bench:
         layer.feed(feeds)
         found = self._with_team(layer, (Work("model", f"tbc, {path.name}"), layer.hot()))
         try:
-            other = repeat(runs(session(path), feeds))
+            other = repeat(runs(session(path), {**feeds, **named(zero_states(graph))}))
             found.append((Work("model", f"onnxruntime, {path.name}"), other))
         except Exception as error:  # what onnxruntime raises has no common class
             self._note(f"onnxruntime does not take {path.name}: {str(error).splitlines()[0]}")

@@ -1,10 +1,11 @@
-/* Runs a model with an inaccessible page in front of and behind every buffer.
+/* Runs a model call after call with an inaccessible page in front of and behind every buffer.
  *
  *     guarded start|end PARTS [DIM...]
  *
  * The buffers begin where their first page does, or end where their last page does. What a model
- * only reads cannot be written. Standard input holds, for each input, its size as size_t and its
- * bytes; the outputs' bytes go to standard output. With several parts the last comes first.
+ * only reads cannot be written. Standard input holds, for each call and each input, its size as
+ * size_t and its bytes; the outputs' bytes go to standard output. With several parts the last comes
+ * first.
  *
  * MODEL is the constant's name.
  */
@@ -92,6 +93,12 @@ static buffer read_input(uint32_t index) {
     return b;
 }
 
+static int is_more(void) {
+    const int next = getchar();
+    if (next != EOF) ungetc(next, stdin);
+    return next != EOF;
+}
+
 static int32_t run(const tbc_call *call, uint32_t parts) {
     if (parts == 1) return MODEL.run(call);
     for (uint32_t phase = 0; phase < MODEL.phases; phase++) {
@@ -113,23 +120,26 @@ int main(int argc, char **argv) {
     need(MODEL.n_inputs <= MOST && MODEL.n_outputs <= MOST && MODEL.n_symbols <= MOST, "too many");
     at_end = strcmp(argv[1], "end") == 0;
     for (uint32_t i = 0; i < MODEL.n_symbols; i++) dims[i] = strtoul(argv[3 + i], NULL, 10);
-    for (uint32_t i = 0; i < MODEL.n_inputs; i++) inputs[i] = read_input(i).bytes;
-
     const buffer arena = allocate(MODEL.arena_size, MODEL.align);
     const buffer weights = allocate(MODEL.weights_size, MODEL.align);
     if (MODEL.weights_size != 0) memcpy(weights.bytes, MODEL.weights, MODEL.weights_size);
     forbid_writing(&weights);
     need(tbc_sum(weights.bytes, MODEL.weights_size) == MODEL.weights_sum, "the weights' checksum");
 
-    const tbc_call call = {inputs, outputs, arena.bytes, NULL, weights.bytes, dims, NULL};
+    const buffer state = allocate(MODEL.state_size, MODEL.align);
+    memset(state.bytes, 0, MODEL.state_size);
+    const tbc_call call = {inputs, outputs, arena.bytes, state.bytes, weights.bytes, dims, NULL};
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) {
         output[i] = allocate(output_size(&call, i), element_size(MODEL.outputs[i].dtype));
         outputs[i] = output[i].bytes;
     }
-    const int32_t status = run(&call, (uint32_t)strtoul(argv[2], NULL, 10));
-    need(status == TBC_OK, tbc_status_text(status));
-    for (uint32_t i = 0; i < MODEL.n_outputs; i++) {
-        need(fwrite(output[i].bytes, 1, output[i].size, stdout) == output[i].size, "write");
-    }
+    do {
+        for (uint32_t i = 0; i < MODEL.n_inputs; i++) inputs[i] = read_input(i).bytes;
+        const int32_t status = run(&call, (uint32_t)strtoul(argv[2], NULL, 10));
+        need(status == TBC_OK, tbc_status_text(status));
+        for (uint32_t i = 0; i < MODEL.n_outputs; i++) {
+            need(fwrite(output[i].bytes, 1, output[i].size, stdout) == output[i].size, "write");
+        }
+    } while (is_more());
     return 0;
 }
