@@ -105,9 +105,15 @@ class Rows(ABC):
         part = self.f.op("lshr", word, const(WORD, at)) if at else word
         return self.f.op("and", part, mask)
 
+    def digits(self, rest: Val, mask: Val) -> tuple[Val, Val]:
+        """The next codes of two fractions 16 bits apart, and three times what they leave."""
+        triple = self.f.op("add", self.f.op("shl", rest, const(WORD, 1)), rest)
+        return self.codes(triple, 8, mask), triple
+
     def pair_mask(self) -> Val:
         """What `codes` needs."""
-        return const(WORD, self.tile.mask * 0x10001)
+        coding = self.tile.layout.coding
+        return const(WORD, (3 if coding.is_fraction else coding.mask) * 0x10001)
 
 
 class Pairs(Rows):
@@ -134,12 +140,32 @@ class Pairs(Rows):
         """A field at a time; the activations are pairs already."""
         f, tile = self.f, self.tile
         words = self.words(w)
+        if tile.layout.coding.is_fraction:
+            self._digits_of(x, words, kept[0], sums)
+            return
         for number in range(2 * tile.layout.fields):
             field, odd = divmod(number, 2)
             pair = f.load(WORD, tile.at(f, x, 4 * number), 4)
             for row, word in enumerate(words):
                 codes = self.codes(word, field * tile.layout.coding.bits + 8 * odd, kept[0])
                 sums[row] = f.op("add", sums[row], f.op("mul", codes, pair))
+
+    def _digits_of(self, x: Val, words: list[Val], mask: Val, sums: list[Val]) -> None:
+        """A field at a time, of bytes 0 and 2 of the words and then of 1 and 3."""
+        f, tile = self.f, self.tile
+        for odd in (0, 1):
+            rests = [self.bytes_of(word, odd) for word in words]
+            for field in range(tile.layout.fields):
+                pair = f.load(WORD, tile.at(f, x, 4 * (2 * field + odd)), 4)
+                for row, rest in enumerate(rests):
+                    codes, triple = self.digits(rest, mask)
+                    rests[row] = self.bytes_of(triple, 0)
+                    sums[row] = f.op("add", sums[row], f.op("mul", codes, pair))
+
+    def bytes_of(self, word: Val, odd: int) -> Val:
+        """Bytes 0 and 2 of a word, or 1 and 3, as halves of 16 bits."""
+        part = self.f.op("lshr", word, const(WORD, 8)) if odd else word
+        return self.f.op("and", part, const(WORD, 0x00FF00FF))
 
     @classmethod
     def routine(cls, tile: Tile) -> str:

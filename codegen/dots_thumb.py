@@ -31,6 +31,9 @@ class Smlad(Rows):
         f, coding = self.f, self.tile.layout.coding
         halves = "llvm.arm.uxtb16" if self.tile.unsigned else "llvm.arm.sxtb16"
         load = "load volatile" if self.tile.target.is_small else "load"
+        if coding.is_fraction:
+            self._digits_of(x, w, kept[0], sums)
+            return
         words = self.words(w)
         for field in range(coding.fields):
             at = self.tile.at(f, x, 4 * field)
@@ -41,6 +44,27 @@ class Smlad(Rows):
                 pair = f.intrinsic(WORD, halves, dword)
                 for row, word in enumerate(words):
                     codes = self.codes(word, field * coding.bits + odd, kept[0])
+                    sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])
+
+    def _digits_of(self, x: Val, w: Val, mask: Val, sums: list[Val]) -> None:
+        """A field at a time, of bytes 0 and 2 of the dwords; and all of it again, of 1 and 3."""
+        f, tile = self.f, self.tile
+        halves = "llvm.arm.uxtb16" if tile.unsigned else "llvm.arm.sxtb16"
+
+        def read(place: Val, intrinsic: str, odd: int) -> Val:
+            dword = f.emit(WORD, f"load volatile {WORD}, {place}, align 4")
+            if odd:
+                dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
+            return f.intrinsic(WORD, intrinsic, dword)
+
+        for odd in (0, 8):
+            places = [tile.at(f, w, 4 * row) for row in range(self.rows)]
+            rests = [read(place, "llvm.arm.uxtb16", odd) for place in places]
+            for field in range(tile.layout.fields):
+                pair = read(tile.at(f, x, 4 * field), halves, odd)
+                for row, rest in enumerate(rests):
+                    codes, triple = self.digits(rest, mask)
+                    rests[row] = f.intrinsic(WORD, "llvm.arm.uxtb16", triple)
                     sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])
 
 
@@ -57,13 +81,23 @@ class Helium(Rows):
         for number, (_, shift, scale) in enumerate(tile.fields):
             activations = f.load(_VECTOR, tile.at(f, x, 16 * number), 4)
             for row, part in enumerate(rows):
+                if tile.layout.coding.is_fraction:
+                    part, rows[row] = self._digit_of(part)
                 if shift:
                     part = f.op("lshr", part, const(_VECTOR, shift))
                 mask = tile.mask << scale
-                if mask != 255 >> shift:
+                if mask != 255 >> shift and not tile.layout.coding.is_fraction:
                     part = f.op("and", part, const(_VECTOR, mask))
                 at = row * scales + self.scales.index(scale)
                 name = "llvm.arm.mve.vmldava.v16i8"
                 sums[at] = f.intrinsic(
                     WORD, name, unsigned, none, none, sums[at], part, activations
                 )
+
+    def _digit_of(self, rest: Val) -> tuple[Val, Val]:
+        """The next codes of fractions, by vmulh.u8, and what they leave."""
+        f, wide = self.f, "<16 x i16>"
+        three = const(_VECTOR, 3)
+        product = f.op("mul", f.cast("zext", rest, wide), const(wide, 3))
+        upper = f.cast("trunc", f.op("lshr", product, const(wide, 8)), _VECTOR)
+        return upper, f.op("mul", rest, three)

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 CACHED = 1 << 20
 """Bytes of weights that can be expected to stay in a core's own cache from call to call."""
+TIGHT = 1024
+"""Bytes of flash that digits to the base 3 have to save, since their dots are longer code."""
 
 
 def select(graph: Graph, target: Target) -> Graph:
     """Dot and GroupedDot become PackedDot and PackedGroupedDot of the target's best kernels."""
-    is_streamed = _is_streamed(graph)
+    is_streamed, is_tight = _is_streamed(graph), _is_tight(graph, target)
 
     def rule(value: Value, uses: Uses) -> Value | None:
         match value.op:
             case ops.Dot():
-                return _dot(value, target, is_streamed)
+                return _dot(value, target, is_streamed, is_tight)
             case ops.GroupedDot():
                 return _grouped_dot(value, target, is_streamed)
         return None
@@ -58,6 +60,30 @@ def _is_streamed(graph: Graph) -> bool:
     """Whether the weights of a graph are more than a core's own cache keeps."""
     weights = {v.args[1] for v in graph.values() if isinstance(v.op, ops.Dot | ops.GroupedDot)}
     return sum(static(w.type.size, "a weight's size") for w in weights) // 4 > CACHED
+
+
+def _is_tight(graph: Graph, target: Target) -> bool:
+    """Whether flash is scarce, and 1.6 bits a trit save more of it than their dots take."""
+    if target.optimize != "size":
+        return False
+    dots = (v.args for v in graph.values() if isinstance(v.op, ops.Dot))
+    found = (_tighter(_shape(x, w, 0, False), target) for x, w in dots)
+    return sum(saved for _, saved in filter(None, found)) > TIGHT
+
+
+def _tighter(shape: DotShape, target: Target) -> tuple[Kernel, int] | None:
+    """The kernel that does what the best one for 2 bits does with digits to the base 3.
+
+    And how many bytes fewer the weights take; None if there is no such kernel, or they do not.
+    """
+    if shape.weights != DType.trit.name:
+        return None
+    best = by_cost(shape, target)[0][0]
+    for kernel in kernels.kernels_for(target, "f5", DType[shape.activations], shape.k):
+        sizes = (each.layout().size(shape.n, shape.k) for each in (best, kernel))
+        if kernel.dot is best.dot and (saved := next(sizes) - next(sizes)) > 0:
+            return kernel, saved
+    return None
 
 
 def _shape(x: Value, w: Value, group: int, is_streamed: bool) -> DotShape:
@@ -95,11 +121,13 @@ def _code(shape: DotShape, activations: DType, target: Target) -> str:
     return "x5" if next(costs) * kernels.WORTH <= next(costs) else "i2"
 
 
-def _dot(value: Value, target: Target, is_streamed: bool) -> Value:
+def _dot(value: Value, target: Target, is_streamed: bool, is_tight: bool) -> Value:
     b, (x, w) = value.builder, value.args
     n, k = (static(d, "the size of a weight") for d in w.type.shape)
     shape = _shape(x, w, 0, is_streamed)
     found, starts = target.tuning.find(shape) or by_cost(shape, target)
+    if is_tight and (tighter := _tighter(shape, target)):
+        found, starts = (tighter[0],), ()
     rows, layout = product(x.type.shape[:-1]), found[0].layout()
     if w.type.dtype is DType.trit and straight.may_be(found[0], n * k):
         trits = value_of(w)

@@ -96,7 +96,15 @@ class Field(NamedTuple):
     scale: int
 
 
-_WEIGHTS = {"i2": "trit", "x5": "trit5", "b1": "sign", "u8": "byte", "w8": "int8", "s8": "int8"}
+_WEIGHTS = {
+    "i2": "trit",
+    "x5": "trit5",
+    "f5": "trit5",
+    "b1": "sign",
+    "u8": "byte",
+    "w8": "int8",
+    "s8": "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class Kernel:
 
     Attributes:
         dot: the instruction.
-        code: the layout's code of weights: "i2", "x5", "b1", "w8" or "s8".
+        code: the layout's code of weights: "i2", "x5", "f5", "b1", "w8" or "s8".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
         nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
@@ -352,12 +360,16 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_WIDE, "i2", 1, ((1, 1, 0.551), (2, 1, 0.434))),
     (_WIDE, "b1", 1, ((1, 1, 0.564), (2, 1, 0.436))),
     (_HELIUM, "i2", 3, ((1, 1, 0.18),)),
+    (_HELIUM, "f5", 1, ((1, 1, 0.225),)),
     (_HELIUM, "b1", 2, ((1, 1, 0.191),)),
     (_SMLAD, "i2", 1, ((1, 1, 1.36),)),
+    (_SMLAD, "f5", 1, ((1, 1, 2.41),)),
     (_SMLAD, "b1", 1, ((1, 1, 1.32),)),
     (_PAIRS, "i2", 1, ((1, 1, 1.34),)),
+    (_PAIRS, "f5", 1, ((1, 1, 2.43),)),
     (_PAIRS, "b1", 1, ((1, 1, 1.3),)),
     (_SCALAR, "i2", 1, ((1, 1, 2.41),)),
+    (_SCALAR, "f5", 1, ((1, 1, 3.95),)),
     (_SCALAR, "b1", 1, ((1, 1, 2.83),)),
     (_LOOKUP, "i2", 1, ((1, 1, 3.59),)),
     (_LOOKUP, "b1", 1, ((1, 1, 2.04),)),

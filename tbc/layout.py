@@ -44,15 +44,17 @@ class Code:
     plus 128 where kernels take bytes without a sign.
 
     Attributes:
-        name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5": 5 trits a byte, "u8": a
-            code a byte, which is how kernels unpack the others; "w8" and "s8": integers of 8 bits,
-            with 128 added and as they are.
+        name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5" and "f5": 5 trits a byte,
+            by a code book and as digits; "u8": a code a byte, which is how kernels unpack the
+            others; "w8" and "s8": integers of 8 bits, with 128 added and as they are.
         dtype: the weights' type.
         bits: of a field.
         places: of each field, which number made of the byte it stands in, and at which bit. Number
             0 is the byte itself; of a code book, low ^ high, and then low and high.
         padding: the code that fills up rows and k: of the weight 0, or of the sign -1.
         is_signed: whether kernels take the byte as a signed number.
+        is_fraction: whether the codes are the digits of byte / 256 to the base 3: each is the upper
+            byte of three times what the one before has left, as in ggml's TQ1_0.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Code:
     places: tuple[tuple[int, int], ...]
     padding: int
     is_signed: bool = False
+    is_fraction: bool = False
 
     @property
     def fields(self) -> int:
@@ -105,6 +108,13 @@ class Code:
     def words(self) -> Bytes:
         """u8[256, fields]: the codes that each byte holds."""
         byte = np.arange(256, dtype=np.uint8)
+        if self.is_fraction:
+            digits, rest = [], byte.astype(np.uint16)
+            for _ in self.places:
+                rest = rest * np.uint16(3)
+                digits.append((rest >> 8).astype(np.uint8))
+                rest &= 255
+            return np.stack(digits, axis=-1)
         numbers = [byte]
         if self.is_book:
             low = np.frombuffer(BOOK_LOW, np.uint8)[byte & 63]
@@ -150,6 +160,7 @@ CODES = {
     for code in (
         Code("i2", DType.trit, 2, ((0, 0), (0, 2), (0, 4), (0, 6)), padding=1),
         Code("x5", DType.trit, 2, ((0, 0), (0, 2), (1, 4), (1, 6), (2, 6)), padding=1),
+        Code("f5", DType.trit, 8, ((0, 0),) * 5, padding=1, is_fraction=True),
         Code("b1", DType.sign, 1, tuple((0, bit) for bit in range(8)), padding=0),
         Code("u8", DType.trit, 8, ((0, 0),), padding=1),
         Code("w8", DType.i8, 8, ((0, 0),), padding=128),

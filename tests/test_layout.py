@@ -33,6 +33,8 @@ def code_at(
         low, high = BOOK_LOW[byte & 63], BOOK_HIGH[byte >> 2]
         both = low ^ high
         return [both & 3, both >> 2 & 3, low >> 4 & 3, low >> 6, high >> 6][f]
+    if layout.code == "f5":
+        return int(byte) * 3 ** (f + 1) // 256 % 3
     bits = {"i2": 2, "b1": 1}.get(layout.code, 8)
     return int(byte) >> (f * bits) & ((1 << bits) - 1)
 
@@ -89,6 +91,8 @@ def test_bytes_of_the_16x4_layout() -> None:
         (Layout("b1"), 17, 33, 64, 256),
         (Layout("x5"), 17, 33, 40, 256),
         (Layout("x5", 20), 16, 40, 40, 128),
+        (Layout("f5"), 17, 33, 40, 256),
+        (Layout("f5", 0, 16, 16), 16, 80, 80, 256),
         (Layout("i2", 20), 16, 40, 64, 256),
         (Layout("i2", 128), 16, 256, 256, 1024),
         (Layout("i2", 0, 1, 16), 10, 64, 64, 160),
@@ -101,7 +105,7 @@ def test_sizes(layout: Layout, n: int, k: int, padded: int, size: int) -> None:
 
 def test_types() -> None:
     found = {code: Layout(code).dtype.name for code in CODES}
-    low = {"i2": "trit", "x5": "trit", "u8": "trit", "b1": "sign"}
+    low = {**dict.fromkeys(("i2", "x5", "f5", "u8"), "trit"), "b1": "sign"}
     assert found == {**low, "w8": "i8", "s8": "i8"}
 
 
