@@ -138,7 +138,7 @@ def _dot(value: Value, target: Target, is_streamed: bool, is_tight: bool) -> Val
     packed = b(ops.Pack(layout), w)
     padded = _pad_groups(x, rows, k, layout)
     names = tuple(kernel.name for kernel in found)
-    by_row = target.is_short_of_memory
+    by_row = target.is_short_of_memory and x.type.dtype is not DType.f32
     op = ops.PackedDot(names, layout, n, k, starts, by_row)
     total = b(op, padded, packed)
     if x.type.dtype is not DType.f32:

@@ -712,8 +712,9 @@ class PackedDot:
     Codes are trit + 1 in {0, 1, 2} or (sign + 1) / 2 in {0, 1}. x is i8 or u8 with k padded by
     zeros to the layout's unit; the sum is exact in i32. With f32 activations the codes are taken as
     their weights, and the sum is `Dot`'s. `kernels` names those that compute it; from `starts[i]`
-    rows of x on it is kernels[i + 1]. With `by_row`, a row of x is summed and, if it is a patch,
-    brought together when it is its turn, so that neither is in memory as a whole (`tbc.patches`).
+    rows of x on it is kernels[i + 1]. With `by_row`, a row of x, in 8 bits, is summed and, if it is
+    a patch, brought together when it is its turn, so that neither is in memory as a whole
+    (`tbc.patches`).
     """
 
     kernels: tuple[str, ...]
@@ -726,6 +727,7 @@ class PackedDot:
     def infer(self, x: TensorType, packed: TensorType) -> TensorType:
         """i32[…, n] of i8 and u8, f32[…, n] of f32."""
         require_packed(self.layout, self.n, self.k, x, packed)
+        require(not (self.by_row and x.dtype is DType.f32), f"packed dot of {x} by row")
         dtype = DType.f32 if x.dtype is DType.f32 else DType.i32
         return TensorType(dtype, (*x.shape[:-1], self.n))
 

@@ -106,7 +106,8 @@ def test_random_networks(data: st.DataObject) -> None:
     number = lambda least, most: data.draw(st.integers(least, most))  # noqa: E731
     net = Net(number(0, 1 << 30), number(1, 2), number(1, 5), (number(5, 9), number(5, 9)))
     for _ in range(number(1, 3)):
-        net.quantised()
+        if number(0, 3):
+            net.quantised()
         net.convolved(number(1, 20), number(1, 3), number(1, 2), number(0, 1))
         if min(net.shape[2:]) >= 2 and number(0, 1):
             net.pooled(2, number(1, 2))

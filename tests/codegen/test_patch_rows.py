@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import Array
 
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded, jit_target
@@ -17,6 +18,7 @@ from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.patch_rows import HALVES, row_sum
 from tbc.driver import assemble, lower
 from tbc.emulate import Emulated, can_run
+from tbc.ir import Graph
 from tbc.reference import run_graph
 from tbc.target import parse
 from tbc.text import parse_graph
@@ -62,14 +64,15 @@ def test_sums_of_halves(sums: Loaded, width: int, dtype: str, byte: int) -> None
     assert function(row.ctypes.data) == row.sum(dtype=np.int64)
 
 
-@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc"])
+boards = pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc"])
+WINDOWS = "kernel=(3, 3), strides=(1, 1), dilations=(1, 1), before=(0, 0), out=(2, 5)"
+
+
+@boards
 def test_boards_sum_rows_and_copy_patches(target: str, workers: Workers) -> None:
     """1100 activations of either type, and patches whose rows lie at odd places."""
-    if missing := can_run(parse(target)):
-        pytest.skip(missing)
     rng = np.random.default_rng(0)
     long, patch = (rng.integers(-1, 2, shape).tolist() for shape in ((3, 1100), (5, 45)))
-    windows = "kernel=(3, 3), strides=(1, 1), dilations=(1, 1), before=(0, 0), out=(2, 5)"
     graph = parse_graph(f"""
 def f(u: u8[2, 1100], i: i8[2, 1100], x: u8[1, 5, 4, 7]):
     long: trit[3, 1100] = const({long})
@@ -77,7 +80,7 @@ def f(u: u8[2, 1100], i: i8[2, 1100], x: u8[1, 5, 4, 7]):
     y0: i32[2, 3] = dot(u, long)
     y1: i32[2, 3] = dot(i, long)
     zero: u8 = const(0)
-    w: u8[1, 5, 2, 5, 3, 3] = windows(x, zero, {windows})
+    w: u8[1, 5, 2, 5, 3, 3] = windows(x, zero, {WINDOWS})
     t: u8[1, 2, 5, 5, 3, 3] = transpose(w, perm=(0, 2, 3, 1, 4, 5))
     rows: u8[10, 45] = reshape(t, shape=(10, 45))
     y2: i32[10, 5] = dot(rows, patch)
@@ -88,7 +91,35 @@ def f(u: u8[2, 1100], i: i8[2, 1100], x: u8[1, 5, 4, 7]):
         "i": np.stack([np.full(1100, -128), rng.integers(-128, 128, 1100)]).astype(np.int8),
         "x": rng.integers(0, 256, (1, 5, 4, 7)).astype(np.uint8),
     }
-    compiled = assemble(lower(graph, parse(target)), parse(target), "sums", workers)
+    check(target, graph, feeds, workers)
+
+
+@boards
+def test_rows_and_patches_of_floats(target: str, workers: Workers) -> None:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-1, 2, (6, 45)).tolist()
+    graph = parse_graph(f"""
+def f(one: f32[1, 45], three: f32[3, 45], x: f32[1, 5, 4, 7]):
+    w: trit[6, 45] = const({w})
+    y0: f32[1, 6] = dot(one, w)
+    y1: f32[3, 6] = dot(three, w)
+    zero: f32 = const(0.0)
+    p: f32[1, 5, 2, 5, 3, 3] = windows(x, zero, {WINDOWS})
+    t: f32[1, 2, 5, 5, 3, 3] = transpose(p, perm=(0, 2, 3, 1, 4, 5))
+    rows: f32[10, 45] = reshape(t, shape=(10, 45))
+    y2: f32[10, 6] = dot(rows, w)
+    return {{"y0": y0, "y1": y1, "y2": y2}}
+""")
+    shapes = {"one": (1, 45), "three": (3, 45), "x": (1, 5, 4, 7)}
+    feeds = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+    check(target, graph, feeds, workers)
+
+
+def check(target: str, graph: Graph, feeds: dict[str, Array], workers: Workers) -> None:
+    """The board computes what the reference does."""
+    if missing := can_run(parse(target)):
+        pytest.skip(missing)
+    compiled = assemble(lower(graph, parse(target)), parse(target), "rows", workers)
     with Emulated(compiled) as emulated:
         outputs = emulated.run(feeds)
     for name, expected in run_graph(graph, feeds).items():
