@@ -16,7 +16,14 @@ from tbc.codegen.machine import Workers
 from tbc.codegen.model import aligned_weights
 from tbc.codegen.modelinfo import symbol_of
 from tbc.dims import Expr, Symbol
-from tbc.driver import Compiled, assemble, identifier, lower, write
+from tbc.driver import (
+    Compiled,
+    assemble,
+    identifier,
+    lower,
+    self_test_of_program,
+    write,
+)
 from tbc.errors import IncompatibleArtifact, Unfixed, Unsupported
 from tbc.ir import Graph, Value
 from tbc.ops import Input
@@ -177,11 +184,13 @@ class InProcess:
         name: str,
         pool: runtime.Pool | None = None,
         merge: bool = True,
+        self_test: bool = False,
     ):
         native = jit_target(target)
         program = lower(graph, native, merge=merge)
+        test = self_test_of_program(program) if self_test else None
         with Workers(1) as workers:
-            compiled: Compiled = assemble(program, native, name, workers, embed=False)
+            compiled: Compiled = assemble(program, native, name, workers, embed=False, test=test)
         symbol = symbol_of(name)
         self.program = compiled.program
         self.code = Loaded(compiled.files["obj"], native, [symbol])

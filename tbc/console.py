@@ -247,6 +247,8 @@ def print_verify(report: VerifyReport) -> None:
             numbers = _numbers(layer.model)
             table.add_row(*map(escape, names), _exactness(layer.code), *numbers)
         screen.print(table)
+    tested = {True: "passed", False: "[bold red]FAILED[/]", None: "none"}
+    screen.print(f"self-test: {tested[report.self_test]}")
     verdict = "[green]ok[/]" if report.ok else "[bold red]FAILED[/]"
     samples = f"{len(report.samples)} set{'s' * (len(report.samples) != 1)} of inputs"
     screen.print(

@@ -6,8 +6,10 @@
  * and its bytes. To standard output, for every run: the status as size_t, and the state; if the
  * status is TBC_OK, for each output its shape as size_t and its bytes at the upper bounds.
  *
+ * With SELF_TEST it runs the self-test instead, and its exit status is what that returns.
+ *
  * MODEL is the constant's name, POOL the bytes that weights, inputs, outputs, arena and state need,
- * MOST the greatest number of symbols, inputs, outputs or axes.
+ * GREATEST the greatest number of symbols, inputs, outputs or axes.
  */
 #include "tbc.h"
 
@@ -101,11 +103,33 @@ static void put(const void *at, size_t size) {
     }
 }
 
+#ifdef SELF_TEST
+#if defined(__riscv) && !defined(__riscv_mul)
+/* What the library of the compiler has, which is not linked: the test multiplies. */
+uint32_t __mulsi3(uint32_t a, uint32_t b) {
+    uint32_t sum = 0;
+    for (; b != 0; a <<= 1, b >>= 1) sum += b & 1 ? a : 0;
+    return sum;
+}
+#endif
+
+static void test(const unsigned char *weights) {
+    const void *inputs[GREATEST];
+    void *outputs[GREATEST];
+    tbc_call call = {inputs, outputs, NULL, NULL, weights};
+    for (uint32_t i = 0; i < MODEL.n_inputs; i++) inputs[i] = room(MODEL.inputs[i].bytes);
+    for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
+    call.arena = room(MODEL.arena_size);
+    call.state = room(MODEL.state_size);
+    system_call(EXIT, tbc_self_test(&MODEL, &call), 0, 0);
+}
+#endif
+
 /* One run; 0 if there is no more input. */
 static int run(const unsigned char *weights) {
-    size_t dims[MOST], shape[MOST], size;
-    const void *inputs[MOST];
-    void *outputs[MOST];
+    size_t dims[GREATEST], shape[GREATEST], size;
+    const void *inputs[GREATEST];
+    void *outputs[GREATEST];
     tbc_call call = {inputs, outputs, NULL, NULL, weights, dims};
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
     call.arena = room(MODEL.arena_size);
@@ -138,6 +162,9 @@ void _start(void) {
         weights = room(MODEL.weights_size);
         if (!get(weights, MODEL.weights_size)) system_call(EXIT, 1, 0, 0);
     }
+#ifdef SELF_TEST
+    test(weights);
+#endif
     const size_t start = used;
     while (run(weights)) used = start;
     system_call(EXIT, 0, 0, 0);

@@ -45,6 +45,8 @@ _NO_EMULATION = frozenset({"avx512f", "avxvnni", "amx-tile"})
 _WASMTIME = ("wasmtime",)
 _BAD_VALUE = 7
 """TBC_ERROR_VALUE of tbc.h."""
+_FAILED_TEST = 11
+"""TBC_ERROR_SELF_TEST."""
 
 
 @dataclass(frozen=True)
@@ -206,14 +208,14 @@ class Emulated:
             raise Unsupported(f"cannot run {compiled.target.name} here: {missing}")
         self._compiled = compiled
         self._folder = tempfile.TemporaryDirectory()
-        self._program = Path(self._folder.name) / "program"
+        self._machine, self._program = machine, Path(self._folder.name) / "program"
         self._order = "<" if on.little_endian else ">"
         self._size = np.dtype(f"{self._order}u{on.index_bits // 8}")
         self.emulator = machine.emulator
         self.execute: Callable[[Path, bytes], tuple[int, bytes, str]] = functools.partial(
             execute, self.emulator
         )
-        self._link(machine)
+        self._link(self._program)
 
     def __enter__(self) -> Emulated:
         return self
@@ -230,9 +232,10 @@ class Emulated:
         """Remove the program."""
         self._folder.cleanup()
 
-    def _link(self, machine: _Machine) -> None:
-        info, files = self._compiled.info, self._compiled.files
-        model = self._program.with_suffix(".c" if "c" in files else ".o")
+    def _link(self, program: Path, *more: str) -> None:
+        """Link the program; `more` are further arguments of the compiler."""
+        machine, info, files = self._machine, self._compiled.info, self._compiled.files
+        model = program.with_suffix(".c" if "c" in files else ".o")
         model.write_bytes(files["c"] if "c" in files else files["obj"])
         model.with_name(f"{info.name}.h").write_text(header(info))
         tensors = (*info.inputs, *info.outputs)
@@ -247,15 +250,32 @@ class Emulated:
         defines = [
             f"-DMODEL={info.symbol}",
             f"-DPOOL={sum(size + 64 for size in blocks)}",
-            f"-DMOST={max(1, *counts)}",
+            f"-DGREATEST={max(1, *counts)}",
         ]
         command = [*(_compiler(machine) or ()), *_FLAGS, *defines, f"-I{_HERE / 'runtime/include'}"]
-        command += [str(_HERE / "emulate.c"), str(model), "-o", str(self._program)]
+        command += [*more, str(_HERE / "emulate.c"), str(model), "-o", str(program)]
         command += machine.board.link(model.parent) if machine.board else []
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             said = "; ".join(done.stderr.strip().splitlines()[:3])
             raise InternalError(f"the code of {info.name} does not link for {info.target}: {said}")
+
+    def self_test(self) -> bool | None:
+        """Whether the model's self-test passes, in C; None where it has none.
+
+        Raises:
+            InternalError: the program crashed.
+        """
+        if self._compiled.info.self_test is None:
+            return None
+        program = self._program.with_name("self_test")
+        self._link(program, "-DSELF_TEST", str(_HERE / "runtime/src/tbc_self_test.c"))
+        weights = () if self._compiled.embedded else self._compiled.weights()
+        status, _, said = self.execute(program, b"".join(block.tobytes() for block in weights))
+        if status not in (0, _FAILED_TEST):
+            name = self._compiled.info.name
+            raise InternalError(f"the self-test of {name} ended with {status} {said}".strip())
+        return status == 0
 
     def new_state(self) -> npt.NDArray[np.uint8]:
         """The state before a first call."""

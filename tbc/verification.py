@@ -22,9 +22,9 @@ from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.differences import Difference, difference
 from tbc.dims import evaluate
-from tbc.driver import assemble, identifier, lower
+from tbc.driver import assemble, identifier, lower, self_test_of_program
 from tbc.emulate import Emulated
-from tbc.errors import Unsupported
+from tbc.errors import InternalError, Unsupported
 from tbc.feeds import named, random_feeds
 from tbc.flips import Flips, find_flips
 from tbc.ir import Graph, State
@@ -33,6 +33,7 @@ from tbc.oracle import Feeds, Model, Oracle, oracle_of
 from tbc.passes import FRONT
 from tbc.program import Program
 from tbc.reference import run_graph, zero_states
+from tbc.runtime import Model as RuntimeModel
 from tbc.runtime import Pool
 from tbc.specialise import Specialiser
 from tbc.target import OPTIMIZE, Target
@@ -96,6 +97,7 @@ class VerifyReport:
         outputs: a report on each output.
         flips: the nodes whose codes flipped.
         layers: where asked for, the results of the nodes.
+        self_test: whether the model's self-test passes; None where it has none.
     """
 
     model: str
@@ -108,11 +110,12 @@ class VerifyReport:
     outputs: tuple[OutputReport, ...]
     flips: tuple[Flips, ...]
     layers: tuple[LayerReport, ...]
+    self_test: bool | None
 
     @property
     def ok(self) -> bool:
-        """Whether every output is."""
-        return all(output.ok for output in self.outputs)
+        """Whether every output is, and the self-test does not fail."""
+        return self.self_test is not False and all(output.ok for output in self.outputs)
 
 
 def verify(
@@ -190,6 +193,7 @@ def verify(
         outputs=outputs,
         flips=flips,
         layers=check.layers(sets[-1] if graph.states else sets[0]) if layers else (),
+        self_test=check.self_test,
     )
 
 
@@ -215,6 +219,7 @@ class _Check:
         self.target, self.name, self.oracle = target, name, oracle
         self.rtol, self.progress = rtol, progress
         self.pool = Pool(threads, 0) if threads > 1 else None
+        self.self_test: bool | None = None
         self.runner = "this machine" + (f", {threads} threads" if threads > 1 else "")
 
     def calls(self, graph: Graph, sets: Sequence[Fed]) -> list[dict[str, Array]]:
@@ -244,7 +249,7 @@ class _Check:
         untied = graph.untied
         reports = {n: OutputReport(n, str(v.type)) for n, v in untied.outputs}
         flips: dict[str, Flips] = {}
-        with self._machine(graph) as machine:
+        with self._machine(graph, self_test=True) as machine:
             for number, feeds in enumerate(inputs, 1):
                 self.progress(f"running sample {number} of {len(inputs)}")
                 wanted = self.oracle.run(feeds)
@@ -298,20 +303,39 @@ class _Check:
         return find_flips(self.oracle, lambda g: _front(g, self.target), feeds, wanted, self.rtol)
 
     @contextmanager
-    def _machine(self, graph: Graph) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:
+    def _machine(
+        self, graph: Graph, self_test: bool = False
+    ) -> Iterator[Callable[[Feeds], Mapping[str, Array]]]:
         """Runs the graph's compiled code, call after call; next states are among the outputs."""
         self.progress(f"compiling for {self.target.name}")
         if is_native(self.target):
-            ready = InProcess(graph, self.target, self.name, self.pool)
+            ready = InProcess(graph, self.target, self.name, self.pool, self_test=self_test)
+            if self_test:
+                self.self_test = _passes(ready.model)
             run, state = ready.model.run, ready.model.new_state()
             yield partial(_call, run, np.asarray, ready.program, state)
             return
+        program = lower(graph, self.target)
+        test = self_test_of_program(program) if self_test else None
         with Workers(1) as workers:
-            compiled = assemble(lower(graph, self.target), self.target, self.name, workers)
+            compiled = assemble(program, self.target, self.name, workers, test=test)
         with Emulated(compiled) as emulated:
             self.runner = " ".join(emulated.emulator) or "this machine"
+            if self_test:
+                self.self_test = emulated.self_test()
             run, state = emulated.run, emulated.new_state()
             yield partial(_call, run, emulated.in_order, compiled.program, state)
+
+
+def _passes(model: RuntimeModel) -> bool | None:
+    """Whether a model's self-test does; None where it has none."""
+    try:
+        model.self_test()
+    except Unsupported:
+        return None
+    except InternalError:
+        return False
+    return True
 
 
 def _call(

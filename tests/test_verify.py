@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, parser
 
 import tbc
-from tbc import emulate, runtime, verification
+from tbc import api, driver, emulate, runtime, verification
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.differences import Difference, difference
@@ -30,7 +30,9 @@ from tbc.frontend import load
 from tbc.ir import Builder, Graph, bind
 from tbc.ops import Dot, GroupedDot, Input, PackedDot, PackedGroupedDot
 from tbc.oracle import Formula, Result, oracle_of
+from tbc.program import Program
 from tbc.reference import run_graph
+from tbc.self_test import SelfTest
 from tbc.target import parse
 from tbc.types import DType, TensorType
 
@@ -402,3 +404,33 @@ def test_integers_are_compared_exactly_and_shapes_too() -> None:
     assert difference(np.zeros(3), np.zeros(4), DType.f64, 1.0).beyond == 1
     both = Difference(2, 0.5, 0.1, 3, 1) | Difference(1, 0.1, 0.2, 5, 0)
     assert both == Difference(3, 0.5, 0.2, 5, 1)
+
+
+# -- the self-test --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["native", "c", "cortex-m4", "wasm32", "s390x"])
+def test_the_self_test_counts(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing := target != "native" and emulate.can_run(parse(target)):
+        pytest.skip(str(missing))
+    report = verification.verify(DIGITS, target, samples=1)
+    assert (report.self_test, report.ok) == (True, True)
+    original = driver.self_test_of_program
+
+    def wrong(program: Program) -> SelfTest:
+        test = original(program)
+        assert test is not None
+        return replace(test, sum=test.sum ^ 1)
+
+    for module in (verification, api):
+        monkeypatch.setattr(module, "self_test_of_program", wrong)
+    report = verification.verify(DIGITS, target, samples=1)
+    assert (report.self_test, report.ok) == (False, False)
+    assert all(output.ok for output in report.outputs)
+
+
+def test_a_model_without_a_self_test() -> None:
+    report = verification.verify(
+        model("random (float[4] x) => (float[4] y) { y = Log(x) }"), samples=1
+    )
+    assert report.ok

@@ -11,6 +11,7 @@ from tbc.codegen.archive import Member, symbol_name, write_archive
 from tbc.codegen.host import host_target
 from tbc.codegen.modelinfo import TensorInfo
 from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
+from tbc.self_test import Rule, SelfTest
 from tbc.target import parse
 
 OUTPUT = "sum: 0.5 -1 4 0.5 -1 4 0.5 -1 4 0.5 ...\n"
@@ -40,6 +41,18 @@ def build(folder):
     sources = [folder / name for name in ("main.c", "tbc_cpu.c", "libadder.a")]
     run("cc", *STRICT, f"-I{folder}", "-o", folder / "example", *sources)
     return folder / "example"
+
+
+@needs_cc
+def test_the_example_runs_the_self_test(tmp_path):
+    """Here its sum is wrong."""
+    test = SelfTest(1, (4,), (Rule(0, 1), Rule(0, 1)))
+    write_project(tmp_path, adder.info(host_target(), self_test=test))
+    sources = [tmp_path / n for n in ("main.c", "tbc_cpu.c", "tbc_self_test.c", "libadder.a")]
+    run("cc", *STRICT, f"-I{tmp_path}", "-o", tmp_path / "example", *sources)
+    done = run(tmp_path / "example", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "adder: the self-test does not give what it should\n"
 
 
 def test_the_header_has_sizes_and_indices_as_macros():
@@ -158,6 +171,7 @@ struct Port {
     void begin(long) {}
     void print(const char *text) { std::fputs(text, stdout); }
     void println(unsigned long number) { std::printf("%lu\\n", number); }
+    void println(const char *text) { std::puts(text); }
 };
 static Port Serial;
 static unsigned long micros() { return 7; }
@@ -167,9 +181,11 @@ static void delay(int) {}
 
 @needs_cc
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_an_arduino_library_and_its_sketch(tmp_path):
+@pytest.mark.parametrize("tested", [False, True])
+def test_an_arduino_library_and_its_sketch(tmp_path, tested):
     """As the IDE does: a sketch becomes C++, and the library is the one in the CPU's folder."""
-    library = write_project(tmp_path, adder.info(host_target()), "arduino")
+    test = SelfTest(0, (4,), (Rule(0, 1), Rule(0, 1))) if tested else None
+    library = write_project(tmp_path, adder.info(host_target(), self_test=test), "arduino")
     lines = (tmp_path / "library.properties").read_text().splitlines()
     properties = dict(line.split("=", 1) for line in lines)
     required = {"name", "version", "author", "maintainer", "sentence", "paragraph", "category"}
@@ -180,11 +196,14 @@ def test_an_arduino_library_and_its_sketch(tmp_path):
     calls = "int main() { setup(); loop(); }\n"
     program.write_text(ARDUINO + sketch.read_text() + calls)
     source = tmp_path / "src"
-    run("cc", *STRICT, f"-I{source}", "-c", source / "tbc_cpu.c", "-o", tmp_path / "cpu.o")
-    where = [f"-I{source}", f"-L{library.parent}"]
-    objects = [tmp_path / "cpu.o", *where, "-ladder"]
+    objects = []
+    for name in ("tbc_cpu", "tbc_self_test"):
+        objects.append(tmp_path / f"{name}.o")
+        run("cc", *STRICT, f"-I{source}", "-c", source / f"{name}.c", "-o", objects[-1])
+    objects += [f"-I{source}", f"-L{library.parent}", "-ladder"]
     run("c++", "-std=c++11", "-Wall", "-Werror", "-o", tmp_path / "run", program, *objects)
-    assert run(tmp_path / "run").stdout == "no error, microseconds: 0\n"
+    said = "self-test: the self-test does not give what it should\n" if tested else ""
+    assert run(tmp_path / "run").stdout == f"{said}no error, microseconds: 0\n"
 
 
 ZEPHYR = """
