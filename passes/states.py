@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
 from tbc import ops
 from tbc.indices import touched
@@ -12,7 +13,7 @@ from tbc.passes.phases import last_use
 from tbc.pieces import pieces
 from tbc.program import Step, inside, loop_index
 
-Phases = tuple[tuple[Step, ...], ...]
+Phases: TypeAlias = tuple[tuple[Step, ...], ...]
 
 
 def without_copies(graph: Graph, phases: Phases) -> tuple[Phases, dict[Value, Value]]:

@@ -131,13 +131,27 @@ _QUIET = settings(
 )
 
 
-@settings(_QUIET, max_examples=40)
-@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
-def test_calls_in_turn(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+def _in_turn(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
     native = Native(graph, workers)
     sets = [_as_bytes(feeds(graph, dims, seed + number)) for number in range(CALLS)]
     for parts, at_once in ((1, False), (2, False), (3, False), (2, True)):
         check_calls(native, sets, parts, at_once)
+
+
+@settings(_QUIET, max_examples=40)
+@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
+def test_calls_in_turn(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _in_turn(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@settings(_QUIET, max_examples=600)
+@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
+def test_many_calls_in_turn(
+    workers: Workers, graph: Graph, dims: dict[str, int], seed: int
+) -> None:
+    with divided_finely():
+        _in_turn(graph, dims, seed, workers)
 
 
 @settings(_QUIET, max_examples=25)
