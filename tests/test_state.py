@@ -165,11 +165,9 @@ def test_many_calls_in_turn(
 
 
 @st.composite
-def moving_graphs(draw: Draw) -> Graph:
+def moving_graphs(draw: Draw, shapes: st.SearchStrategy[tuple[int, ...]]) -> Graph:
     """Graphs with one state, of which most ways to change it read other places of it."""
-    build = Builder()
-    sizes = st.sampled_from([1, 2, 3, 8, 17, 64, 70])
-    shape = tuple(draw(st.lists(sizes, min_size=1, max_size=3)))
+    build, shape = Builder(), draw(shapes)
     type = TensorType(draw(st.sampled_from([DType.f32, DType.i8, DType.i64])), shape)
     x, old = (build(ops.Input(name, type)) for name in ("x", "old"))
     next = draw(st.sampled_from(list(_made_of(old, [x]))))
@@ -177,16 +175,21 @@ def moving_graphs(draw: Draw) -> Graph:
     return Graph("moving", (x,), (("y", y),), (), (State(old, "next", next),))
 
 
-@settings(_QUIET, max_examples=60)
-@given(moving_graphs(), st.booleans(), st.integers(0, 99))
+_SHAPES = st.lists(st.sampled_from([1, 2, 3, 8, 17, 64, 70]), min_size=1, max_size=3).map(tuple)
+_DIVIDED = st.sampled_from([(300,), (70, 17), (3, 300), (64, 2, 8)])
+"""Of some of them, parts do some elements each."""
+
+
+@settings(_QUIET, max_examples=50)
+@given(moving_graphs(_SHAPES), st.booleans(), st.integers(0, 99))
 def test_what_moves(workers: Workers, graph: Graph, is_fine: bool, seed: int) -> None:
     with divided_finely() if is_fine else nullcontext():
         _in_turn(graph, {}, seed, workers)
 
 
 @needs_cc
-@settings(_QUIET, max_examples=12)
-@given(moving_graphs(), st.integers(0, 99))
+@settings(_QUIET, max_examples=25)
+@given(moving_graphs(_DIVIDED), st.integers(0, 99))
 def test_what_moves_without_threads(workers: Workers, graph: Graph, seed: int) -> None:
     """Where parts may share a step all the same."""
     native = Native(graph, workers, resolve_target("c"))
