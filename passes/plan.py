@@ -16,7 +16,7 @@ from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
 from tbc.passes.phases import merged
 from tbc.passes.share import share
-from tbc.passes.states import without_copies
+from tbc.passes.states import behind_readers, without_copies
 from tbc.program import (
     Alone,
     Block,
@@ -79,8 +79,9 @@ def plan(
     """
     image = image or Image()
     symbols = graph.symbols() if symbols is None else symbols
+    steps = behind_readers(graph, steps)
     phases = merged(steps, target, graph.checks) if merge else tuple((step,) for step in steps)
-    phases, overwritten = without_copies(graph, phases)
+    phases, overwritten = without_copies(graph, phases, target.has_threads)
     steps = tuple(step for phase in phases for step in phase)
     bodies = {s: _body(s, s.loop, target, symbols) for s in steps if s.loop is not None}
     buffers: dict[Value, Buffer] = {}

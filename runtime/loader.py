@@ -234,9 +234,9 @@ class Model:
         room.outputs[:] = [_address(array) for array in outputs]
         room.call.dims = plan.dims
         if self.state_size:
-            fits = state is not None and state.nbytes == self.state_size
-            if state is None or not fits or _address(state) % self._raw.align:
-                reason = f"'{self.name}' needs a state of {self.state_size} bytes, aligned"
+            wanted, align = self.state_size, self._raw.align
+            if state is None or state.nbytes != wanted or _address(state) % align:
+                reason = f"'{self.name}' needs a state of {wanted} bytes, aligned"
                 raise ValueError(f"{reason}: new_state() makes one")
             room.call.state = _address(state)
         return outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,14 @@ from phase_check import check_phases, divided_finely
 from strategies import Array, assert_same, random_array
 from test_steps_property import _as_bytes, _tame, compilable, wide_bindings, wide_graphs
 from test_text import all_constants
+from toolchain import needs_cc
 
 from tbc import ops, reference
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.driver import lower
-from tbc.ir import Graph, State, Value, topological
+from tbc.ir import Builder, Graph, State, Value, topological
 from tbc.text import parse_graph, print_graph
 from tbc.types import DType, TensorType
 
@@ -80,15 +82,23 @@ def _made_of(old: Value, same: Sequence[Value]) -> Iterator[Value]:
         yield build(ops.Binary("add"), old, same[-1])
     if not size or 0 in size:
         return
-    if size[0] > 1:
-        head, tail = ((1, *size[1:]), (size[0] - 1, *size[1:]))
-        zeros, ones = (0,) * len(size), (1,) * len(size)
-        rest = build(ops.Slice((1, *zeros[1:]), ones, tail), old)
-        first = build(ops.Slice(zeros, ones, head), same[-1])
-        yield build(ops.Concat(0), rest, first)
-        turned = build(ops.Slice((size[0] - 1, *zeros[1:]), (-1, *ones[1:]), shape), old)
-        yield turned
-    row = build(ops.Slice((0,) * len(size), (1,) * len(size), (1, *size[1:])), same[-1])
+    zeros, ones = (0,) * len(size), (1,) * len(size)
+
+    def part(x: Value, axis: int, start: int, extent: int) -> Value:
+        starts = (*zeros[:axis], start, *zeros[axis + 1 :])
+        return build(ops.Slice(starts, ones, (*size[:axis], extent, *size[axis + 1 :])), x)
+
+    for axis, extent in enumerate(size):
+        if extent > 1:
+            rest, first = part(old, axis, 1, extent - 1), part(same[-1], axis, 0, 1)
+            yield build(ops.Concat(axis), rest, first)
+            yield build(ops.Concat(axis), first, part(old, axis, 0, extent - 1))
+            if dtype is not DType.bool:
+                mixed = build(ops.Binary("add"), rest, part(old, axis, 0, extent - 1))
+                yield build(ops.Concat(axis), mixed, first)
+            starts = (*zeros[:axis], extent - 1, *zeros[axis + 1 :])
+            yield build(ops.Slice(starts, (*ones[:axis], -1, *ones[axis + 1 :]), shape), old)
+    row = part(same[-1], 0, 0, 1)
     index = constant(build, np.full((1, 1), size[0] - 1, np.int64), DType.i64)
     yield build(ops.ScatterND("none"), old, index, row)
 
@@ -131,13 +141,60 @@ _QUIET = settings(
 )
 
 
-@settings(_QUIET, max_examples=40)
-@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
-def test_calls_in_turn(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+def _in_turn(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
     native = Native(graph, workers)
     sets = [_as_bytes(feeds(graph, dims, seed + number)) for number in range(CALLS)]
     for parts, at_once in ((1, False), (2, False), (3, False), (2, True)):
         check_calls(native, sets, parts, at_once)
+
+
+@settings(_QUIET, max_examples=40)
+@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
+def test_calls_in_turn(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
+    _in_turn(graph, dims, seed, workers)
+
+
+@pytest.mark.slow
+@settings(_QUIET, max_examples=600)
+@given(tied_graphs(), wide_bindings(), st.integers(0, 99))
+def test_many_calls_in_turn(
+    workers: Workers, graph: Graph, dims: dict[str, int], seed: int
+) -> None:
+    with divided_finely():
+        _in_turn(graph, dims, seed, workers)
+
+
+@st.composite
+def moving_graphs(draw: Draw, shapes: st.SearchStrategy[tuple[int, ...]]) -> Graph:
+    """Graphs with one state, of which most ways to change it read other places of it."""
+    build, shape = Builder(), draw(shapes)
+    type = TensorType(draw(st.sampled_from([DType.f32, DType.i8, DType.i64])), shape)
+    x, old = (build(ops.Input(name, type)) for name in ("x", "old"))
+    next = draw(st.sampled_from(list(_made_of(old, [x]))))
+    y = build(ops.Binary("sub"), old, x) if draw(st.booleans()) else x
+    return Graph("moving", (x,), (("y", y),), (), (State(old, "next", next),))
+
+
+_SHAPES = st.lists(st.sampled_from([1, 2, 3, 8, 17, 64, 70]), min_size=1, max_size=3).map(tuple)
+_DIVIDED = st.sampled_from([(300,), (70, 17), (3, 300), (64, 2, 8)])
+"""Of some of them, parts do some elements each."""
+
+
+@settings(_QUIET, max_examples=50)
+@given(moving_graphs(_SHAPES), st.booleans(), st.integers(0, 99))
+def test_what_moves(workers: Workers, graph: Graph, is_fine: bool, seed: int) -> None:
+    with divided_finely() if is_fine else nullcontext():
+        _in_turn(graph, {}, seed, workers)
+
+
+@needs_cc
+@settings(_QUIET, max_examples=25)
+@given(moving_graphs(_DIVIDED), st.integers(0, 99))
+def test_what_moves_without_threads(workers: Workers, graph: Graph, seed: int) -> None:
+    """Where parts may share a step all the same."""
+    native = Native(graph, workers, resolve_target("c"))
+    for parts in (1, 3):
+        check_calls(native, [feeds(graph, {}, seed + n) for n in range(CALLS)], parts)
 
 
 @settings(_QUIET, max_examples=25)
@@ -172,6 +229,24 @@ CASES = {
         1,
     ),
     "what is read later": ("v: f32[8] = exp(x)\n    y: f32[8] = mul(v, a)\n    keep(a, 'n', v)", 1),
+    "frames that shift": (
+        "u: f32[7] = slice(a, starts=(1,), steps=(1,), shape=(7,))\n"
+        "    w: f32[1] = slice(x, starts=(0,), steps=(1,), shape=(1,))\n"
+        "    v: f32[8] = concat(u, w, axis=0)\n    keep(a, 'n', v)",
+        0,
+    ),
+    "frames that shift up": (
+        "u: f32[7] = slice(a, starts=(0,), steps=(1,), shape=(7,))\n"
+        "    w: f32[1] = slice(x, starts=(0,), steps=(1,), shape=(1,))\n"
+        "    v: f32[8] = concat(w, u, axis=0)\n    keep(a, 'n', v)",
+        1,
+    ),
+    "a ring": (
+        "u: f32[7] = slice(a, starts=(1,), steps=(1,), shape=(7,))\n"
+        "    w: f32[1] = slice(a, starts=(0,), steps=(1,), shape=(1,))\n"
+        "    v: f32[8] = concat(u, w, axis=0)\n    keep(a, 'n', v)",
+        1,
+    ),
     "itself": ("keep(a, 'n', a)", 0),
     "an input": ("keep(a, 'n', x)", 1),
     "a delay line": ("keep(c, 'm', a)\n    keep(a, 'n', x)", 2),

@@ -219,6 +219,14 @@ def test_the_state_is_ram(model: Path, tmp_path: Path) -> None:
     assert re.search(r"state\s+\d+ B", done.output)
 
 
+def test_inspect_tells_the_state(model: Path, tmp_path: Path) -> None:
+    done = tbc_cli("inspect", model, *OPTIONS, "--json")
+    assert json.loads(done.stdout)["state"] == 128
+    compiled(model, tmp_path, "--emit", "blob", "--target=armv8")
+    done = tbc_cli("inspect", tmp_path / "stream.tbc")
+    assert "state 128 B" in " ".join(done.output.split())
+
+
 @needs_zig
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_javascript(model: Path, tmp_path: Path) -> None:

@@ -207,7 +207,11 @@ def _with_kernels(graph: Graph, target: Target) -> Graph:
     build = graph.builder
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
-        if not isinstance(op := value.op, ops.PackedDot | ops.PackedGroupedDot):
+        if isinstance(op := value.op, ops.CodedDot):
+            x, *rest = args
+            flat = build(ops.Reshape((product(x.type.shape[:-1]), op.k)), x)
+            return build(ops.Reshape(value.type.shape), build(op, flat, *rest))
+        if not isinstance(op, ops.PackedDot | ops.PackedGroupedDot):
             return rebuilt(value, args)
         x, packed, *rest = args
         rows = product(x.type.shape[:-1])

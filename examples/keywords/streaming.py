@@ -42,11 +42,14 @@ def keywords(constants: dict, frames: int = 0) -> onnx.ModelProto:
             shape, type = [1, values[f"w{i}"].shape[1], lag], (TensorProto.UINT8, TensorProto.INT8)
             inputs.append(helper.make_tensor_value_info(f"past{i}", type[i == 0], shape))
             outputs.append(helper.make_tensor_value_info(f"present{i}", type[i == 0], shape))
-            nodes.append(node("Concat", [f"past{i}", codes], [f"window{i}"], axis=2))
-            nodes.append(node("Slice", [f"window{i}", "one", "end", "time"], [f"present{i}"]))
             values[f"dilation{i}"] = np.array([dilation])
-            taps = [f"window{i}", "start", "end", "time", f"dilation{i}"]
-            nodes.append(node("Slice", taps, [f"taps{i}"]))
+            taps = [f"past{i}", "start", "end", "time", f"dilation{i}"]
+            nodes += [
+                node("Slice", taps, [f"earlier{i}"]),
+                node("Concat", [f"earlier{i}", codes], [f"taps{i}"], axis=2),
+                node("Slice", [f"past{i}", "one", "end", "time"], [f"kept{i}"]),
+                node("Concat", [f"kept{i}", codes], [f"present{i}"], axis=2),
+            ]
             codes, dilation = f"taps{i}", 1
         name = "scores" if i == count else f"sums{i}"
         nodes += [
