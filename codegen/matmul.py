@@ -52,7 +52,9 @@ class Product:
             self.tile = strip_tile(self.tile, self.b.type)
             element = register_type(self.dtype)
             self.strip = Strip(e, self.b, element, self.tile.width, self.dtype.bytes)
-        self.packed = _has_panels(e, self.b)
+        widths = [m.panels.width for m in _memories(e, self.b) if m.panels is not None]
+        self.panel = max(widths, default=0)
+        """The columns of a panel that the right operand lies in, a multiple of a tile's; or 0."""
         self.ahead = PREFETCH.get(target.arch, 0)
         held = [v for v, m in e.memory.items() if m.panels is not None and self.ahead]
         self.stream = max(held, key=lambda v: upper(v.type.size), default=None)
@@ -189,9 +191,14 @@ class Product:
             rows //= 2
 
     def columns(self, batch: Index, rows: tuple[Val, Val], tiles: tuple[Val, Val]) -> None:
-        """Some of the tiles side by side; the last one may be narrower."""
+        """Some of the tiles side by side; the last one may be narrower.
+
+        Tiles of the last panel, which is narrower than others, are apart: whose is the first.
+        """
         e, f, tile = self.e, self.e.f, self.tile
         whole = self.n // tile.width
+        if self.panel:
+            whole = self.n // self.panel * (self.panel // tile.width)
         (low, high), last = tiles, e.index(whole)
         if whole != 0:
             end = f.select(f.icmp("slt", high, last), high, last)
@@ -200,16 +207,21 @@ class Product:
                 n = Expr.of(number) * tile.width
                 self.rows(batch, *rows, n, tile.lanes, tile.vectors, tile.width)
         if self.n != whole * tile.width:
-            with f.when(f.icmp("sgt", high, last)), e.scope():
+            is_mine = f.op("and", f.icmp("sle", low, last), f.icmp("sgt", high, last))
+            with f.when(is_mine), e.scope():
                 self._last_columns(batch, rows, whole * tile.width)
 
     def _last_columns(self, batch: Index, rows: tuple[Val, Val], start: Dim) -> None:
         """What is left of the columns: at once if they are padded, else in narrower tiles."""
         e, f, tile = self.e, self.e.f, self.tile
         rest = self.n - start
-        if self.packed:
-            assert isinstance(rest, int)
-            self.rows(batch, *rows, start, tile.lanes, -(-rest // tile.lanes), rest)
+        if self.panel:
+            assert isinstance(start, int)
+            assert isinstance(self.n, int)
+            for first in range(start, self.n, tile.width):
+                columns = min(tile.width, self.n - first)
+                with e.scope():
+                    self.rows(batch, *rows, first, tile.lanes, -(-columns // tile.lanes), columns)
             return
         width = tile.width // 2
         while width:
@@ -250,11 +262,6 @@ def _piece(e: Emitter, sums: Sequence[Val], first: int, lanes: int) -> Val:
 
 
 # -- along k --------------------------------------------------------------------------------------
-
-
-def _has_panels(e: Emitter, b: Value) -> bool:
-    """Whether a right operand lies in panels, or what it is computed of."""
-    return any(memory.panels is not None for memory in _memories(e, b))
 
 
 def _memories(e: Emitter, value: Value) -> Iterator[Memory]:

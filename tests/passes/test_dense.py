@@ -91,6 +91,19 @@ def test_products(
     np.testing.assert_array_equal(y, (wide[0] @ wide[1]).astype(np.int32))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("n", [17, 48, 80, 100, 112])
+def test_strips_that_are_narrower_than_panels(n: int, target: str) -> None:
+    """Columns computed on the stack, of so many rows that few fit, reach into the last panel."""
+    rng = np.random.default_rng(n)
+    x, w = drawn(rng, np.int8, (8, 129), False), drawn(rng, np.int8, (129, n), False)
+    zx, zw = drawn(rng, np.int8, (), False), drawn(rng, np.int8, (n,), False)
+    model = tbc.compile(product(x, w, zx, zw), target=target, threads=2)
+    (y,) = model.run({"x": x}).values()
+    wide = x.astype(np.int64) - int(zx), w.astype(np.int64) - zw.astype(np.int64)
+    np.testing.assert_array_equal(y, (wide[0] @ wide[1]).astype(np.int32))
+
+
 @settings(max_examples=15, deadline=None)
 @given(TYPES, TYPES, st.sampled_from(TARGETS), st.integers(0, 1 << 30))
 def test_convolutions(of_x: Any, of_w: Any, target: str, seed: int) -> None:
