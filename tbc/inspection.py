@@ -171,7 +171,7 @@ def _op_of(dot: DotReport, packed: Mapping[_Key, Sequence[_Packed]]) -> _Packed 
         return next(iter(packed.get((dot.origin, dot.n, dot.k), ())), None)
     sides = (packed.get((dot.origin, n, dot.k), ()) for n in (dot.n, dot.m))
     found = (op for ops in sides for op in ops if not isinstance(op, CodedDot))
-    return next((op for op in found if op.layout.dtype is DType.i8), None)
+    return next((op for op in found if op.layout.dtype.is_int), None)
 
 
 def _layer(dot: DotReport, op: _Packed | None) -> Layer:

@@ -40,19 +40,21 @@ fifth. Two tables of 64 bytes are two byte permutations of AVX512-VBMI, four of 
 class Code:
     """How a byte holds `fields` weights.
 
-    A weight is a code: trit + 1 in {0, 1, 2}, (sign + 1) / 2 in {0, 1}, or an integer of 8 bits,
-    plus 128 where kernels take bytes without a sign.
+    A weight is a code: trit + 1 in {0, 1, 2}, (sign + 1) / 2 in {0, 1}, an integer of 4 bits plus
+    8, or one of 8 bits, plus 128 where kernels take bytes without a sign.
 
     Attributes:
-        name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5": 5 trits a byte, "u8": a
-            code a byte, which is how kernels unpack the others; "w8" and "s8": integers of 8 bits,
-            with 128 added and as they are.
+        name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5": 5 trits a byte, "q4": two
+            integers of 4 bits a byte; "u8" and "u4": a code a byte, which is how kernels unpack
+            those of low-bit weights and of 4 bits; "w8" and "s8": integers of 8 bits, with 128
+            added and as they are.
         dtype: the weights' type.
         bits: of a field.
         places: of each field, which number made of the byte it stands in, and at which bit. Number
             0 is the byte itself; of a code book, low ^ high, and then low and high.
         padding: the code that fills up rows and k: of the weight 0, or of the sign -1.
         is_signed: whether kernels take the byte as a signed number.
+        is_of_panels: whether others are unpacked into it, and it lies in a cache then.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Code:
     places: tuple[tuple[int, int], ...]
     padding: int
     is_signed: bool = False
+    is_of_panels: bool = False
 
     @property
     def fields(self) -> int:
@@ -80,7 +83,7 @@ class Code:
     @property
     def levels(self) -> int:
         """How many codes there are."""
-        return {DType.sign: 2, DType.trit: 3}.get(self.dtype, 256)
+        return {DType.sign: 2, DType.trit: 3, DType.i4: 16}.get(self.dtype, 256)
 
     @property
     def largest(self) -> int:
@@ -151,7 +154,9 @@ CODES = {
         Code("i2", DType.trit, 2, ((0, 0), (0, 2), (0, 4), (0, 6)), padding=1),
         Code("x5", DType.trit, 2, ((0, 0), (0, 2), (1, 4), (1, 6), (2, 6)), padding=1),
         Code("b1", DType.sign, 1, tuple((0, bit) for bit in range(8)), padding=0),
-        Code("u8", DType.trit, 8, ((0, 0),), padding=1),
+        Code("q4", DType.i4, 4, ((0, 0), (0, 4)), padding=8),
+        Code("u8", DType.trit, 8, ((0, 0),), padding=1, is_of_panels=True),
+        Code("u4", DType.i4, 8, ((0, 0),), padding=8, is_of_panels=True),
         Code("w8", DType.i8, 8, ((0, 0),), padding=128),
         Code("s8", DType.i8, 8, ((0, 0),), padding=0, is_signed=True),
     )
