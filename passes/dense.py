@@ -15,7 +15,8 @@ from tbc.constants import constant, value_of
 from tbc.dims import product, static
 from tbc.ir import Graph, Value, rebuilt
 from tbc.kernels import dense_code
-from tbc.ops import Binary, Broadcast, Cast, MatMul, Reshape, Slice, Transpose
+from tbc.ops import Binary, Broadcast, Cast, GroupedDot, MatMul, Reshape, Slice, Transpose
+from tbc.passes.blocks import by_products
 from tbc.passes.carry import by_constant, reshaped, swapped
 from tbc.passes.codes import factor, integer_dot, row_sums
 from tbc.passes.ranges import Ranges
@@ -44,9 +45,18 @@ def dense(graph: Graph, target: Target) -> Graph:
         value = rebuilt(value, args)
         if isinstance(value.op, MatMul) and value.type.dtype is DType.i32:
             return by_constant(value, make) or value
+        if isinstance(value.op, GroupedDot) and value.args[1].type.dtype.is_int:
+            return value if _has_kernels(value, target) else by_products(value)
         return value
 
     return graph.rebuild(change)
+
+
+def _has_kernels(value: Value, target: Target) -> bool:
+    """Whether a target has kernels for a grouped dot of integers."""
+    w, s = value.args[1:3]
+    k, groups = (static(d, "the size of a weight") for d in (w.type.shape[1], s.type.shape[1]))
+    return bool(dense_code(target, k, w.type.dtype, k // groups))
 
 
 def _dot(a: Value, b: Value, target: Target, ranges: Ranges) -> Value | None:

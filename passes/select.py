@@ -84,7 +84,7 @@ def _code(shape: DotShape, activations: DType, target: Target) -> str:
     if shape.weights == DType.sign.name:
         return "b1"
     if shape.weights == DType.i8.name:
-        return kernels.dense_code(target, shape.k)
+        return kernels.dense_code(target, shape.k, group=shape.group)
     if shape.weights == DType.i4.name:
         wide = "" if shape.group else kernels.dense_code(target, shape.k)
         return _fewer_bytes("q4", wide, shape, activations, target) if wide else "q4"

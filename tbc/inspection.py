@@ -179,7 +179,7 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
     m, n, k = (upper(d) for d in (dot.m, dot.n, dot.k))
     layout = None if op is None or isinstance(op, CodedDot) else op.layout
     groups = k // layout.group if layout and layout.group else 1
-    dense = next((d.bits for d in DType if d.name == dot.weights), 8)
+    dense = next((d.bits for d in DType if d.name == dot.weights.split()[0]), 8)
     return Layer(
         node=dot.origin,
         m=_size(dot.m),

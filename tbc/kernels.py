@@ -181,8 +181,7 @@ class Kernel:
 
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""
-        is_dense = self.layout().dtype is DType.i8
-        return not (self.has_tiles or self.dot.scalable or is_dense or 0 < self.panel < group)
+        return not (self.has_tiles or self.dot.scalable or 0 < self.panel < group)
 
     def scales_of(self, rows: int) -> int:
         """How many field positions a tile of some activation rows reads in place."""
