@@ -59,7 +59,7 @@ def grouped_product(x: Value, w: Value, ranges: Ranges) -> Value | None:
 
 
 def blocked(w: Value, ranges: Ranges) -> Blocked | None:
-    """A constant as integers i4 or i8 times scales of more than one group along k, or None."""
+    """A constant as integers i4 or i8 times scales of groups along k, or None."""
     path: list[Value] = []
     while isinstance(w.op, Reshape | Transpose | Slice):
         path.append(w)
@@ -84,11 +84,11 @@ def _dtype(codes: Value, ranges: Ranges) -> DType | None:
 
 
 def _of_groups(s: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
-    """s[n, k] by its coarsest groups of equal columns; None of one, or of no whole units."""
+    """s[n, k] by its coarsest groups of equal columns; None where they are no whole units."""
     k = s.shape[1]
     starts = np.flatnonzero((s[:, 1:] != s[:, :-1]).any(0)) + 1
     group = math.gcd(k, *map(int, starts))
-    if group == k or group % UNIT or not np.isfinite(s).all():
+    if (group != k and group % UNIT) or not np.isfinite(s).all():
         return None
     return np.ascontiguousarray(s[:, ::group], np.float32)
 

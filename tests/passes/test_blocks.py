@@ -82,13 +82,24 @@ SIZES = st.tuples(
 
 
 @settings(max_examples=25, deadline=None)
-@given(SIZES, st.sampled_from([4, 8]), st.booleans(), st.sampled_from(TARGETS), st.integers(0, 99))
+@given(
+    SIZES,
+    st.sampled_from([4, 8]),
+    *(st.booleans(), st.booleans(), st.sampled_from(TARGETS), st.integers(0, 99)),
+)
 def test_activations_rounded_by_blocks(
-    sizes: tuple[int, int, int, int], bits: int, has_zeros: bool, target: str, seed: int
+    sizes: tuple[int, int, int, int],
+    bits: int,
+    has_zeros: bool,
+    has_scales: bool,
+    target: str,
+    seed: int,
 ) -> None:
+    """`has_scales`: of blocks of weights; else they have one a row."""
     (m, n, blocks, block), rng = sizes, np.random.default_rng(seed)
     codes = rng.integers(0, 1 << bits, (n, blocks, block)).astype(np.uint8)
-    scales = rng.uniform(-1, 1, (n, blocks)).astype(F32)
+    scales = rng.uniform(-1, 1, (n, blocks if has_scales else 1)).astype(F32)
+    scales = np.broadcast_to(scales, (n, blocks))
     # zero points of 8 bits leave integers of 9
     zeros = rng.integers(0, 16, (n, blocks)).astype(np.uint8) if has_zeros and bits == 4 else None
     x = (rng.standard_normal((m, blocks, block)) * 10.0 ** rng.integers(-3, 3)).astype(F32)
