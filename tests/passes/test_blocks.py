@@ -237,7 +237,11 @@ def test_portable_c() -> None:
         ("armv8", "int4_gemv_1x1c4_neon"),
         ("armv8.2+dotprod", "int4_gemv_1x1c4_neondot"),
         ("armv8.6", "int4_gemv_1x1c4_i8mm"),
-        ("rv64gcv", ""),
+        ("armv7+neon", "int4_gemv_1x1c4_neon32"),
+        ("rv64gcv", "int4_gemv_1x1c4_wide"),
+        ("wasm32+simd128", "int4_gemv_1x1c4_simd128"),
+        ("wasm32+relaxed", "int4_gemv_1x1c4_relaxed"),
+        ("rv32imc", ""),
     ],
 )
 def test_kernels_and_what_inspect_tells_of_them(target: str, kernel: str) -> None:
