@@ -12,7 +12,7 @@ from tbc import kernels, ops, straight
 from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
-from tbc.layout import Layout
+from tbc.layout import CODES, Layout
 from tbc.tuning import DotShape
 from tbc.types import DType
 
@@ -74,6 +74,14 @@ def by_cost(shape: DotShape, target: Target) -> tuple[tuple[Kernel, ...], tuple[
     code = _code(shape, dtype, target)
     found = kernels.choose(target, code, dtype, shape.rows, shape.k, shape.n, shape.group)
     return found, kernels.starts(found, shape.rows)
+
+
+def codes_of(shape: DotShape) -> tuple[str, ...]:
+    """The codes in which the weights of a dot can be; those of 4 bits may have a byte each."""
+    dtypes = {DType[shape.weights]}
+    if shape.weights == DType.i4.name and not shape.group:
+        dtypes.add(DType.i8)
+    return tuple(name for name, code in CODES.items() if code.dtype in dtypes)
 
 
 def _code(shape: DotShape, activations: DType, target: Target) -> str:
