@@ -66,12 +66,14 @@ def blocked(w: Value, ranges: Ranges) -> Blocked | None:
         (w,) = w.args
     if w.op != Binary("mul"):
         return None
-    sides = [arg for arg in w.args if ranges(arg).integer and arg.type.shape == w.type.shape]
-    dtype = None if not sides else _dtype(sides[0], ranges)
+    codes, s = w.args
+    dtype = _dtype(codes, ranges)
     if dtype is None:
+        codes, s = s, codes
+        dtype = _dtype(codes, ranges)
+    if dtype is None or codes.type.shape != w.type.shape:
         return None
-    (s,) = (arg for arg in w.args if arg is not sides[0]) if w.args[0] is not w.args[1] else sides
-    q, s = w.builder(Cast(dtype), sides[0]), w.builder(Broadcast(w.type.shape), s)
+    q, s = w.builder(Cast(dtype), codes), w.builder(Broadcast(w.type.shape), s)
     for step in reversed(path):
         q, s = step.builder(step.op, q), step.builder(step.op, s)
     scales = _of_groups(value_of(s))
@@ -79,8 +81,10 @@ def blocked(w: Value, ranges: Ranges) -> Blocked | None:
 
 
 def _dtype(codes: Value, ranges: Ranges) -> DType | None:
+    """The smaller type that holds all that a value can be, or None where it is no such integer."""
     known = ranges(codes)
-    return next((d for d in (DType.i4, DType.i8) if known.within(*d.range)), None)
+    fits = (d for d in (DType.i4, DType.i8) if known.integer and known.within(*d.range))
+    return next(fits, None)
 
 
 def _of_groups(s: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
