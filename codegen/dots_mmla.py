@@ -46,7 +46,7 @@ def i8mm_tile(f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = Non
     The activations of more than `MOST_FIELDS` fields, by twos, would take the sums' registers.
     """
     alone = tile.mr == 1 or len(tile.fields) > MOST_FIELDS
-    if alone and tile.layout.code != "u8":
+    if alone and not tile.layout.coding.is_of_panels:
         return integer_tile(USDOT, f, tile, x, w)
     mmla = _Mmla(f, tile, x, w)
     pairs = tile.layout.rows // 2
@@ -58,7 +58,7 @@ def i8mm_tile(f: Function, tile: Tile, x: Val, w: Parts, steps: Val | None = Non
         for scale in mmla.scales
     ]
     sums: State[_Key] = {key: zeros("<4 x i32>") for key in keys}
-    if tile.layout.code == "u8":
+    if tile.layout.coding.is_of_panels:
         sums = mmla.panel(sums, steps or tile.number(tile.steps))
     else:
         sums = mmla.packed(sums)

@@ -16,10 +16,8 @@ from tbc.codegen.dots_rows import heights, row_tiles, shares
 from tbc.codegen.dots_tile import Isa, Parts, Sums, Tile, lanewise
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.kernels import PANEL_ROWS
-from tbc.layout import Layout
 
 ALIGN = 64
-BYTES = Layout("u8")
 
 Take = Callable[[Val, Val, Val], None]
 """(activation row, number of the block in the tile, its sums): emits what becomes of them."""
@@ -214,7 +212,7 @@ class Panels:
         small = replace(
             tile,
             kernel=tile.kernel.on_bytes,
-            layout=BYTES,
+            layout=tile.kernel.on_bytes.layout(),
             mr=size,
             steps=self.units * fields,
             together=fields,

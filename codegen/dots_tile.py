@@ -278,7 +278,7 @@ def _step(
     x = tile.at(f, x, index, tile.x_unit)
     blocks = [tile.at(f, block, index, tile.layout.unit_bytes) for block in w]
     rows = [isa.row(f, tile, tile.at(f, x, m, tile.x_stride)) for m in range(tile.mr)]
-    if isa.prefetch and tile.layout.code != "u8":  # a panel lies in a cache
+    if isa.prefetch and not tile.layout.coding.is_of_panels:
         for block in blocks:
             f.prefetch(block, isa.prefetch)
     for unit in range(tile.units):

@@ -115,6 +115,8 @@ def _lifted(value: Value, ranges: Ranges) -> DotReport:
     weights = w.type.dtype.name
     if isinstance(w.op, Lift):
         weights += f" {_granularity(w.args[1].type, k)}"
+    if w.type.dtype.is_int:
+        return _integers(value)
     is_float = x.type.dtype is DType.f32
     why = why_float(x, isinstance(value.op, GroupedDot), ranges) if is_float else Refusal("")
     return DotReport(
@@ -129,6 +131,25 @@ def _lifted(value: Value, ranges: Ranges) -> DotReport:
         activations=_activations(x, ranges),
         float_reason=why.reason,
         remedy=why.remedy,
+    )
+
+
+def _integers(value: Value) -> DotReport:
+    """Of a grouped dot with weights of more levels, which was found to be one of integers."""
+    x, w, s = value.args[:3]
+    n, k = w.type.shape
+    return DotReport(
+        origin=value.origin,
+        m=product(x.type.shape[:-1]),
+        n=n,
+        k=k,
+        weights=f"{w.type.dtype.name} {_granularity(s.type, k)}",
+        planes=1,
+        reason=f"weights of {w.type.dtype.bits} bits are multiplied, as integers",
+        zeros=None,
+        activations="i8 codes",
+        float_reason="",
+        remedy="",
     )
 
 

@@ -2,7 +2,8 @@
 
 Such are the layers of a quantised network that are not low-bit: DequantizeLinear of both operands,
 and the product in f32. The product of the integers is exact and is rounded once, on its way to f32,
-where the scales are applied, those of the activations first. Low-bit weights are left to `lift`.
+where the scales are applied, those of the activations first; or, of scales of groups along k, group
+by group (`blocks`). Low-bit weights are left to `lift`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tbc.constants import constant, value_of
 from tbc.dims import product, static
 from tbc.ir import Graph, Value, rebuilt
 from tbc.ops import Binary, Broadcast, Cast, MatMul, Reshape, Slice, Transpose
+from tbc.passes.blocks import grouped_product
 from tbc.passes.carry import by_constant, reshaped, swapped
 from tbc.passes.codes import Codes, factor, scaled
 from tbc.passes.columns import detect_parts
@@ -47,9 +49,13 @@ def _product(ranges: Ranges, a: Value, b: Value) -> Value | None:
     if product(b.type.shape[:-2]) != 1 or not 0 < k <= _LONGEST or not n or not _has_8_bits(b):
         return None
     w = swapped(reshaped(b, (k, n)))
-    x = factor(reshaped(a, (*[1] * (b.type.rank - a.type.rank), *a.type.shape)), ranges)
+    a = reshaped(a, (*[1] * (b.type.rank - a.type.rank), *a.type.shape))
+    x = factor(a, ranges)
     codes = None if x is None else factor(w, ranges)
-    if x is None or codes is None or _is_low_bit(w):
+    if x is None or codes is None:
+        found = grouped_product(a, w, ranges)
+        return None if found is None or _is_low_bit(w) else found
+    if _is_low_bit(w):
         return None
     build = a.builder
     y = build(Cast(DType.f32), build(MatMul(), _whole(x), swapped(_whole(codes))))

@@ -43,20 +43,24 @@ def quantize(graph: Graph, target: Target) -> Graph:
             return value
         codes = factor(args[0], ranges, unsigned and isinstance(value.op, Dot))
         if codes is None:
-            return _of_grouped_codes(value, ranges) or value
+            w, *scales = args[1:]
+            found = dot_of_grouped_codes(args[0], w, scales[0] if scales else None, ranges)
+            return found or value
         if isinstance(value.op, GroupedDot) and codes.offsets:
             return value
-        return scaled(_of_codes(value, codes), codes.scales)
+        return scaled(dot_of_codes(codes, *args[1:]), codes.scales)
 
     return graph.rebuild(change)
 
 
-def _of_codes(value: Value, codes: Codes) -> Value:
-    """The dot of the integers, in f32."""
-    build, w = value.builder, value.args[1]
-    if isinstance(value.op, Dot):
+def dot_of_codes(codes: Codes, w: Value, s: Value | None = None) -> Value:
+    """The dot of the integers with w[n, k], in f32, or with w times s[n, groups].
+
+    With scales of groups the integers have no offsets.
+    """
+    build = w.builder
+    if s is None:
         return build(Cast(DType.f32), integer_dot(codes, w))
-    s = value.args[2]
     y = build(GroupedDot(), codes.q, w, s)
     if not codes.shift:
         return y
@@ -71,20 +75,21 @@ def _of_codes(value: Value, codes: Codes) -> Value:
 # -- activations with scales of groups ------------------------------------------------------------
 
 
-def _of_grouped_codes(value: Value, ranges: Ranges) -> Value | None:
-    """The dot of integers whose scales change from group to group along k, or None.
+def dot_of_grouped_codes(x: Value, w: Value, s: Value | None, ranges: Ranges) -> Value | None:
+    """The dot of integers in x whose scales change from group to group along k, or None.
 
-    A product of the codes by the scales is what is understood; a quotient would be another number.
-    Groups are of whole units, as those of weights are.
+    It is with w[n, k], or with w times s[n, groups]. A product of the codes by the scales is what
+    is understood; a quotient would be another number. Groups are of whole units, as those of
+    weights are.
     """
-    build, (x, w, *scales) = value.builder, value.args
+    build = w.builder
     grouped = _grouped(x)
     codes = None if grouped is None else factor(grouped, ranges)
     if codes is None or codes.shift or codes.offsets or any(t.fn != "mul" for t in codes.scales):
         return None
     n = static(w.type.shape[0], "the size of a weight")
     own = static(codes.q.type.shape[-2], "the number of groups")
-    of_weight = static(scales[0].type.shape[1], "the number of groups") if scales else 1
+    of_weight = 1 if s is None else static(s.type.shape[1], "the number of groups")
     groups, k = max(own, of_weight), static(w.type.shape[1], "k")
     if groups % own or groups % of_weight or not codes.scales or k // groups < UNIT:
         return None
@@ -92,7 +97,7 @@ def _of_grouped_codes(value: Value, ranges: Ranges) -> Value | None:
     xs = reduce(lambda a, b: build(Binary("mul"), a, b), rest, first)
     xs = build(Broadcast((*codes.q.type.shape[:-1], groups // own)), xs)
     xs = build(Reshape((*x.type.shape[:-1], groups)), xs)
-    s = scales[0] if scales else constant(build, np.ones((n, 1)), DType.f32)
+    s = constant(build, np.ones((n, 1)), DType.f32) if s is None else s
     s = build(Broadcast((n, of_weight, groups // of_weight)), build(Reshape((n, of_weight, 1)), s))
     s = build(Reshape((n, groups)), s)
     return build(GroupedDot(), build(Reshape(x.type.shape), codes.q), w, s, xs)

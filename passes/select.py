@@ -12,7 +12,7 @@ from tbc import kernels, ops, straight
 from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
 from tbc.ir import Graph, Uses, Value, rewrite
-from tbc.layout import Layout
+from tbc.layout import CODES, Layout
 from tbc.tuning import DotShape
 from tbc.types import DType
 
@@ -59,7 +59,8 @@ def dot_shapes(graph: Graph) -> list[DotShape]:
 def _is_streamed(graph: Graph) -> bool:
     """Whether the weights of a graph are more than a core's own cache keeps."""
     weights = {v.args[1] for v in graph.values() if isinstance(v.op, ops.Dot | ops.GroupedDot)}
-    return sum(static(w.type.size, "a weight's size") for w in weights) // 4 > CACHED
+    sizes = (static(w.type.size, "a weight's size") * w.type.dtype.bits for w in weights)
+    return sum(sizes) // 8 > CACHED
 
 
 def _is_tight(graph: Graph, target: Target) -> bool:
@@ -101,24 +102,42 @@ def by_cost(shape: DotShape, target: Target) -> tuple[tuple[Kernel, ...], tuple[
     return found, kernels.starts(found, shape.rows)
 
 
+def codes_of(shape: DotShape) -> tuple[str, ...]:
+    """The codes in which the weights of a dot can be; those of 4 bits may have a byte each."""
+    dtypes = {DType[shape.weights]}
+    if shape.weights == DType.i4.name and not shape.group:
+        dtypes.add(DType.i8)
+    return tuple(name for name, code in CODES.items() if code.dtype in dtypes)
+
+
 def _code(shape: DotShape, activations: DType, target: Target) -> str:
     """The code of weights: trits take fewer bytes in a book, and fewer instructions in 2 bits.
 
-    Of equal costs, the book's memory decides.
+    So do integers of 4 bits, by two in a byte and in a byte each. Of equal costs, memory decides.
     """
     if shape.weights == DType.sign.name:
         return "b1"
     if shape.weights == DType.i8.name:
-        return kernels.dense_code(target, shape.k)
+        return kernels.dense_code(target, shape.k, group=shape.group)
+    if shape.weights == DType.i4.name:
+        wide = "" if shape.group else kernels.dense_code(target, shape.k)
+        return _fewer_bytes("q4", wide, shape, activations, target) if wide else "q4"
+    return _fewer_bytes("x5", "i2", shape, activations, target)
+
+
+def _fewer_bytes(small: str, plain: str, shape: DotShape, dtype: DType, target: Target) -> str:
+    """The smaller code where it costs no more than the plain one.
+
+    About the same is no more where weights come from memory.
+    """
     n, k = shape.n, shape.k
-    bits, book = Layout("i2", shape.group), Layout("x5", shape.group)
-    if not shape.is_streamed or book.size(n, k) > 0.9 * bits.size(n, k):
-        return "i2"
-    least = min(shape.least, kernels.MANY)
-    costs = (
-        kernels.streamed_cost(target, layout, activations, least, n, k) for layout in (book, bits)
-    )
-    return "x5" if next(costs) * kernels.WORTH <= next(costs) else "i2"
+    layouts = [Layout(code, shape.group) for code in (small, plain)]
+    sizes = [layout.size(n, k) for layout in layouts]
+    if sizes[0] > 0.9 * sizes[1]:
+        return plain
+    m, cost = min(shape.least, kernels.MANY), kernels.streamed_cost
+    costs = [cost(target, at, dtype, m, n, k, is_read=shape.is_streamed) for at in layouts]
+    return small if costs[0] * (kernels.WORTH if shape.is_streamed else 1) <= costs[1] else plain
 
 
 def _dot(value: Value, target: Target, is_streamed: bool, is_tight: bool) -> Value:
@@ -135,7 +154,7 @@ def _dot(value: Value, target: Target, is_streamed: bool, is_tight: bool) -> Val
             flat = b(ops.Reshape((rows, k)), x)
             y = b(ops.CodedDot(straight.text_of(trits), n, k), flat)
             return b(ops.Reshape((*x.type.shape[:-1], n)), y)
-    packed = b(ops.Pack(layout), w)
+    packed = b(ops.Pack(layout), w if w.type.dtype.is_weight else b(ops.Cast(layout.dtype), w))
     padded = _pad_groups(x, rows, k, layout)
     names = tuple(kernel.name for kernel in found)
     by_row = target.is_short_of_memory and x.type.dtype is not DType.f32
@@ -149,14 +168,17 @@ def _dot(value: Value, target: Target, is_streamed: bool, is_tight: bool) -> Val
 def _of_weights(total: Value, x: Value, layout: Layout) -> Value:
     """The sums over the weights, of those over what kernels multiply by."""
     b, coding = total.builder, layout.coding
-    if coding.slope != 1:
-        total = b(ops.Binary("mul"), total, constant(b, coding.slope, DType.i32))
+    total = _times(total, coding.slope)
     if not coding.zero:
         return total
     xsum = b(ops.Reduce("sum", (1,), keepdims=True), b(ops.Cast(DType.i32), x))
-    if coding.zero != 1:
-        xsum = b(ops.Binary("mul"), xsum, constant(b, coding.zero, DType.i32))
-    return b(ops.Binary("sub"), total, xsum)
+    return b(ops.Binary("sub"), total, _times(xsum, coding.zero))
+
+
+def _times(sums: Value, factor: int) -> Value:
+    """i32 sums times a number."""
+    b = sums.builder
+    return sums if factor == 1 else b(ops.Binary("mul"), sums, constant(b, factor, DType.i32))
 
 
 def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
@@ -173,7 +195,7 @@ def _grouped_dot(value: Value, target: Target, is_streamed: bool) -> Value:
     if x.type.dtype is DType.i8:
         by_group = b(ops.Reshape((rows, groups, layout.padded_k(k) // groups)), padded)
         wide = b(ops.Cast(DType.i32), by_group)
-        args.append(b(ops.Reduce("sum", (2,)), wide))
+        args.append(_times(b(ops.Reduce("sum", (2,)), wide), layout.coding.zero))
     args += [b(ops.Reshape((rows, groups)), scales) for scales in xs]
     op = ops.PackedGroupedDot(tuple(kernel.name for kernel in found), layout, n, k, starts)
     total = b(op, *args)

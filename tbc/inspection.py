@@ -174,7 +174,7 @@ def _op_of(dot: DotReport, packed: Mapping[_Key, Sequence[_Packed]]) -> _Packed 
         return next(iter(packed.get((dot.origin, dot.n, dot.k), ())), None)
     sides = (packed.get((dot.origin, n, dot.k), ()) for n in (dot.n, dot.m))
     found = (op for ops in sides for op in ops if not isinstance(op, CodedDot))
-    return next((op for op in found if op.layout.dtype is DType.i8), None)
+    return next((op for op in found if op.layout.dtype.is_int), None)
 
 
 def _layer(dot: DotReport, op: _Packed | None) -> Layer:
@@ -182,7 +182,7 @@ def _layer(dot: DotReport, op: _Packed | None) -> Layer:
     m, n, k = (upper(d) for d in (dot.m, dot.n, dot.k))
     layout = None if op is None or isinstance(op, CodedDot) else op.layout
     groups = k // layout.group if layout and layout.group else 1
-    dense = next((d.bits for d in DType if d.name == dot.weights), 8)
+    dense = next((d.bits for d in DType if d.name == dot.weights.split()[0]), 8)
     return Layer(
         node=dot.origin,
         m=_size(dot.m),

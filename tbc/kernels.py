@@ -101,9 +101,10 @@ _WEIGHTS = {
     "x5": "trit5",
     "f5": "trit5",
     "b1": "sign",
-    "u8": "byte",
+    "q4": "int4",
     "w8": "int8",
     "s8": "int8",
+    **dict.fromkeys(("u8", "u4"), "byte"),
 }
 
 
@@ -113,7 +114,7 @@ class Kernel:
 
     Attributes:
         dot: the instruction.
-        code: the layout's code of weights: "i2", "x5", "f5", "b1", "w8" or "s8".
+        code: the layout's code of weights: "i2", "x5", "f5", "b1", "q4", "w8" or "s8".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
         nr: blocks of weight rows of the tile; blocks that are left over go one by one.
         scales: how many field positions are read in place, at most, each into a sum of its own;
@@ -139,7 +140,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """`{trit, trit5, sign or int8}_{gemv, gemm or panel}_{mr}x{nr}c{neighbouring k}_{dot}`."""
+        """`{trit, trit5, sign, int4 or int8}_{gemv, gemm or panel}_{mr}x{nr}c{lanes_k}_{dot}`."""
         weight = _WEIGHTS[self.code]
         shape = "panel" if self.panel else "gemv" if self.mr == 1 else "gemm"
         kr = 1 if self.activations is DType.f32 else self.dot.lanes_k
@@ -152,7 +153,7 @@ class Kernel:
     @property
     def on_bytes(self) -> Kernel:
         """What goes over a panel: the same tile, of weights that are bytes."""
-        return replace(self, code="u8", panel=0)
+        return replace(self, code="u4" if self.code == "q4" else "u8", panel=0)
 
     @property
     def has_tiles(self) -> bool:
@@ -195,8 +196,7 @@ class Kernel:
 
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""
-        is_dense = self.layout().dtype is DType.i8
-        return not (self.has_tiles or self.dot.scalable or is_dense or 0 < self.panel < group)
+        return not (self.has_tiles or self.dot.scalable or 0 < self.panel < group)
 
     def scales_of(self, rows: int) -> int:
         """How many field positions a tile of some activation rows reads in place."""
@@ -330,6 +330,19 @@ _TABLE: tuple[tuple[Dot, str, int, tuple[_Tile, ...]], ...] = (
     (_SSE2, "w8", 1, ((1, 1, 0.434), (2, 1, 0.363))),
     (_I8MM, "w8", 1, ((1, 1, 0.0781), (4, 1, 0.0684))),
     (_DOTPROD, "s8", 1, ((1, 1, 0.0781), (4, 1, 0.0674))),
+    (_VNNI512, "q4", 2, ((1, 4, 0.0391), (4, 4, 0.0234), (8, 3, 0.0199))),
+    (_AVXVNNI, "q4", 1, ((1, 4, 0.0859), (2, 2, 0.0625), (6, 1, 0.0443, 0.109))),
+    (_AVX512, "q4", 1, ((1, 4, 0.0625), (4, 4, 0.0391), (8, 3, 0.0355))),
+    (_AVX2, "q4", 1, ((1, 4, 0.117), (2, 2, 0.0938, 0.125), (5, 1, 0.0781, 0.141))),
+    (_SSSE3, "q4", 1, ((1, 1, 0.266), (2, 1, 0.203))),
+    (_SSE2, "q4", 1, ((1, 1, 0.496), (2, 1, 0.394))),
+    (_I8MM, "q4", 2, ((1, 1, 0.141), (4, 1, 0.0791))),
+    (_DOTPROD, "q4", 1, ((1, 1, 0.141), (4, 1, 0.083))),
+    (_NEON, "q4", 1, ((1, 1, 0.219), (2, 1, 0.182))),
+    (_RELAXED, "q4", 1, ((1, 1, 0.234), (4, 1, 0.117))),
+    (_SIMD128, "q4", 1, ((1, 1, 0.539), (4, 1, 0.346))),
+    (_NEON32, "q4", 1, ((1, 1, 0.273),)),
+    (_WIDE, "q4", 1, ((1, 1, 0.555), (2, 1, 0.434))),
     (_SVE_I8MM, "i2", 3, ((1, 1, 0.137),)),
     (_SVE_I8MM, "b1", 3, ((1, 1, 0.146),)),
     (_SVE, "i2", 3, ((1, 1, 0.137), (4, 1, 0.0908))),
@@ -391,22 +404,29 @@ _PANELS = (
     (_AMX, "i2", 32, 2, 0.0046, 0.0627, 640, 0.043),
     (_AMX, "b1", 32, 2, 0.0046, 0.0627, 640, 0.045),
     (_AMX_VBMI, "x5", 32, 2, 0.0046, 0.0627, 640, 0.056),
+    (_AMX, "q4", 32, 2, 0.0046, 0.0627, 640, 0.039),
     (_VNNI512, "i2", 8, 3, 0.0182, 0.0365, 320, 0.043),
     (_VNNI512, "b1", 8, 3, 0.0182, 0.0365, 320, 0.045),
     (_VBMI512, "x5", 8, 3, 0.0182, 0.0365, 320, 0.056),
+    (_VNNI512, "q4", 8, 3, 0.0182, 0.0365, 320, 0.039),
     (_AVXVNNI, "i2", 6, 1, 0.0417, 0.0938, 512, 0.086),
     (_AVXVNNI, "b1", 6, 1, 0.0417, 0.0938, 512, 0.09),
+    (_AVXVNNI, "q4", 6, 1, 0.0417, 0.0938, 512, 0.078),
     (_AVX2, "i2", 6, 1, 0.0729, 0.125, 512, 0.086),
     (_AVX2, "b1", 6, 1, 0.0729, 0.125, 512, 0.09),
+    (_AVX2, "q4", 6, 1, 0.0729, 0.125, 512, 0.078),
     (_I8MM, "i2", 6, 1, 0.0384, 0.0859, 320, 0.164),
     (_I8MM, "b1", 6, 1, 0.0384, 0.0859, 320, 0.178),
     (_I8MM, "x5", 6, 1, 0.0384, 0.0859, 320, 0.219),
+    (_I8MM, "q4", 6, 1, 0.0384, 0.0859, 320, 0.172),
     (_DOTPROD, "i2", 5, 1, 0.0664, 0.0781, 320, 0.141),
     (_DOTPROD, "b1", 5, 1, 0.0664, 0.0781, 320, 0.148),
     (_DOTPROD, "x5", 5, 1, 0.0664, 0.0781, 320, 0.2),
+    (_DOTPROD, "q4", 5, 1, 0.0664, 0.0781, 320, 0.125),
     (_NEON, "i2", 2, 1, 0.15, 0.156, 320, 0.141),
     (_NEON, "b1", 2, 1, 0.15, 0.156, 320, 0.148),
     (_NEON, "x5", 2, 1, 0.15, 0.156, 320, 0.194),
+    (_NEON, "q4", 2, 1, 0.15, 0.156, 320, 0.125),
 )
 
 KERNELS: tuple[Kernel, ...] = (
@@ -445,21 +465,31 @@ def is_code_of(target: Target, code: str, activations: DType) -> bool:
     return bool(kernels_for(target, code, activations))
 
 
-def dense_code(target: Target, k: int) -> str:
-    """The code in which a target multiplies rows of k weights of 8 bits; "" where it has none."""
-    codes = (code for code in ("w8", "s8") if kernels_for(target, code, DType.i8, k))
-    return next(codes, "")
+def dense_code(target: Target, k: int, weights: DType = DType.i8, group: int = 0) -> str:
+    """The code in which a target multiplies rows of k integers i8 or i4; "" where it has none.
+
+    With a group, so many weights along k have one scale.
+    """
+    codes = ("q4",) if weights is DType.i4 else ("w8", "s8")
+    return next((code for code in codes if kernels_for(target, code, DType.i8, k, group)), "")
 
 
 def streamed_cost(
-    target: Target, layout: Layout, activations: DType, m: int, n: int, k: int
+    target: Target,
+    layout: Layout,
+    activations: DType,
+    m: int,
+    n: int,
+    k: int,
+    *,
+    is_read: bool = True,
 ) -> float:
     """Instructions a weight, for m activation rows, where w[n, k] comes from memory.
 
-    Reading is counted as the instructions that its time would be enough for. Infinite where the
-    target has no kernel for the layout's code.
+    Reading is counted as the instructions that its time would be enough for, unless the weights
+    are in a cache (not `is_read`). Infinite where the target has no kernel for the layout's code.
     """
-    read = layout.size(n, k) / (n * k)
+    read = layout.size(n, k) / (n * k) if is_read else 0.0
     found = kernels_for(target, layout.code, activations, group=layout.group)
     costs = (max(kernel.rows_cost(m), kernel.dot.reading * read) for kernel in found)
     return min(costs, default=math.inf)

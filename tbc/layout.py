@@ -40,13 +40,14 @@ fifth. Two tables of 64 bytes are two byte permutations of AVX512-VBMI, four of 
 class Code:
     """How a byte holds `fields` weights.
 
-    A weight is a code: trit + 1 in {0, 1, 2}, (sign + 1) / 2 in {0, 1}, or an integer of 8 bits,
-    plus 128 where kernels take bytes without a sign.
+    A weight is a code: trit + 1 in {0, 1, 2}, (sign + 1) / 2 in {0, 1}, an integer of 4 bits plus
+    8, or one of 8 bits, plus 128 where kernels take bytes without a sign.
 
     Attributes:
         name: of the code; "i2": 2 bits a trit, "b1": 1 bit a sign, "x5" and "f5": 5 trits a byte,
-            by a code book and as digits; "u8": a code a byte, which is how kernels unpack the
-            others; "w8" and "s8": integers of 8 bits, with 128 added and as they are.
+            by a code book and as digits; "q4": two integers of 4 bits a byte; "u8" and "u4": a code
+            a byte, which is how kernels unpack those of low-bit weights and of 4 bits; "w8" and
+            "s8": integers of 8 bits, with 128 added and as they are.
         dtype: the weights' type.
         bits: of a field.
         places: of each field, which number made of the byte it stands in, and at which bit. Number
@@ -55,6 +56,7 @@ class Code:
         is_signed: whether kernels take the byte as a signed number.
         is_fraction: whether the codes are the digits of byte / 256 to the base 3: each is the upper
             byte of three times what the one before has left, as in ggml's TQ1_0.
+        is_of_panels: whether others are unpacked into it, and it lies in a cache then.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Code:
     padding: int
     is_signed: bool = False
     is_fraction: bool = False
+    is_of_panels: bool = False
 
     @property
     def fields(self) -> int:
@@ -83,7 +86,7 @@ class Code:
     @property
     def levels(self) -> int:
         """How many codes there are."""
-        return {DType.sign: 2, DType.trit: 3}.get(self.dtype, 256)
+        return {DType.sign: 2, DType.trit: 3, DType.i4: 16}.get(self.dtype, 256)
 
     @property
     def largest(self) -> int:
@@ -162,7 +165,9 @@ CODES = {
         Code("x5", DType.trit, 2, ((0, 0), (0, 2), (1, 4), (1, 6), (2, 6)), padding=1),
         Code("f5", DType.trit, 8, ((0, 0),) * 5, padding=1, is_fraction=True),
         Code("b1", DType.sign, 1, tuple((0, bit) for bit in range(8)), padding=0),
-        Code("u8", DType.trit, 8, ((0, 0),), padding=1),
+        Code("q4", DType.i4, 4, ((0, 0), (0, 4)), padding=8),
+        Code("u8", DType.trit, 8, ((0, 0),), padding=1, is_of_panels=True),
+        Code("u4", DType.i4, 8, ((0, 0),), padding=8, is_of_panels=True),
         Code("w8", DType.i8, 8, ((0, 0),), padding=128),
         Code("s8", DType.i8, 8, ((0, 0),), padding=0, is_signed=True),
     )

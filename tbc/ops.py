@@ -618,13 +618,13 @@ ACTIVATIONS = (DType.i8, DType.u8, DType.f32)
 class Dot:
     """y[…, n] = sum_k w[n, k] * x[…, k] for a low-bit weight: additions and subtractions.
 
-    i8 and u8 activations are summed exactly in i32; those of i8 may have weights of 8 bits too. f32
-    activations are summed serially over k; a weight of 0 adds +0.0 whatever x is.
+    i8 and u8 activations are summed exactly in i32; those of i8 may have weights of 8 and 4 bits
+    too. f32 activations are summed serially over k; a weight of 0 adds +0.0 whatever x is.
     """
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
         """i32 for i8 and u8 activations, f32 for f32."""
-        dense = w.dtype is DType.i8 and x.dtype is DType.i8
+        dense = w.dtype in (DType.i8, DType.i4) and x.dtype is DType.i8
         require(x.rank >= 1 and w.rank == 2, f"dot of {x} and {w}")
         require(dense or w.dtype.is_weight, f"dot of {x} and {w}")
         require(x.dtype in ACTIVATIONS, f"dot of {x.dtype.name} activations")
@@ -761,8 +761,9 @@ class PackedGroupedDot:
     """`GroupedDot` on a packed weight: sum_g s[n, g] * f32(c * raw_g - xsum[…, g]) for i8 x.
 
     The scales come as f32[blocks, groups, rows of a block], which is how kernels read them. raw_g
-    is the sum over the stored codes of group g, c is 1 for trits and 2 for signs; with f32
-    activations xsum is not an argument and codes are taken as their weights. Scales xs of groups of
+    is the sum over the stored codes of group g; c is 1, and 2 for signs; xsum is the sum of x times
+    what stands for the weight 0 (1, of i4 8). With f32 activations xsum is not an argument and
+    codes are taken as their weights. Scales xs of groups of
     activations are as in `GroupedDot`. `kernels` and `starts` are as in `PackedDot`.
     """
 

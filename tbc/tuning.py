@@ -26,7 +26,7 @@ class DotShape:
     """What the choice of a dot's kernels depends on: y[m, n] = x[m, k] · w[n, k].
 
     Attributes:
-        weights: "trit" or "sign".
+        weights: "trit", "sign", "i8" or "i4".
         activations: "i8", "u8" or "f32".
         least: the smallest m; 1 where it is 0.
         most: the largest m that matters.

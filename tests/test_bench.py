@@ -138,7 +138,9 @@ def test_threads() -> None:
     assert (found["threads"], found["clock"]) == (3, "wall")
     (case,) = found["cases"]
     names = [row["name"] for row in case["rows"] if row["kind"] == "layer"]
-    assert names == [names[0], f"{names[0]}, 3 threads"]
+    found = [name.split(",")[0] for name in names[::2]]
+    assert found == ["tbc BitLinear", "tbc MatMulNBits 4 bits"]
+    assert names[1::2] == [f"{name}, 3 threads" for name in names[::2]]
 
 
 def test_a_team_computes_what_one_thread_does() -> None:

@@ -28,8 +28,9 @@ integers = pytest.mark.parametrize(
 
 
 def weights(code: str, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    if CODES[code].dtype is DType.i8:
-        return rng.integers(-128, 128, shape).astype(np.int8)
+    least, most = CODES[code].dtype.range
+    if CODES[code].dtype.is_int:
+        return rng.integers(least, most + 1, shape).astype(np.int8)
     return rng.choice([-1, 1] if code == "b1" else [-1, 0, 1], shape).astype(np.int8)
 
 
@@ -54,7 +55,7 @@ def test_names_are_unique_and_say_what_they_are():
     assert len(BY_NAME) == len(KERNELS)
     for kernel in KERNELS:
         shape = re.fullmatch(
-            r"(trit5?|sign|int8)_(gem[mv]|panel)_(\d+)x(\d+)c(1|4|16)_(\w+)", kernel.name
+            r"(trit5?|sign|int[48])_(gem[mv]|panel)_(\d+)x(\d+)c(1|4|16)_(\w+)", kernel.name
         )
         assert shape
         assert (kernel.mr, kernel.nr) == (int(shape[3]), int(shape[4]))
@@ -99,8 +100,8 @@ def test_meaning(kernel: Kernel):
 @integers
 def test_meaning_at_the_bounds(kernel: Kernel):
     k = (2 * (kernel.widen or 8) + 1) * kernel.layout().unit_k
-    bounds = (-128, 0, 127) if kernel.layout().dtype is DType.i8 else (-1, 0, 1)
-    for x, w, rows in itertools.product((-128, 127), bounds, heights(kernel)):
+    least, most = kernel.layout().dtype.range
+    for x, w, rows in itertools.product((-128, 127), (least, 0, most), heights(kernel)):
         xs, ws = np.full((1, k), x, np.int8), np.full((1, k), w, np.int8)
         if kernel.code != "b1" or w:
             assert np.array_equal(computed(kernel, xs, ws, rows), wanted(kernel.code, xs, ws))
@@ -120,7 +121,7 @@ class Late(Kernel):
 def test_meaning_shows_an_overflow(kernel: Kernel):
     late = Late(**{f.name: getattr(kernel, f.name) for f in fields(kernel)})
     k = late.widen * late.layout().unit_k
-    x, w = np.full((1, k), -128, np.int8), np.ones((1, k), np.int8)
+    x, w = np.full((1, k), -128, np.int8), np.full((1, k), late.layout().dtype.range[1], np.int8)
     right = [
         np.array_equal(computed(late, x, w, h), wanted(kernel.code, x, w)) for h in heights(late)
     ]

@@ -35,7 +35,7 @@ def code_at(
         return [both & 3, both >> 2 & 3, low >> 4 & 3, low >> 6, high >> 6][f]
     if layout.code == "f5":
         return int(byte) * 3 ** (f + 1) // 256 % 3
-    bits = {"i2": 2, "b1": 1}.get(layout.code, 8)
+    bits = {"i2": 2, "b1": 1, "q4": 4}.get(layout.code, 8)
     return int(byte) >> (f * bits) & ((1 << bits) - 1)
 
 
@@ -52,6 +52,7 @@ def test_pack_puts_every_weight_where_the_layout_says(
     for row, column in [(0, 0), (n - 1, k - 1), (n // 2, k // 3), (n // 3, k // 2)]:
         code = code_at(layout, packed, n, row, column, k)
         weight = {"b1": code * 2 - 1, "w8": code - 128, "s8": (code ^ 128) - 128}
+        weight |= {"q4": code - 8, "u4": code - 8}
         assert weight.get(layout.code, code - 1) == w[row, column]
 
 
@@ -61,7 +62,8 @@ def test_padding_is_neutral(layout: Layout, n: int, k: int) -> None:
     w = np.ones((n, k), np.int8)
     packed = layout.pack(w)
     codes = layout.coding.words[packed]
-    pads, weights = {"b1": (0, 1), "w8": (128, 129), "s8": (0, 1)}.get(layout.code, (1, 2))
+    found = {"b1": (0, 1), "q4": (8, 9), "u4": (8, 9), "w8": (128, 129), "s8": (0, 1)}
+    pads, weights = found.get(layout.code, (1, 2))
     assert np.count_nonzero(codes == weights) == n * k
     assert np.count_nonzero(codes == pads) == codes.size - n * k
 
@@ -106,7 +108,7 @@ def test_sizes(layout: Layout, n: int, k: int, padded: int, size: int) -> None:
 def test_types() -> None:
     found = {code: Layout(code).dtype.name for code in CODES}
     low = {**dict.fromkeys(("i2", "x5", "f5", "u8"), "trit"), "b1": "sign"}
-    assert found == {**low, "w8": "i8", "s8": "i8"}
+    assert found == {**low, "q4": "i4", "u4": "i4", "w8": "i8", "s8": "i8"}
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)

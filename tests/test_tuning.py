@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import tbc
 from tbc.bench.dots import Product
-from tbc.bench.onnx_models import bit_linear
+from tbc.bench.onnx_models import bit_linear, nbits
 from tbc.bench.tuner import ROWS, Tuner, fastest, rows_between
 from tbc.cli import app
 from tbc.codegen.host import host_target
@@ -82,6 +82,17 @@ def test_tuning_measures_every_kernel_of_every_dot() -> None:
     assert all(t > 0 for times in choice.microseconds.values() for t in times.values())
     assert set(choice.kernels) <= names
     assert told == [f"tuning 3x48x64: {len(names)} kernels"]
+
+
+@pytest.mark.parametrize(("k", "codes"), [(64, ["q4", "w8", "s8"]), (256, ["q4"])])
+def test_weights_of_4_bits_are_tried_in_8_unless_in_blocks(k: int, codes: list[str]) -> None:
+    product = Product(3, 48, k)
+    graph = load(nbits(product.weights(DType.i4), 0.02, 3, 4)).graph
+    (choice,) = Tuner(HOST, 1, lambda _: None).tune(graph).choices
+    group = choice.shape.group
+    names = {x.name for code in codes for x in kernels_for(HOST, code, DType.i8, k, group)}
+    assert (choice.shape.weights, group) == ("i4", 128 if k == 256 else 0)
+    assert choice.microseconds.keys() == names
 
 
 def test_streamed_weights_are_measured_cold() -> None:

@@ -105,9 +105,9 @@ def dot(dot: Dot, product: Product, ring: Ring | None) -> Contestant:
     return work, dot.hot() if ring is None else dot.cold(ring)
 
 
-def layer(layer: Layer, product: Product, calls: Iterator[Call]) -> Contestant:
+def layer(name: str, layer: Layer, product: Product, calls: Iterator[Call]) -> Contestant:
     """A compiled layer."""
-    name = ", ".join(["tbc BitLinear", *layer.kernels])
+    name = ", ".join([f"tbc {name}", *layer.kernels])
     return Work("layer", name, macs=product.macs, bytes=layer.weights.nbytes), calls
 
 

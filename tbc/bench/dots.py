@@ -54,8 +54,11 @@ class Product:
         return rng.integers(-128, 128, (self.m, self.k)).astype(np.int8)
 
     def weights(self, dtype: DType) -> npt.NDArray[np.int8]:
-        """Random trits or signs."""
+        """Random trits, signs or integers."""
         rng = np.random.default_rng(2)
+        if dtype.is_int:
+            least, most = dtype.range
+            return rng.integers(least, most + 1, (self.n, self.k)).astype(np.int8)
         trits = rng.integers(-1, 2, (self.n, self.k), np.int8)
         return trits if dtype is DType.trit else np.where(trits < 0, -1, 1).astype(np.int8)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 
 from tbc import __version__
@@ -22,7 +23,7 @@ from tbc.bench.contestants import READ, Contestant, Limits, code_of
 from tbc.bench.dots import Dot, Product, Sweep, kernels_of
 from tbc.bench.layers import Layer
 from tbc.bench.memory import Ring
-from tbc.bench.onnx_models import bit_linear
+from tbc.bench.onnx_models import bit_linear, block_of, nbits
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.peers.onnx import runs, session
 from tbc.bench.report import BenchReport, Case, Work, growing, rows
@@ -144,16 +145,18 @@ class Bench:
         code = code_of(product, kernels, self.target)
         limits = Limits(code, self.target)
         dots = [Dot(kernel, product, code) for kernel in kernels]
-        layer, contests = self._layers(product)
+        layers, contests = self._layers(product)
         if self.cold:
             ring = Ring(max(self.cold, READ[1], *(dot.bytes for dot in dots)))
             found = [*limits.streams(product, ring), *limits.peaks()]
             found += [contestants.dot(dot, product, ring) for dot in dots]
-            found += self._cold_layers(product, layer, contests)
+            found += self._cold_layers(product, layers, contests)
             yield self._judged(self._case(product.name, "cold", found), product)
         found = [*limits.streams(product, None), *limits.peaks()]
         found += [contestants.dot(dot, product, None) for dot in dots]
-        found += self._with_team(layer, contestants.layer(layer, product, layer.hot()))
+        for name, layer in layers.items():
+            alone = contestants.layer(name, layer, product, layer.hot())
+            found += self._with_team(layer, alone)
         found += [contestants.peer(each, product, each.hot()) for each in contests]
         yield self._judged(self._case(product.name, "hot", found), product)
 
@@ -182,14 +185,15 @@ class Bench:
             case = self._case(sweep.name, "hot" if ring is None else "cold", found)
             yield replace(case, rows=growing(case.rows))
 
-    def _layers(self, product: Product) -> tuple[Layer, list[Contest]]:
-        """The compiled layer, and those of others that compute the same."""
+    def _layers(self, product: Product) -> tuple[dict[str, Layer], list[Contest]]:
+        """The compiled layers by name, and those of others that compute the same as the first."""
         x, w = product.x(DType.f32), product.weights(DType.trit)
-        expected = x @ w.T.astype(np.float32) * np.float32(SCALE)
-        layer = Layer(load(bit_linear(w, SCALE, product.m)).graph, self.target)
-        (result,) = layer.feed({"x": x}).values()
-        if reason := _differs(result, expected):
-            raise InternalError(f"the compiled layer of {product.name} {reason}")
+        expected = _product_of(x, w)
+        layers = {"BitLinear": self._layer(product, bit_linear(w, SCALE, product.m), w)}
+        if block_of(product.k):
+            dense = product.weights(DType.i4)
+            model = nbits(dense, SCALE, product.m, 4)
+            layers["MatMulNBits 4 bits"] = self._layer(product, model, dense)
         contests = []
         for peer in self._peers:
             if lack := peer.lacks(product):
@@ -200,17 +204,27 @@ class Bench:
                 self._note(f"{peer.name} of {product.name} {reason}")
                 continue
             contests.append(contest)
-        return layer, contests
+        return layers, contests
+
+    def _layer(self, product: Product, model: onnx.ModelProto, w: npt.NDArray[np.int8]) -> Layer:
+        """A model of the product by the weights w, compiled."""
+        layer = Layer(load(model).graph, self.target)
+        x = product.x(DType.f32)
+        (result,) = layer.feed({"x": x}).values()
+        if reason := _differs(result, _product_of(x, w)):
+            raise InternalError(f"the compiled layer of {product.name} {reason}")
+        return layer
 
     def _cold_layers(
-        self, product: Product, layer: Layer, contests: Sequence[Contest]
+        self, product: Product, layers: Mapping[str, Layer], contests: Sequence[Contest]
     ) -> Iterator[Contestant]:
         """The layers on ever other copies of their weights, if these are not too many."""
-        if layer.weights.nbytes * COPIES < self.cold:
-            self._note(f"a layer of {product.name} is too small to have cold weights")
-        else:
-            alone = contestants.layer(layer, product, layer.cold(self.cold))
-            yield from self._with_team(layer, alone, self.cold)
+        for name, layer in layers.items():
+            if layer.weights.nbytes * COPIES < self.cold:
+                self._note(f"a layer of {product.name} is too small to have cold weights")
+            else:
+                alone = contestants.layer(name, layer, product, layer.cold(self.cold))
+                yield from self._with_team(layer, alone, self.cold)
         for contest in contests:
             self.progress(f"preparing {contest.peer.name}")
             calls = contest.cold(self.cold)
@@ -263,6 +277,11 @@ def verdicts(case: Case, product: Product, target: Target) -> Iterator[str]:
         ratio = rivals[chosen.name] / rivals[fastest]
         than = "is the fastest" if fastest == chosen.name else f"takes {ratio:.2f} x {fastest}"
         yield f"{weights} by {activations}: the choice, {chosen.name}, {than}"
+
+
+def _product_of(x: npt.NDArray[np.float32], w: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """The product by the scaled weights, whatever the order of its sums."""
+    return np.asarray(x @ w.T.astype(np.float32) * np.float32(SCALE))
 
 
 def _differs(result: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> str:

@@ -13,9 +13,8 @@ from tbc.bench.timing import in_turns
 from tbc.errors import Unsupported
 from tbc.ir import Graph
 from tbc.kernels import BY_NAME, WORTH, Kernel, kernels_for
-from tbc.layout import CODES, Layout
 from tbc.passes import UNSELECTED
-from tbc.passes.select import by_cost, dot_shapes
+from tbc.passes.select import by_cost, codes_of, dot_shapes
 from tbc.target import Target
 from tbc.tuning import Choice, DotShape, Tuning
 from tbc.types import DType
@@ -69,8 +68,7 @@ class Tuner:
         dtype = DType[shape.activations]
         kernels = [
             kernel
-            for code in CODES
-            if Layout(code).dtype.name == shape.weights
+            for code in codes_of(shape)
             for kernel in kernels_for(self.target, code, dtype, shape.k, shape.group)
         ]
         tried = rows_between(shape.least, shape.most)

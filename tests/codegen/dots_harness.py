@@ -151,6 +151,7 @@ def make_call(
     padded = np.zeros((m, k // group, layout.padded_k(group)), x.dtype)
     padded[:, :, :group] = x.reshape(m, k // group, group)
     xsum = x.reshape(m, k // group, group).sum(-1, dtype=np.int32) if x.dtype == np.int8 else x[:0]
+    xsum *= layout.coding.zero
     block_scales = np.zeros(0, np.float32)
     if scales is None:
         full = raw_sums(layout.code, x, w_full)
@@ -183,12 +184,13 @@ def fills(spec: Spec, rng: np.random.Generator, special: bool) -> Iterator[tuple
 
     `special` floats have infinities and NaNs among them.
     """
-    of_types = {DType.trit: [-1, 0, 1], DType.sign: [-1, 1], DType.i8: [-128, 0, 127]}
-    values = of_types[spec.layout.dtype]
+    of_types = {DType.trit: [-1, 0, 1], DType.sign: [-1, 1]}
+    least, most = spec.layout.dtype.range
+    values = of_types.get(spec.layout.dtype, [least, 0, most])
 
     def weights(shape: tuple[int, int]) -> Array:
-        if spec.layout.dtype is DType.i8:
-            return rng.integers(-128, 128, shape).astype(np.int8)
+        if spec.layout.dtype.is_int:
+            return rng.integers(least, most + 1, shape).astype(np.int8)
         return rng.choice(values, shape).astype(np.int8)
 
     def const(value: int) -> Any:

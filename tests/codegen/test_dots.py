@@ -460,7 +460,7 @@ def instructions(kernel: Kernel, asm: str, dot: str) -> int:
     return unit + (kernel.dot.rows - 1) * inner
 
 
-STEPS = dict.fromkeys(("neondot", "i8mm", "sse2", "maddwd256", "maddwd512"), 16)
+STEPS = dict.fromkeys(("neon", "neondot", "i8mm", "sse2", "maddwd256", "maddwd512"), 16)
 """Weights of a row that a step takes at least, where that is more than a short unit has."""
 
 

@@ -1,0 +1,149 @@
+"""Products of 8-bit codes by integers that have a scale for each group along k: grouped dots.
+
+So are the weights of MatMulNBits and of DequantizeLinear by blocks. The products of a group are
+summed exactly, and their sum is scaled once, where the float product rounded each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tbc.constants import constant, value_of
+from tbc.dims import Dim, product, static, upper
+from tbc.ir import Value
+from tbc.ops import (
+    Binary,
+    Broadcast,
+    Cast,
+    Concat,
+    MatMul,
+    Reshape,
+    Slice,
+    Transpose,
+)
+from tbc.passes.carry import reshaped
+from tbc.passes.codes import factor, scaled
+from tbc.passes.quantize import dot_of_codes, dot_of_grouped_codes
+from tbc.passes.ranges import Ranges
+from tbc.passes.trits import UNIT
+from tbc.types import DType
+
+_TERMS = 1 << 20
+"""Floats of a grouped dot's terms, about, that are in memory at once where no kernel adds them."""
+
+
+class Blocked(NamedTuple):
+    """Weights q[n, k] * s[n, groups]."""
+
+    q: Value
+    s: npt.NDArray[np.float32]
+
+
+def grouped_product(x: Value, w: Value, ranges: Ranges) -> Value | None:
+    """f32[..., n] of x[..., k] by a constant w[n, k]; None where either has no codes and scales."""
+    found = blocked(w, ranges)
+    if found is None:
+        return None
+    s = constant(w.builder, found.s, DType.f32)
+    codes = factor(x, ranges)
+    if codes is None:
+        return dot_of_grouped_codes(x, found.q, s, ranges)
+    if codes.offsets:
+        return None
+    return scaled(dot_of_codes(codes, found.q, s), codes.scales)
+
+
+def blocked(w: Value, ranges: Ranges) -> Blocked | None:
+    """A constant as integers i4 or i8 times scales of groups along k, or None."""
+    path: list[Value] = []
+    while isinstance(w.op, Reshape | Transpose | Slice):
+        path.append(w)
+        (w,) = w.args
+    if w.op != Binary("mul"):
+        return None
+    codes, s = w.args
+    dtype = _dtype(codes, ranges)
+    if dtype is None:
+        codes, s = s, codes
+        dtype = _dtype(codes, ranges)
+    if dtype is None or codes.type.shape != w.type.shape:
+        return None
+    q, s = w.builder(Cast(dtype), codes), w.builder(Broadcast(w.type.shape), s)
+    for step in reversed(path):
+        q, s = step.builder(step.op, q), step.builder(step.op, s)
+    scales = _of_groups(value_of(s))
+    return None if scales is None else Blocked(q, scales)
+
+
+def _dtype(codes: Value, ranges: Ranges) -> DType | None:
+    """The smaller type that holds all that a value can be, or None where it is no such integer."""
+    known = ranges(codes)
+    fits = (d for d in (DType.i4, DType.i8) if known.integer and known.within(*d.range))
+    return next(fits, None)
+
+
+def _of_groups(s: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
+    """s[n, k] by its coarsest groups of equal columns; None where they are no whole units."""
+    k = s.shape[1]
+    starts = np.flatnonzero((s[:, 1:] != s[:, :-1]).any(0)) + 1
+    group = math.gcd(k, *map(int, starts))
+    if (group != k and group % UNIT) or not np.isfinite(s).all():
+        return None
+    return np.ascontiguousarray(s[:, ::group], np.float32)
+
+
+# -- without kernels ------------------------------------------------------------------------------
+
+
+def by_products(value: Value) -> Value:
+    """A grouped dot of i8 as one product of i32 for each group, scaled and added in their order.
+
+    A product of ones by the terms adds them serially, as the dot does. As many groups are computed
+    together as keep the terms small.
+    """
+    b, (x, w, s, *xs) = value.builder, value.args
+    n, k = (static(d, "the size of a weight") for d in w.type.shape)
+    groups = static(s.type.shape[1], "the number of groups")
+    m = product(x.type.shape[:-1])
+    a = b(Transpose((1, 0, 2)), _wide(x, (m, groups, k // groups)))
+    c = b(Transpose((1, 2, 0)), _wide(w, (n, groups, k // groups)))
+    scales = b(Reshape((groups, 1, n)), b(Transpose((1, 0)), s))
+    of_x = [
+        b(Reshape((groups, m, 1)), b(Transpose((1, 0)), b(Reshape((m, groups)), t))) for t in xs
+    ]
+    total: Value | None = None
+    for start, count in _chunks(groups, upper(m) * n):
+        part = [_part(v, start, count) for v in (a, c, scales, *of_x)]
+        terms = b(Cast(DType.f32), b(MatMul(), *part[:2]))
+        for scale in (*part[3:], part[2]):
+            terms = b(Binary("mul"), scale, terms)
+        rows = [b(Reshape((count, m * n)), terms)]
+        rows = rows if total is None else [total, *rows]
+        ones = constant(b, np.ones((1, count + len(rows) - 1)), DType.f32)
+        total = b(MatMul(), ones, rows[0] if len(rows) == 1 else b(Concat(0), *rows))
+    assert total is not None
+    return reshaped(total, value.type.shape)
+
+
+def _chunks(groups: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of groups whose terms, `size` floats each, are computed together."""
+    step = min(max(_TERMS // max(size, 1), 1), groups)
+    return ((start, min(step, groups - start)) for start in range(0, groups, step))
+
+
+def _wide(x: Value, shape: tuple[Dim, ...]) -> Value:
+    return x.builder(Cast(DType.i32), reshaped(x, shape))
+
+
+def _part(x: Value, start: int, count: int) -> Value:
+    """`count` groups of those along the first axis."""
+    shape = x.type.shape
+    if count == shape[0]:
+        return x
+    starts = (start, *[0] * (len(shape) - 1))
+    return x.builder(Slice(starts, (1,) * len(shape), (count, *shape[1:])), x)
