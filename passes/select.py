@@ -80,7 +80,7 @@ def _tighter(shape: DotShape, target: Target) -> tuple[Kernel, int] | None:
     if shape.weights != DType.trit.name:
         return None
     best = by_cost(shape, target)[0][0]
-    for kernel in kernels.kernels_for(target, "f5", DType[shape.activations], shape.k):
+    for kernel in kernels.kernels_for(target, kernels.SMALLEST, DType[shape.activations], shape.k):
         sizes = (each.layout().size(shape.n, shape.k) for each in (best, kernel))
         if kernel.dot is best.dot and (saved := next(sizes) - next(sizes)) > 0:
             return kernel, saved
@@ -103,11 +103,12 @@ def by_cost(shape: DotShape, target: Target) -> tuple[tuple[Kernel, ...], tuple[
 
 
 def codes_of(shape: DotShape) -> tuple[str, ...]:
-    """The codes in which the weights of a dot can be; those of 4 bits may have a byte each."""
+    """The codes in which the weights of a dot can be for speed; 4 bits may have a byte each."""
     dtypes = {DType[shape.weights]}
     if shape.weights == DType.i4.name and not shape.group:
         dtypes.add(DType.i8)
-    return tuple(name for name, code in CODES.items() if code.dtype in dtypes)
+    fast = (code for code in CODES.values() if code.name != kernels.SMALLEST)
+    return tuple(code.name for code in fast if code.dtype in dtypes)
 
 
 def _code(shape: DotShape, activations: DType, target: Target) -> str:

@@ -430,9 +430,9 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Show what becomes of each matrix product and convolution, and what the model needs."""
-    from tbc.codegen.host import resolve_target
-    from tbc.console import print_blob, print_inspect, progress
+    from tbc.console import print_blob, print_inspect, print_inspect_variants, progress
     from tbc.inspection import inspect as examine
+    from tbc.inspection import inspect_variants
     from tbc.report import to_json
     from tbc.runtime.blob import read_blob
 
@@ -443,17 +443,20 @@ def inspect(
         else:
             print_blob(blob)
         return
+    chosen, *others = _targets(target, mcpu, mattr, optimize)
     with progress(json) as show:
         show("importing")
         imported, graph, batch = _import(model, dim, input, state)
         show("lowering")
-        report = examine(
-            graph, resolve_target(target, mcpu, mattr, optimize), batch, imported.warnings
-        )
+        about = batch, imported.warnings
+        one = None if others else examine(graph, chosen, *about)
+        several = inspect_variants(graph, (chosen, *others), *about) if others else None
     if json:
-        typer.echo(to_json(report))
-    else:
-        print_inspect(report, why)
+        typer.echo(to_json(one or several))
+    elif one:
+        print_inspect(one, why)
+    elif several:
+        print_inspect_variants(several, why)
 
 
 @_command
@@ -627,7 +630,7 @@ def _import(
 
 
 def _targets(
-    target: str, mcpu: str, mattr: str, optimize: str, kinds: tuple[str, ...]
+    target: str, mcpu: str, mattr: str, optimize: str, kinds: tuple[str, ...] = ()
 ) -> list[Target]:
     """The target, or those of a library of variants, the most able first."""
     from tbc.codegen.artifacts import target_of

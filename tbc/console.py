@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tbc.bench.report import BenchReport, Case
     from tbc.differences import Difference
-    from tbc.inspection import InspectReport
+    from tbc.inspection import InspectReport, VariantsReport
     from tbc.report import CompileReport, LibraryReport
     from tbc.runtime.blob import Blob
     from tbc.target_list import TargetRow
@@ -176,6 +176,18 @@ def print_inspect(report: InspectReport, why: bool) -> None:
     dense = sum(1 for layer in report.layers if layer.reason)
     if dense and not why:
         screen.print(f"{dense} of {len(report.layers)} are not low-bit: --why says why")
+
+
+def print_inspect_variants(report: VariantsReport, why: bool) -> None:
+    """The layers of each variant, and what is of all of them."""
+    for variant in report.variants:
+        print_inspect(variant, why)
+        console().print()
+    names = ", ".join(variant.target for variant in report.variants)
+    console().print(
+        f"one library: weights {_bytes(report.weights)}, of which {_bytes(report.shared)} are of "
+        f"more than one variant; a CPU takes the first that it can run of {escape(names)}"
+    )
 
 
 def print_blob(blob: Blob) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tbc.dims import Dim, upper
@@ -13,10 +13,12 @@ from tbc.layout import Layout
 from tbc.ops import CodedDot, PackedDot, PackedGroupedDot
 from tbc.passes import FRONT, UNSELECTED
 from tbc.passes.explain import DotReport, explain
+from tbc.passes.plan import Image
 from tbc.program import Program
 from tbc.straight import NAME
 from tbc.target import Target
 from tbc.types import DType
+from tbc.variants import shared_bytes
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,21 @@ class InspectReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class VariantsReport:
+    """What `tbc inspect` prints of several targets, for one library; sizes are in bytes.
+
+    Attributes:
+        variants: a report on each, in the order in which a CPU tries them.
+        weights: the constants of all of them in memory.
+        shared: of these, what more than one variant reads.
+    """
+
+    variants: tuple[InspectReport, ...]
+    weights: int
+    shared: int
+
+
 @dataclass
 class Stages:
     """An observer of the driver that keeps the graphs which tell of the layers.
@@ -137,6 +154,31 @@ def inspect(
     """The report on a graph whose symbols have bounds, lowered for a target."""
     stages = Stages()
     program = lower(graph, target, stages)
+    return _report(graph, target, stages, program, batch, warnings)
+
+
+def inspect_variants(
+    graph: Graph, targets: Sequence[Target], batch: str = "", warnings: Sequence[str] = ()
+) -> VariantsReport:
+    """The report on a graph whose symbols have bounds, lowered for the targets of one library."""
+    image, programs, reports = Image(), [], []
+    for target in targets:
+        stages = Stages()
+        programs.append(lower(graph, target, stages, image=image))
+        report = _report(graph, target, stages, programs[-1], batch, warnings)
+        own = sum(buffer.bytes for buffer in programs[-1].constants)
+        reports.append(replace(report, weights=own))
+    return VariantsReport(tuple(reports), image.size, shared_bytes(programs))
+
+
+def _report(
+    graph: Graph,
+    target: Target,
+    stages: Stages,
+    program: Program,
+    batch: str,
+    warnings: Sequence[str],
+) -> InspectReport:
     layers = stages.layers()
     return InspectReport(
         model=graph.name,

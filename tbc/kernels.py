@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PANEL_ROWS = 128
 """Activation rows, at most, that pass over a panel before it is unpacked again."""
 
+SMALLEST = "f5"
+"""The code of trits where flash is scarce, which nothing else asks for."""
+
 MANY = 64
 """From this many rows on, of activations or weights, one kernel is as good for all."""
 WORTH = 0.96

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tbc.codegen.host import host_target
 from tbc.emulate import method
-from tbc.kernels import choose, is_code_of
+from tbc.kernels import SMALLEST, choose, is_code_of
 from tbc.layout import CODES
 from tbc.target import PORTABLE, TARGETS, Target, parse
 from tbc.types import DType
@@ -43,7 +43,7 @@ def _row(target: Target, description: str) -> TargetRow:
         kernel.dot.name
         for activations in (DType.i8, DType.f32)
         for code in CODES
-        if is_code_of(target, code, activations)
+        if code != SMALLEST and is_code_of(target, code, activations)
         for m in (1, 64)
         for kernel in choose(target, code, activations, m, 1024)
     )

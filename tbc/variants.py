@@ -64,7 +64,9 @@ class Variants:
 
 
 def ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """The targets of one library, the most able first; in the order given where none is more able.
+    """The targets of one library, as they are tried: first those with the most bits of tbc.h.
+
+    Of those with equally many, which come as given, none is in another one.
 
     Raises:
         BadTarget: they cannot be in one library, or one would never be chosen.
@@ -76,6 +78,9 @@ def ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
             raise BadTarget(f"{pair} cannot be in one library", hint="a library for each")
     if first.arch in ("c", "wasm"):
         raise BadTarget(f"{first.name} cannot be one of several: nothing tells its CPUs apart")
+    names = [target.name for target in targets]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise BadTarget(f"{twice} is given twice", hint="once")
     found = sorted(targets, key=lambda t: -t.cpu_bits.bit_count())
     for better, worse in combinations(found, 2):
         if better.cpu_bits & ~worse.cpu_bits == 0:
@@ -169,7 +174,7 @@ def _assemble(
     stack = int(files["stack"])
     together = replace(least, name=whole.target)
     compiled = replace(largest, target=together, info=whole, files=files, stack=stack)
-    return Variants(tuple(all_), compiled, _shared(programs))
+    return Variants(tuple(all_), compiled, shared_bytes(programs))
 
 
 def _whole(infos: Sequence[ModelInfo]) -> ModelInfo:
@@ -204,7 +209,7 @@ def _tables(info: ModelInfo, least: Target, weights: str | None, image: bytes, a
     return module.text()
 
 
-def _shared(programs: Sequence[Program]) -> int:
+def shared_bytes(programs: Sequence[Program]) -> int:
     """Bytes of constants that more than one program reads, padding aside."""
     readers = Counter((b.offset, b.bytes) for program in programs for b in program.constants)
     return sum(size for (_, size), count in readers.items() if count > 1)

@@ -188,7 +188,7 @@ def expected_lines() -> Iterator[str]:
 def test_it_fits_and_is_right(built: Path) -> None:
     program = build(built, 1024)
     flash, ram = used(program)
-    assert 96 << 10 < flash <= FLASH
+    assert 90 << 10 < flash <= FLASH
     assert 8 << 10 < ram <= RAM
     done = execute(program)
     assert done.returncode == 0

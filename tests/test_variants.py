@@ -86,7 +86,7 @@ def test_a_c_program(tmp_path: Path, model: str) -> None:
     flags = [*STRICT, f"-I{tmp_path}", f"-DCOUNT={len(LEVELS)}"]
     run("cc", *flags, *sources, tmp_path / "libnet.a", "-o", tmp_path / "program")
     run(tmp_path / "program")
-    main = [tmp_path / name for name in ("main.c", "tbc_cpu.c", "libnet.a")]
+    main = [tmp_path / name for name in ("main.c", "tbc_cpu.c", "tbc_self_test.c", "libnet.a")]
     run("cc", *STRICT, f"-I{tmp_path}", *main, "-o", tmp_path / "main")
     assert run(tmp_path / "main").stdout.startswith("logits:")
 
@@ -162,7 +162,7 @@ def test_the_most_able_come_first() -> None:
         (("armv8", "x86-64"), "cannot be in one library"),
         (("armv8", "aarch64-apple-darwin"), "cannot be in one library"),
         (("cortex-m4", "cortex-m33"), "cannot be in one library"),
-        (("armv8", "armv8"), "always gets"),
+        (("armv8", "armv9", "armv8"), "armv8 is given twice"),
         (("armv8", "cortex-a53"), "always gets"),
         (("wasm32", "wasm32+simd128"), "nothing tells its CPUs apart"),
         (("c", "c"), "nothing tells its CPUs apart"),
@@ -193,6 +193,22 @@ def test_the_command_says_what_cannot_be(
     assert message in done.stderr, done.output
     assert done.exit_code == status
     assert not (tmp_path / "out").exists()
+
+
+def test_each_is_inspected() -> None:
+    arguments = ("inspect", DIGITS, "--target", ",".join(ARMS))
+    done = tbc_cli(*arguments)
+    assert done.exit_code == 0, done.output
+    last = " ".join(done.stdout.splitlines()[-2:])
+    assert last.endswith("of armv8.6, armv8.2+dotprod, armv8")
+    report = json.loads(tbc_cli(*arguments, "--json").stdout)
+    found = {each["target"]: each for each in report["variants"]}
+    assert list(found) == ["armv8.6", "armv8.2+dotprod", "armv8"]
+    for name, each in found.items():
+        alone = json.loads(tbc_cli("inspect", DIGITS, "--target", name, "--json").stdout)
+        assert each["layers"] == alone["layers"]
+        assert report["shared"] <= each["weights"] <= alone["weights"]
+    assert max(e["weights"] for e in found.values()) <= report["weights"]
 
 
 @needs_levels
