@@ -24,6 +24,7 @@ from tbc.codegen.llvm_text import Module
 from tbc.codegen.machine import Workers
 from tbc.kernels import Kernel
 from tbc.layout import Layout
+from tbc.runtime import structs
 from tbc.target import Target
 from tbc.types import DType
 
@@ -31,6 +32,8 @@ Contestant: TypeAlias = tuple[Work, Iterator[Call]]
 
 READ = (1 << 15, 4 << 20)
 """Bytes, at least and at most, that a call of a reading loop takes."""
+SHARED = 120e6
+"""Bytes, about, that a call of a reading loop on several threads takes, in as many runs."""
 PEAK_ROUNDS = 20_000
 """Of the loop of a peak, a call."""
 
@@ -43,6 +46,8 @@ def code_of(product: Product, kernels: Sequence[Kernel], target: Target) -> Load
     loops: tuple[Stream | Peak, ...] = (*STREAMS, *peaks(target))
     for loop in loops:
         loop.emit(module, target)
+    for stream in STREAMS:
+        stream.emit_shared(module, target)
     with Workers(1) as workers:
         return load(module, target, workers)
 
@@ -71,6 +76,32 @@ class Limits:
         if ring is None:
             return work, repeat(partial(read, self._hot.address, each, out))
         return work, iter(lambda: partial(read, ring.take(size), each, out), None)
+
+    def shared_streams(
+        self, product: Product, ring: Ring | None, team: Team
+    ) -> Iterator[Contestant]:
+        """The same loops on threads, which read a part each."""
+        size = min(max(Layout("i2").size(product.n, product.k), READ[0]), READ[1])
+        return (self._shared_stream(stream, size, ring, team) for stream in STREAMS)
+
+    def _shared_stream(
+        self, stream: Stream, size: int, ring: Ring | None, team: Team
+    ) -> Contestant:
+        each = size // (stream.streams * team.threads) // STEP * STEP
+        whole = each * stream.streams * team.threads
+        runs = max(1, round(SHARED / whole))
+        read = self._code.address(stream.shared)
+        shares, out = (ctypes.c_size_t * 1)(each), (ctypes.c_void_p * 1)(self._out.address)
+        calls = [structs.Call(outputs=out, dims=shares) for _ in range(runs)]
+        together = team.call(read, calls)
+
+        def run() -> None:
+            for call in calls:
+                call.arena = self._hot.address if ring is None else ring.take(size)
+            together()
+
+        name = f"{stream.name}, {team.threads} threads"
+        return Work("stream", name, float(runs), bytes=whole, threads=team.threads), repeat(run)
 
     def peaks(self) -> Iterator[Contestant]:
         """Loops of nothing but multiply-adds."""
@@ -114,7 +145,8 @@ def layer(name: str, layer: Layer, product: Product, calls: Iterator[Call]) -> C
 def shared(layer: Layer, work: Work, team: Team, cold: int) -> Contestant:
     """The runs of a layer or a model, shared by threads; on `cold` bytes of weights in turn."""
     calls, runs = layer.shared(team, cold)
-    return replace(work, name=f"{work.name}, {team.threads} threads", part=float(runs)), calls
+    name = f"{work.name}, {team.threads} threads"
+    return replace(work, name=name, part=float(runs), threads=team.threads), calls
 
 
 def peer(contest: Contest, product: Product, calls: Iterator[Call]) -> Contestant:

@@ -19,7 +19,7 @@ from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module, Val
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.errors import InternalError
-from tbc.kernels import KERNELS, Kernel, choose, is_code_of
+from tbc.kernels import KERNELS, SMALLEST, Kernel, choose, is_code_of
 from tbc.layout import CODES
 from tbc.target import Target
 from tbc.types import DType
@@ -93,7 +93,7 @@ def kernels_of(target: Target, product: Product, all_of_them: bool) -> tuple[Ker
         choose(target, code, activations, product.m, product.k, product.n)[0]
         for activations in (DType.i8, DType.f32)
         for code in CODES
-        if is_code_of(target, code, activations)
+        if code != SMALLEST and is_code_of(target, code, activations)
     )
 
 

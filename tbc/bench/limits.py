@@ -58,6 +58,33 @@ class Stream:
         f.store(total, out, 4)
         f.finish()
 
+    @property
+    def shared(self) -> str:
+        """The name of the function that does a part."""
+        return f"{self.symbol}_shared"
+
+    def emit_shared(self, module: Module, target: Target) -> None:
+        """i32 shared(call, part, parts): read a part of a tbc_call's arena, in streams of dims[0].
+
+        The out of a part is behind outputs[0], a line for each.
+        """
+        index, pointer = f"i{target.index_bits}", target.index_bits // 8
+        args = [("ptr", "call"), ("i32", "part"), ("i32", "parts")]
+        f = Function(module, self.shared, args, "i32", linkage="")
+        call, part, _ = f.args
+
+        def field(number: int) -> Val:
+            return f.load("ptr", f.offset(call, const(index, number), "ptr"), pointer)
+
+        part = f.cast("zext", part, index)
+        each = f.load(index, field(5), pointer)
+        whole = f.op("mul", each, const(index, self.streams))
+        at = f.offset(field(2), f.op("mul", part, whole))
+        out = f.offset(f.load("ptr", field(1), pointer), f.op("mul", part, const(index, LINE)))
+        f.call("void", self.symbol, at, each, out)
+        f.do("ret i32 0")
+        f.finish()
+
     def _line(self, f: Function, at: Val, index: str, sums: list[Val], number: int) -> None:
         """Reads a line, every vector of it into another sum."""
         if self.ahead:

@@ -118,6 +118,7 @@ class Work:
         isa: of a peak or a kernel, what tells the rate of its instructions: a peak's dot; "" of
             others.
         instructions: of a peak or a kernel, how many the whole takes, by the cost model.
+        threads: how many do it together.
     """
 
     kind: str
@@ -128,11 +129,13 @@ class Work:
     is_float: bool = False
     isa: str = ""
     instructions: float = 0.0
+    threads: int = 1
 
 
 def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
     """The rows of a case, each measured against the limits among them."""
-    reading = max((w.bytes / q.median for w, q in timed if w.kind == "stream"), default=0.0)
+    streams = [(w.threads, w.bytes * w.part / q.median) for w, q in timed if w.kind == "stream"]
+    reading = {n: max(rate for m, rate in streams if m == n) for n, _ in streams}
     arithmetic = {
         is_float: max(
             (w.macs / q.median for w, q in timed if w.kind == "peak" and w.is_float == is_float),
@@ -142,7 +145,13 @@ def rows(timed: list[tuple[Work, Quartiles]]) -> tuple[Row, ...]:
     }
     rates = {w.isa: w.instructions / q.median for w, q in timed if w.kind == "peak"}
     return tuple(
-        _row(work, q, reading, arithmetic[work.is_float], rates.get(work.isa, 0.0))
+        _row(
+            work,
+            q,
+            reading.get(work.threads, 0.0),
+            work.threads * arithmetic[work.is_float],
+            rates.get(work.isa, 0.0),
+        )
         for work, q in timed
     )
 

@@ -148,17 +148,24 @@ class Bench:
         layers, contests = self._layers(product)
         if self.cold:
             ring = Ring(max(self.cold, READ[1], *(dot.bytes for dot in dots)))
-            found = [*limits.streams(product, ring), *limits.peaks()]
+            found = [*self._limits(limits, product, ring)]
             found += [contestants.dot(dot, product, ring) for dot in dots]
             found += self._cold_layers(product, layers, contests)
             yield self._judged(self._case(product.name, "cold", found), product)
-        found = [*limits.streams(product, None), *limits.peaks()]
+        found = [*self._limits(limits, product, None)]
         found += [contestants.dot(dot, product, None) for dot in dots]
         for name, layer in layers.items():
             alone = contestants.layer(name, layer, product, layer.hot())
             found += self._with_team(layer, alone)
         found += [contestants.peer(each, product, each.hot()) for each in contests]
         yield self._judged(self._case(product.name, "hot", found), product)
+
+    def _limits(self, limits: Limits, product: Product, ring: Ring | None) -> Iterator[Contestant]:
+        """What this machine can do, on several threads too if layers run on them."""
+        yield from limits.streams(product, ring)
+        if self._team:
+            yield from limits.shared_streams(product, ring, self._team)
+        yield from limits.peaks()
 
     def _judged(self, case: Case, product: Product) -> Case:
         """With the verdicts on the kernels that are chosen, if all kernels are there."""
