@@ -7,7 +7,7 @@ summed exactly, and their sum is scaled once, where the float product rounded ea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,10 @@ from tbc.types import DType
 
 _TERMS = 1 << 20
 """Floats of a grouped dot's terms, about, that are in memory at once where no kernel adds them."""
+
+
+MOST = 1 << 24
+"""Scales that are written out one for each weight, where it takes that to see their groups."""
 
 
 class Blocked(NamedTuple):
@@ -73,10 +77,10 @@ def blocked(w: Value, ranges: Ranges) -> Blocked | None:
         dtype = _dtype(codes, ranges)
     if dtype is None or codes.type.shape != w.type.shape:
         return None
-    q, s = w.builder(Cast(dtype), codes), w.builder(Broadcast(w.type.shape), s)
+    q = w.builder(Cast(dtype), codes)
     for step in reversed(path):
-        q, s = step.builder(step.op, q), step.builder(step.op, s)
-    scales = _of_groups(value_of(s))
+        q = step.builder(step.op, q)
+    scales = _scales(s, w.type.shape, path[::-1])
     return None if scales is None else Blocked(q, scales)
 
 
@@ -87,14 +91,61 @@ def _dtype(codes: Value, ranges: Ranges) -> DType | None:
     return next(fits, None)
 
 
-def _of_groups(s: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
-    """s[n, k] by its coarsest groups of equal columns; None where they are no whole units."""
-    k = s.shape[1]
-    starts = np.flatnonzero((s[:, 1:] != s[:, :-1]).any(0)) + 1
+def _scales(
+    s: Value, shape: tuple[Dim, ...], path: Sequence[Value]
+) -> npt.NDArray[np.float32] | None:
+    """Scales of a shape, or broadcast to it, as the path makes a matrix of them, by groups.
+
+    None where groups are no whole units, or the scales too many to be written out.
+    """
+    if (found := _of_blocks(s, shape, path)) is not None:
+        return _of_groups(*found)
+    if upper(product(shape)) > MOST:
+        return None
+    s = s.builder(Broadcast(shape), s)
+    for step in path:
+        s = step.builder(step.op, s)
+    return _of_groups(value_of(s), 1)
+
+
+def _of_blocks(
+    s: Value, shape: tuple[Dim, ...], path: Sequence[Value]
+) -> tuple[npt.NDArray[Any], int] | None:
+    """s[n, blocks] and the size of a block, where s is 1 along an axis that becomes the end of k.
+
+    The path makes one axis of that and the one before it, and exchanges axes.
+    """
+    own = (1,) * (len(shape) - s.type.rank) + s.type.shape
+    axis = next((a for a in range(1, len(shape)) if own[a] == 1 != shape[a]), 0)
+    if not axis or any(d == 1 != whole for d, whole in zip(own[:axis], shape, strict=False)):
+        return None
+    block, blocks = static(shape[axis], "a block"), shape[axis - 1]
+    merged = (*shape[: axis - 1], blocks * block, *shape[axis + 1 :])
+    found, place = (
+        np.asarray(value_of(s)).reshape(_sizes((*own[:axis], *own[axis + 1 :]))),
+        axis - 1,
+    )
+    if not path or path[0].op != Reshape(merged):
+        return None
+    for step in path[1:]:
+        if not isinstance(step.op, Transpose):
+            return None
+        found, place = found.transpose(step.op.perm), step.op.perm.index(place)
+    return (found, block) if (found.ndim, place) == (2, 1) else None
+
+
+def _sizes(shape: tuple[Dim, ...]) -> tuple[int, ...]:
+    return tuple(static(d, "the size of scales") for d in shape)
+
+
+def _of_groups(s: npt.NDArray[Any], unit: int) -> npt.NDArray[np.float32] | None:
+    """s[n, k / unit] by its coarsest groups of equal columns; None if they are no whole units."""
+    k = s.shape[1] * unit
+    starts = (np.flatnonzero((s[:, 1:] != s[:, :-1]).any(0)) + 1) * unit
     group = math.gcd(k, *map(int, starts))
     if (group != k and group % UNIT) or not np.isfinite(s).all():
         return None
-    return np.ascontiguousarray(s[:, ::group], np.float32)
+    return np.ascontiguousarray(s[:, :: group // unit], np.float32)
 
 
 # -- without kernels ------------------------------------------------------------------------------

@@ -60,6 +60,25 @@ def nbits(
     return model
 
 
+def dequantised(m: int, w: Array, scales: Array, least: int, sx: Array) -> onnx.ModelProto:
+    """x[m, k] * sx by w[k, n] of 4 bits from `least` on, with scales[blocks, n]."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "sx"], ["a"]),
+        helper.make_node(
+            "DequantizeLinear", ["w", "s", "z"], ["b"], axis=0, block_size=len(w) // len(scales)
+        ),
+        helper.make_node("MatMul", ["a", "b"], ["y"]),
+    ]
+    x = np.dtype(np.int8), [m, len(w)]
+    model = model_of(nodes, {"s": scales, "sx": np.array(sx)}, x, 2, 1)
+    kind = TensorProto.INT4 if least else TensorProto.UINT4
+    zeros = np.full(scales.shape, least + 8)
+    for name, array in (("w", w), ("z", zeros)):
+        made = helper.make_tensor(name, kind, array.shape, array.reshape(-1).tolist())
+        model.graph.initializer.append(made)
+    return model
+
+
 def added_by_blocks(x: Array, xs: Array, w: Array, s: Array) -> Array:
     """x[m, blocks, block] by w[n, blocks, block]: exact in a block, then floats in order."""
     total = np.zeros((len(x), len(w)), F32)
@@ -114,6 +133,18 @@ def test_activations_rounded_by_blocks(
     np.testing.assert_array_equal(y, added_by_blocks(rounded, xs, w, scales))
 
 
+def test_scales_are_not_written_out_for_each_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large head's would be more than is computed at compile time."""
+    monkeypatch.setattr("tbc.passes.blocks.MOST", 0)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (24, 3, 32)).astype(np.uint8)
+    model = nbits(codes, rng.uniform(1, 2, (24, 3)).astype(F32), 1)
+    assert layer_of(model, "x86-64-v3").weights == "i4 groups of 32"
+    w = rng.integers(-8, 8, (96, 24)).astype(np.int8)
+    model = dequantised(1, w, rng.uniform(1, 2, (3, 24)).astype(F32), -8, F32(0.03))
+    assert layer_of(model, "x86-64-v3").weights == "i4 groups of 32"
+
+
 @settings(max_examples=15, deadline=None)
 @given(SIZES, st.booleans(), st.sampled_from(TARGETS), st.integers(0, 99))
 def test_dequantised_blocks(
@@ -125,17 +156,7 @@ def test_dequantised_blocks(
     w = rng.integers(least, least + 16, (blocks * block, n)).astype(np.int8)
     scales = rng.uniform(-1, 1, (blocks, n)).astype(F32)
     x, sx = drawn(rng, np.int8, (m, blocks * block), False), F32(0.03)
-    nodes = [
-        helper.make_node("DequantizeLinear", ["x", "sx"], ["a"]),
-        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["b"], axis=0, block_size=block),
-        helper.make_node("MatMul", ["a", "b"], ["y"]),
-    ]
-    model = model_of(nodes, {"s": scales, "sx": np.array(sx)}, (x.dtype, [m, len(w)]), 2, 1)
-    kind = TensorProto.INT4 if is_signed else TensorProto.UINT4
-    zeros = np.full(scales.shape, least + 8)
-    for name, array in (("w", w), ("z", zeros)):
-        made = helper.make_tensor(name, kind, array.shape, array.reshape(-1).tolist())
-        model.graph.initializer.append(made)
+    model = dequantised(m, w, scales, least, sx)
     (y,) = tbc.compile(model, target=target).run({"x": x}).values()
     ones = np.ones((m, blocks), F32)
     by_block = (w - np.int8(least + 8)).T.reshape(n, blocks, block)
