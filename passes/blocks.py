@@ -98,6 +98,9 @@ def _scales(
 
     None where groups are no whole units, or the scales too many to be written out.
     """
+    match s:
+        case Value(Reshape(joined), (Value(Broadcast(wide), (inner,)),)) if joined == shape:
+            s, shape, path = inner, wide, (s, *path)
     if (found := _of_blocks(s, shape, path)) is not None:
         return _of_groups(*found)
     if upper(product(shape)) > MOST:

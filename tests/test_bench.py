@@ -37,6 +37,7 @@ from tbc.codegen.machine import Workers
 from tbc.errors import InternalError
 from tbc.frontend import load
 from tbc.layout import Layout
+from tbc.runtime import structs
 from tbc.types import DType
 
 LESSER = ("native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -298,6 +299,28 @@ def test_reading_loops_read_everything(target: str) -> None:
         assert np.bitwise_xor.reduce(out) == expected, stream.name
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parts_of_reading_loops_read_everything(parts: int) -> None:
+    module = Module(HOST.triple)
+    for stream in limits.STREAMS:
+        stream.emit(module, HOST)
+        stream.emit_shared(module, HOST)
+    with Workers(1) as workers:
+        code = dots.load(module, HOST, workers)
+    each = 2 * limits.STEP
+    words = np.random.default_rng(0).integers(0, 1 << 32, 8 * parts * each // 4 + 16, np.uint32)
+    words = words[-words.ctypes.data % 64 // 4 :]
+    for stream in limits.STREAMS:
+        out = np.zeros(16 * parts, np.uint32)
+        shares, outputs = (ctypes.c_size_t * 1)(each), (ctypes.c_void_p * 1)(out.ctypes.data)
+        call = structs.Call(outputs=outputs, dims=shares, arena=words.ctypes.data)
+        kinds = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+        read = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(code.address(stream.shared))
+        assert [read(ctypes.addressof(call), part, parts) for part in range(parts)] == [0] * parts
+        expected = np.bitwise_xor.reduce(words[: stream.streams * parts * each // 4])
+        assert np.bitwise_xor.reduce(out) == expected, stream.name
+
+
 def test_every_peak_is_of_a_dot() -> None:
     named = {peak.dot for peak in limits.INTEGER_PEAKS}
     assert named <= {kernel.dot.name for kernel in dots.KERNELS}
@@ -336,15 +359,18 @@ def test_rows_are_measured_against_the_limits() -> None:
         Work("dot", "reads", macs=100, bytes=50),
         Work("dot", "computes", 0.5, macs=1000, bytes=50),
         Work("dot", "floats", macs=8, bytes=50, is_float=True),
+        Work("stream", "of two", 3.0, bytes=50, threads=2),
+        Work("layer", "of two", bytes=75, threads=2),
     ]
     found = rows([(work, second) for work in works])
     assert [(row.of_limit, row.limit) for row in found[:4]] == [(None, "")] * 4
-    assert [(row.of_limit, row.limit) for row in found[4:]] == [
+    assert [(row.of_limit, row.limit) for row in found[4:7]] == [
         (0.5, "reading"),
         (0.5, "arithmetic"),
         (0.8, "arithmetic"),
     ]
     assert found[5].median_us == 2e6
+    assert (found[8].of_limit, found[8].limit) == (0.5, "reading")
 
 
 def test_a_ring_goes_round() -> None:

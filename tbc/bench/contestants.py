@@ -32,8 +32,6 @@ Contestant: TypeAlias = tuple[Work, Iterator[Call]]
 
 READ = (1 << 15, 4 << 20)
 """Bytes, at least and at most, that a call of a reading loop takes."""
-SHARED = 120e6
-"""Bytes, about, that a call of a reading loop on several threads takes, in as many runs."""
 PEAK_ROUNDS = 20_000
 """Of the loop of a peak, a call."""
 
@@ -89,9 +87,10 @@ class Limits:
     ) -> Contestant:
         each = size // (stream.streams * team.threads) // STEP * STEP
         whole = each * stream.streams * team.threads
-        runs = max(1, round(SHARED / whole))
         read = self._code.address(stream.shared)
         shares, out = (ctypes.c_size_t * 1)(each), (ctypes.c_void_p * 1)(self._out.address)
+        first = structs.Call(outputs=out, dims=shares, arena=self._hot.address)
+        runs = team.count(read, first)
         calls = [structs.Call(outputs=out, dims=shares) for _ in range(runs)]
         together = team.call(read, calls)
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tbc.api import InProcess
 from tbc.bench.memory import Copies, Room
-from tbc.bench.team import LEAST, Team
-from tbc.bench.timing import WALL, Call, shortest
+from tbc.bench.team import Team
+from tbc.bench.timing import Call
 from tbc.codegen.modelinfo import symbol_of
 from tbc.ir import Graph
 from tbc.program import Step, in_place
@@ -94,8 +94,7 @@ class Layer:
         calls = list(map(self._call, copies.addresses))
         run_part = ctypes.cast(self._raw.run_part, ctypes.c_void_p).value
         assert run_part is not None
-        single = shortest(repeat(team.call(run_part, calls[:1])), WALL)
-        count = max(1, round(LEAST / single))
+        count = team.count(run_part, calls[0])
 
         def forever() -> Iterator[Call]:
             kept = copies, cycle(calls)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from itertools import repeat
 
 from tbc.bench.dots import load
 from tbc.bench.limits import LINE
 from tbc.bench.memory import Room
-from tbc.bench.timing import Call
+from tbc.bench.timing import WALL, Call, shortest
 from tbc.codegen.llvm_text import Function, Module, const
 from tbc.codegen.machine import Workers
 from tbc.codegen.waiting import emit_wait
@@ -64,6 +65,11 @@ class Team:
         self._within, self._between = (
             structs.Sync.from_address(self._syncs.address + at) for at in (0, LINE)
         )
+
+    def count(self, run_part: int, call: structs.Call) -> int:
+        """How many runs a call of the bench should be."""
+        single = shortest(repeat(self.call(run_part, [call])), WALL)
+        return max(1, round(LEAST / single))
 
     def call(self, run_part: int, calls: Sequence[structs.Call]) -> Call:
         """Runs of a model's `run_part`, one behind the other, each by all threads."""
