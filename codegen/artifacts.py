@@ -52,7 +52,11 @@ def target_of(kinds: Iterable[str], target: Target) -> Target:
     if others := sorted(kinds - set(C_KINDS)):
         reason = f"portable C is for no machine, and --emit={others[0]} is for one"
         raise Unsupported(reason, hint="one call for each, in folders of their own")
-    return target if target.arch == "c" else replace(parse(PORTABLE.name), optimize=target.optimize)
+    return (
+        target
+        if target.arch == "c"
+        else replace(parse(PORTABLE.name), optimize=target.optimize, activations=target.activations)
+    )
 
 
 def static_name(name: str, target: Target) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from tbc.errors import BadTarget
-from tbc.target import OPTIMIZE, Target, adjust, make, parse
+from tbc.target import ACTIVATIONS, OPTIMIZE, Target, adjust, make, parse
 
 _LEVELS = {
     "x86-64-v2": "cx16 popcnt sse3 sse4.1 sse4.2 ssse3",
@@ -42,16 +42,23 @@ _LINUX_ARM = {
 
 
 def resolve_target(
-    name: str, mcpu: str = "", mattr: str = "", optimize: str = OPTIMIZE[0]
+    name: str,
+    mcpu: str = "",
+    mattr: str = "",
+    optimize: str = OPTIMIZE[0],
+    activations: str = ACTIVATIONS[0],
 ) -> Target:
     """`tbc.target.parse`, and `native` with any `+feature` or `-feature` behind it.
 
     Raises:
-        BadTarget: there is no such target, or `optimize` is none of `OPTIMIZE`.
+        BadTarget: there is no such target, `optimize` is none of `OPTIMIZE` or `activations` none
+            of `ACTIVATIONS`.
     """
     if optimize not in OPTIMIZE:
         raise BadTarget(f"code is not optimised for {optimize}", hint=", ".join(OPTIMIZE))
-    return replace(_resolved(name, mcpu, mattr), optimize=optimize)
+    if activations not in ACTIVATIONS:
+        raise BadTarget(f"activations cannot be {activations}", hint=", ".join(ACTIVATIONS))
+    return replace(_resolved(name, mcpu, mattr), optimize=optimize, activations=activations)
 
 
 def _resolved(name: str, mcpu: str, mattr: str) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tbc.passes.approximate import approximate
 from tbc.passes.bodies import Pass, everywhere
 from tbc.passes.canonicalize import canonicalize
 from tbc.passes.dense import dense
@@ -17,7 +18,10 @@ from tbc.passes.quantize import quantize
 from tbc.passes.select import select
 
 FRONT: tuple[Pass, ...] = tuple(
-    map(everywhere, (integers, fold, hoist, lift, quantize, depthwise, canonicalize))
+    map(
+        everywhere,
+        (integers, fold, hoist, lift, approximate, quantize, depthwise, canonicalize),
+    )
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 

@@ -29,7 +29,7 @@ from tbc.ir import Graph, Value
 from tbc.ops import Input
 from tbc.program import state_places
 from tbc.specialise import Specialised, Specialiser
-from tbc.target import OPTIMIZE, Target
+from tbc.target import ACTIVATIONS, OPTIMIZE, Target
 from tbc.tuning import tuned
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ def compile(
     mcpu: str = "",
     mattr: str = "",
     optimize: str = OPTIMIZE[0],
+    activations: str = ACTIVATIONS[0],
     threads: int | runtime.Pool = 0,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     inputs: Mapping[str, npt.ArrayLike] | None = None,
@@ -255,6 +256,8 @@ def compile(
         mattr: features in LLVM's words.
         optimize: "speed", "size" or "balanced", on microcontrollers: how much flash weights may
             take as code, which is faster.
+        activations: "float", or "int8", which rounds the float activations of low-bit layers: they
+            are faster, and the results are others.
         threads: threads that a run may use; 0 is one for every physical core. Runs of less than a
             tenth of a millisecond use one, as do those that take longer on several, and those that
             begin while another is shared. Or a pool, which any number of models may share.
@@ -275,7 +278,7 @@ def compile(
         ValueError: `dims` or `inputs` do not fit the model, or `threads` is negative.
     """
     pool = _pool(threads)
-    chosen = resolve_target(target, mcpu, mattr, optimize)
+    chosen = resolve_target(target, mcpu, mattr, optimize, activations)
     if tuning is not None:
         chosen = tuned(chosen, Path(tuning))
     specialiser = Specialiser(model, dims or {}, inputs or {}, state or {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -51,6 +51,12 @@ class Activations(StrEnum):
     int8 = "int8"
 
 
+ROUNDED = (
+    "float activations of low-bit layers are rounded to 8 bits, as --activations=int8 asks: "
+    "results are not quite the model's"
+)
+
+
 class Goal(StrEnum):
     """What code is optimised for."""
 
@@ -74,6 +80,10 @@ TargetOption = Annotated[
 ]
 Optimize = Annotated[
     Goal, typer.Option(help="On microcontrollers: how much flash weights may take as code.")
+]
+Rounding = Annotated[
+    Activations,
+    typer.Option(help="int8 rounds the float activations of low-bit layers: other results."),
 ]
 Mcpu = Annotated[str, typer.Option("--mcpu", help="A CPU in LLVM's words.")]
 Mattr = Annotated[str, typer.Option("--mattr", help="Features in LLVM's words: +a,-b.")]
@@ -172,9 +182,7 @@ def compile(
     input: Fixed = None,
     state: States = None,
     linker: Annotated[str, typer.Option(help="The linker for shared libraries.")] = "",
-    activations: Annotated[
-        Activations, typer.Option(help="Whether float activations are quantised.")
-    ] = Activations.float,
+    activations: Rounding = Activations.float,
     project: Annotated[
         Project, typer.Option(help="The build system of the project that is written.")
     ] = Project.cmake,
@@ -213,18 +221,18 @@ def compile(
     from tbc.tuning import tuned
     from tbc.variants import write_variants
 
-    if activations is not Activations.float:
-        raise Unsupported("--activations=int8 is not supported yet", hint="--activations=float")
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
-    chosen, *others = _targets(target, mcpu, mattr, optimize, kinds)
+    chosen, *others = _targets(target, mcpu, mattr, optimize, activations, kinds)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
     if optimize is not Goal.balanced:
         options["optimize"] = [optimize]
+    if activations is not Activations.float:
+        options["activations"] = [activations]
     if self_test is not None:
         options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}
@@ -284,7 +292,7 @@ def compile(
         dump.code(compiled.files)
         if tune:
             written = (*written, Written(folder / TUNING, "tuning"))
-    about = written, batch, imported.warnings, provenance
+    about = written, batch, _warned(imported.warnings, activations), provenance
     path = folder / "report.json"
     if others:
         library = library_report(made, several, *about)
@@ -422,6 +430,7 @@ def inspect(
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     optimize: Optimize = Goal.balanced,
+    activations: Rounding = Activations.float,
     dim: Dims = None,
     input: Fixed = None,
     state: States = None,
@@ -443,12 +452,12 @@ def inspect(
         else:
             print_blob(blob)
         return
-    chosen, *others = _targets(target, mcpu, mattr, optimize)
+    chosen, *others = _targets(target, mcpu, mattr, optimize, activations)
     with progress(json) as show:
         show("importing")
         imported, graph, batch = _import(model, dim, input, state)
         show("lowering")
-        about = batch, imported.warnings
+        about = batch, _warned(imported.warnings, activations)
         one = None if others else examine(graph, chosen, *about)
         several = inspect_variants(graph, (chosen, *others), *about) if others else None
     if json:
@@ -629,8 +638,19 @@ def _import(
     return imported, graph, batch.name if batch else ""
 
 
+def _warned(warnings: Sequence[str], activations: str) -> tuple[str, ...]:
+    """What is unusual in a model, and what is done to it."""
+    asked = () if activations == Activations.float else (ROUNDED,)
+    return (*warnings, *asked)
+
+
 def _targets(
-    target: str, mcpu: str, mattr: str, optimize: str, kinds: tuple[str, ...] = ()
+    target: str,
+    mcpu: str,
+    mattr: str,
+    optimize: str,
+    activations: str,
+    kinds: tuple[str, ...] = (),
 ) -> list[Target]:
     """The target, or those of a library of variants, the most able first."""
     from tbc.codegen.artifacts import target_of
@@ -639,10 +659,11 @@ def _targets(
 
     names = target.split(",")
     if len(names) == 1:
-        return [target_of(kinds, resolve_target(target, mcpu, mattr, optimize))]
+        return [target_of(kinds, resolve_target(target, mcpu, mattr, optimize, activations))]
     if mcpu or mattr:
         raise UsageError("--mcpu and --mattr are of one target", hint="--target=a+feature,b")
-    return list(ordered([resolve_target(name, optimize=optimize) for name in names]))
+    how = {"optimize": optimize, "activations": activations}
+    return list(ordered([resolve_target(name, **how) for name in names]))
 
 
 def _tune(

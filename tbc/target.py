@@ -38,6 +38,8 @@ __all__ = [
 
 OPTIMIZE = ("balanced", "speed", "size")
 """What code may be optimised for."""
+ACTIVATIONS = ("float", "int8")
+"""What float activations of low-bit layers may become; "int8" rounds them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Target:
     """What was measured of its kernels, which goes before their costs."""
     optimize: str = "balanced"
     """What code for it is to be: of `OPTIMIZE`."""
+    activations: str = "float"
+    """What float activations of low-bit layers become: of `ACTIVATIONS`."""
 
     @property
     def arch(self) -> str:

@@ -228,7 +228,7 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
         (["compile", DIGITS, "--emit", "blob", "--target", "wasm32"], 1, ["wasm32 has no blobs"]),
         (["compile", DIGITS, "--target", "armv9000"], 1, ["armv9000", "try: "]),
         (["compile", DIGITS, "--target", "armv8,native"], 1, ["cannot be in one library"]),
-        (["compile", DIGITS, "--activations", "int8"], 1, ["--activations=int8"]),
+        (["compile", DIGITS, "--activations", "int4"], 2, ["--activations", "int4"]),
         (["compile", DIGITS, "-o", "/dev/null/out"], 1, ["/dev/null"]),
         (["compile", DIGITS, "--print-ir-after", "pass"], 2, ["no pass pass", "import, integers"]),
         (["compile", DIGITS, "--dim", "seq=128"], 2, ["no symbol seq", "batch"]),
