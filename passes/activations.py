@@ -30,7 +30,7 @@ def why_float(x: Value, grouped: bool, ranges: Ranges) -> Refusal:
     while isinstance(last.op, Cast):
         (last,) = last.args
     reason = f"no quantiser is found: {_made(last)} gives floats that nothing rounds"
-    return Refusal(reason, "quantise activations in training; floats stay as they are")
+    return Refusal(reason, "quantise activations in training, or --activations=int8")
 
 
 def _made(value: Value) -> str:

@@ -32,16 +32,14 @@ def approximate(graph: Graph, target: Target) -> Graph:
 
     def change(value: Value, args: tuple[Value, ...]) -> Value:
         value = rebuilt(value, args)
-        if not is_float(value) or factor(args[0], ranges) is not None:
+        if not isinstance(value.op, Dot | GroupedDot):
             return value
-        return value.builder(value.op, _rounded(args[0]), *args[1:])
+        x, *rest = value.args
+        if x.type.dtype is not DType.f32 or factor(x, ranges) is not None:
+            return value
+        return value.builder(value.op, _rounded(x), *rest)
 
     return graph.rebuild(change)
-
-
-def is_float(value: Value) -> bool:
-    """Whether a value is a low-bit dot of float activations."""
-    return isinstance(value.op, Dot | GroupedDot) and value.args[0].type.dtype is DType.f32
 
 
 def _rounded(x: Value) -> Value:
