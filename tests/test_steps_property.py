@@ -272,7 +272,8 @@ def _tame(array: Array) -> Array:
     """An array with no nan in it, nor what soon makes some: which nan results is not defined."""
     if array.dtype.kind in "iub":
         return array
-    wide = np.nan_to_num(array.astype(np.float64), nan=1.5, posinf=2.5, neginf=-2.5)
+    with np.errstate(invalid="ignore"):  # of signalling nans
+        wide = np.nan_to_num(array.astype(np.float64), nan=1.5, posinf=2.5, neginf=-2.5)
     return np.clip(wide, -9, 9).astype(array.dtype)
 
 
