@@ -145,6 +145,7 @@ def emit_dot(
         unsigned: whether the activations are u8.
     """
     _check(kernel, layout, k, target, x_stride)
+    kernel = kernel.suited(target)
     assert kernel.dot.unsigned or not unsigned, kernel.name
     steps = layout.padded_k(k) // layout.unit_k
     tiles = _tiles(kernel, layout, target, x_stride, steps, index, unsigned)
@@ -211,6 +212,7 @@ def emit_grouped_dot(
         x_scales: xs, f32 [m, groups]; None where it is 1.
     """
     _check(kernel, layout, k, target, x_stride)
+    kernel = kernel.suited(target)
     groups = k // (layout.group or k)
     steps = layout.padded_k(k) // layout.unit_k // groups
     tiles = _tiles(kernel, layout, target, x_stride, steps, index)

@@ -73,7 +73,10 @@ def _resolved(name: str, mcpu: str, mattr: str) -> Target:
 
 
 def host_target() -> Target:
-    """This machine, by the features that it reports: virtual machines garble the CPU's name."""
+    """This machine, by the features that it reports: virtual machines garble the CPU's name.
+
+    So the name decides nothing but what is a matter of speed.
+    """
     triple = re.sub(r"-darwin[\d.]*$", "-macosx11.0.0", llvm.get_process_triple())
     if triple.startswith("armv"):
         # 32-bit systems name themselves after their kernel; what counts is where floats can be.
@@ -87,7 +90,7 @@ def host_target() -> Target:
     if not reported and "-apple-" in triple:
         # There LLVM knows the name only, and it is right: Macs are few.
         return make("native", triple, llvm.get_host_cpu_name(), [])
-    return from_features(triple, reported)
+    return replace(from_features(triple, reported), core=llvm.get_host_cpu_name())
 
 
 def may_use_tiles() -> bool:

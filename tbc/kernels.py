@@ -119,7 +119,8 @@ class Kernel:
         dot: the instruction.
         code: the layout's code of weights: "i2", "x5", "f5", "b1", "q4", "w8" or "s8".
         mr: activation rows of the tile, at most; rows are divided into tiles as evenly as can be.
-        nr: blocks of weight rows of the tile; blocks that are left over go one by one.
+        nr: blocks of weight rows of the tile; blocks that are left over go one by one. Some cores
+            have smaller tiles (`suited`).
         scales: how many field positions are read in place, at most, each into a sum of its own;
             tiles that leave no registers for so many sums shift fields down instead.
         cost: instructions of a tile's innermost loop a multiply-add, in vector code without loads
@@ -196,6 +197,14 @@ class Kernel:
             and (not group or self.does_groups(group))
             and not (self.panel and target.os == "windows")  # stacks grow by a helper's pages
         )
+
+    def suited(self, target: Target) -> Kernel:
+        """With fewer blocks in a tile where cores read fewer runs of memory at once.
+
+        In tiles of few rows only: taller ones compute longer than they read, as floats do.
+        """
+        waits = self.mr <= 4 and self.activations is DType.i8 and not self.panel
+        return replace(self, nr=min(self.nr, target.streams)) if waits else self
 
     def does_groups(self, group: int) -> bool:
         """Whether rows may have a scale for each group of so many weights."""

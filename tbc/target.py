@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbc.cpus import CPUS, IMPLIES, apply, implied
 from tbc.errors import BadTarget
@@ -63,6 +63,8 @@ class Target:
     """What code for it is to be: of `OPTIMIZE`."""
     activations: str = "float"
     """What float activations of low-bit layers become: of `ACTIVATIONS`."""
+    core: str = ""
+    """LLVM's name of the CPU that it runs on, where that is known and `cpu` is a level."""
 
     @property
     def arch(self) -> str:
@@ -125,6 +127,15 @@ class Target:
         if self.arch == "riscv" and "zve32f" not in self.features:
             return 4
         return next((width for feature, width in widths.items() if feature in self.features), 4)
+
+    @property
+    def streams(self) -> int:
+        """How many runs of memory a core reads faster together than one after the other.
+
+        Measured: four on a Sapphire Rapids and a Zen 5. A Zen 4 reads one or two at the speed of its
+        memory, and four of them, which come from as many pages, a fifth slower.
+        """
+        return 2 if re.fullmatch(r"znver[1-4]", self.core or self.cpu) else 4
 
     @property
     def vector_registers(self) -> int:
@@ -296,7 +307,8 @@ def adjust(target: Target, text: str, name: str = "") -> Target:
     """The target with features switched on and off: `+vnni-amx-int8`, or LLVM's `+a,-b`."""
     before = [change for change in target.attrs.split(",") if change]
     changes = before + _changes(target.arch, text, name or target.name)
-    return make(name or target.name + text, target.triple, target.cpu, changes)
+    made = make(name or target.name + text, target.triple, target.cpu, changes)
+    return replace(made, core=target.core)
 
 
 def _of_cpu(cpu: str) -> NamedTarget | None:

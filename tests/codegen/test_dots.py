@@ -164,8 +164,10 @@ on_x86 = pytest.mark.skipif(host_target().arch != "x86", reason="calls are passe
 scarce = [kernel for kernel in KERNELS if kernel.dot.name in SCARCE]
 
 
-def check_plain(kernel: Kernel, specs: list[Spec], workers: Workers, run: NativeRunner) -> None:
-    code = loaded(workers, specs, parse(HOME[kernel.dot.name]), plain=True)
+def check_plain(
+    kernel: Kernel, specs: list[Spec], target: Target, workers: Workers, run: NativeRunner
+) -> None:
+    code = loaded(workers, specs, target, plain=True)
     for spec in specs:
         for call in calls(spec, seed=spec.k):
             assert same(run(code.address(spec.name), call), call.expected), (spec.name, call.ranges)
@@ -174,14 +176,30 @@ def check_plain(kernel: Kernel, specs: list[Spec], workers: Workers, run: Native
 @on_x86
 @pytest.mark.parametrize("kernel", [k for k in scarce if k.code != "b1"], ids=lambda k: k.name)
 def test_intrinsics_as_functions(kernel: Kernel, workers: Workers, run: NativeRunner):
-    check_plain(kernel, specs_of(kernel)[:1], workers, run)
+    check_plain(kernel, specs_of(kernel)[:1], parse(HOME[kernel.dot.name]), workers, run)
 
 
 @pytest.mark.slow
 @on_x86
 @pytest.mark.parametrize("kernel", scarce, ids=lambda k: k.name)
 def test_intrinsics_as_functions_fully(kernel: Kernel, workers: Workers, run: NativeRunner):
-    check_plain(kernel, specs_of(kernel), workers, run)
+    check_plain(kernel, specs_of(kernel), parse(HOME[kernel.dot.name]), workers, run)
+
+
+TWO_STREAMS = parse("znver4")
+narrower = [k for k in KERNELS if k.dot.runs_on(TWO_STREAMS) and k.suited(TWO_STREAMS) != k]
+
+
+@on_x86
+@pytest.mark.parametrize("kernel", narrower, ids=lambda k: k.name)
+def test_tiles_of_fewer_blocks(kernel: Kernel, workers: Workers, run: NativeRunner):
+    if kernel.dot.name not in SCARCE:
+        level(kernel)
+    specs = specs_of(kernel)[:3]
+    texts = [module_text(specs[:1], target) for target in (parse("sapphirerapids"), TWO_STREAMS)]
+    four, two = (text.count("call void @llvm.prefetch") for text in texts)
+    assert four - two == 2 * (four // (kernel.nr + 1))
+    check_plain(kernel, specs, TWO_STREAMS, workers, run)
 
 
 @dataclass(frozen=True)
