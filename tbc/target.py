@@ -132,8 +132,8 @@ class Target:
     def streams(self) -> int:
         """How many runs of memory a core reads faster together than one after the other.
 
-        Measured: four on a Sapphire Rapids and a Zen 5. A Zen 4 reads one or two at the speed of its
-        memory, and four of them, which come from as many pages, a fifth slower.
+        Measured: four on a Sapphire Rapids and a Zen 5. A Zen 4 reads one or two at the speed of
+        its memory, and four, which come from as many pages, a fifth slower.
         """
         return 2 if re.fullmatch(r"znver[1-4]", self.core or self.cpu) else 4
 
