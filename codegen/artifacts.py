@@ -52,10 +52,13 @@ def target_of(kinds: Iterable[str], target: Target) -> Target:
     if others := sorted(kinds - set(C_KINDS)):
         reason = f"portable C is for no machine, and --emit={others[0]} is for one"
         raise Unsupported(reason, hint="one call for each, in folders of their own")
-    return (
-        target
-        if target.arch == "c"
-        else replace(parse(PORTABLE.name), optimize=target.optimize, activations=target.activations)
+    if target.arch == "c":
+        return target
+    return replace(
+        parse(PORTABLE.name),
+        optimize=target.optimize,
+        activations=target.activations,
+        fast_ram=target.fast_ram,
     )
 
 

@@ -26,11 +26,11 @@ from tbc.codegen.modelinfo import ABI, FUNCTIONS, ModelInfo, TensorInfo, entry_p
 from tbc.errors import LinkFailed, Unsupported
 from tbc.target import Target
 
-MAGIC, VERSION = 0x1A434254, 1
-HEADER = "IIIIHBBIQQQQQQQQIIIIIIIIIIIIIIII"
+MAGIC, VERSION = 0x1A434254, 2
+HEADER = "IIIIHBBIQQQQQQQQQIIIIIIIIIIIIIIII"
 """The fields of the header, as for `struct`."""
 
-HEADER_SIZE, _TENSOR_SIZE, _SYMBOL_SIZE = 152, 32, 24
+HEADER_SIZE, _TENSOR_SIZE, _SYMBOL_SIZE = 160, 32, 24
 """Bytes of the header, and of what describes a tensor and a symbol."""
 
 _CHECKED_FROM = 8
@@ -124,7 +124,8 @@ class _Blob:
             self.order + HEADER,
             *(MAGIC, 0, VERSION, ABI, self.obj.machine, self.word, self.thumb, self.align),
             *(length, info.cpu_bits, start, size, weights, info.weights_size),
-            *(info.arena_size, info.state_size, info.weights_sum, info.align, info.phases),
+            *(info.arena_size, info.fast_size, info.state_size),
+            *(info.weights_sum, info.align, info.phases),
             *functions,
             *(texts[text] for text in (info.name, info.version, info.target)),
             *(len(info.inputs), len(info.outputs), len(info.symbols)),

@@ -33,7 +33,7 @@ from tbc.codegen.llvm_text import Val, bits_of, elem_of, is_float, lanes_of
 from tbc.codegen.llvm_tree import BINARY, CASTS, Instr, Parameter
 from tbc.errors import InternalError
 
-FIELDS = ("inputs", "outputs", "arena", "state", "weights", "dims", "sync")
+FIELDS = ("inputs", "outputs", "arena", "state", "weights", "dims", "sync", "fast")
 """The fields of tbc_call."""
 _READ_ONLY = ("inputs", "weights", "dims")
 _CALL = "const tbc_call *"

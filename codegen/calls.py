@@ -80,7 +80,7 @@ class Calls:
         also = [program.buffers[v] for v in (*step.also, *step.reads)]
         buffers = [out_buffer(program, step), *also]
         if (rounds := step.rounds) is not None:
-            for where, at in (("arena", rounds.scratch), ("weights", rounds.weights)):
+            for where, at in ((rounds.place, rounds.scratch), ("weights", rounds.weights)):
                 buffers.append(Buffer(step.root, where, 0, at, ()))
         f.call("void", name, *map(place, buffers), *rest)
 

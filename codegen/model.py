@@ -26,8 +26,11 @@ from tbc.target import Target
 NULL, ALIGN, DIM, WEIGHTS, VALUE = 3, 4, 5, 6, 7
 """`enum tbc_status`."""
 
-INPUTS, OUTPUTS, ARENA, STATE, CALL_WEIGHTS, DIMS, SYNC = range(7)
+INPUTS, OUTPUTS, ARENA, STATE, CALL_WEIGHTS, DIMS, SYNC, FAST = range(8)
 """The fields of `tbc_call`, each one pointer."""
+
+_MEMORY = {"arena": ARENA, "fast": FAST, "state": STATE}
+"""By place of a buffer, the memory that the caller brings for it."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,9 @@ class _Emission:
 
     def _pointer(self, f: Function, call: Val, buffer: Buffer) -> Val:
         match buffer.place:
-            case "arena":
-                return f.offset(self._field(f, call, ARENA), const(self.index, buffer.offset))
-            case "state":
-                return f.offset(self._field(f, call, STATE), const(self.index, buffer.offset))
+            case "arena" | "fast" | "state" as place:
+                memory = self._field(f, call, _MEMORY[place])
+                return f.offset(memory, const(self.index, buffer.offset))
             case "weights":
                 return f.offset(self._weights(f, call), const(self.index, buffer.offset))
             case place:
@@ -240,9 +242,14 @@ class _Emission:
         _return_if(f, f.icmp("eq", call, Val("ptr", "null")), NULL)
         self._check_table(f, self._field(f, call, INPUTS), len(self.program.inputs))
         self._check_table(f, self._field(f, call, OUTPUTS), len(self.program.outputs))
-        sizes = {ARENA: self.program.arena_size, STATE: self.program.state_size}
-        for field in (field for field, size in sizes.items() if size):
-            memory = self._field(f, call, field)
+        program = self.program
+        sizes = {
+            "arena": program.arena_size,
+            "fast": program.fast_size,
+            "state": program.state_size,
+        }
+        for place in (place for place, size in sizes.items() if size):
+            memory = self._field(f, call, _MEMORY[place])
             _return_if(f, f.icmp("eq", memory, Val("ptr", "null")), NULL)
             self._check_alignment(f, memory)
         if self.program.weights_size:

@@ -11,7 +11,7 @@ from tbc.codegen.llvm_text import Module
 from tbc.self_test import SelfTest
 from tbc.target import Target
 
-ABI = 3
+ABI = 4
 """TBC_ABI of tbc.h."""
 
 
@@ -96,6 +96,7 @@ class ModelInfo:
     symbols: tuple[tuple[str, int, int], ...]
     align: int
     arena_size: int
+    fast_size: int
     state_size: int
     weights_size: int
     weights_sum: int
@@ -199,6 +200,7 @@ class _Emitter:
             f"i32 {len(info.symbols)}",
             f"i32 {info.align}",
             f"{self.size} {info.arena_size}",
+            f"{self.size} {info.fast_size}",
             f"{self.size} {info.state_size}",
             f"{self.size} {info.weights_size}",
             f"i32 {info.weights_sum}",

@@ -287,10 +287,11 @@ def _tiling(step: Step, target: Target) -> object:
 
 def work(step: Step) -> int:
     """Scalar operations of a step, about, at its largest sizes."""
-    return max(sum(map(_work, inside(step))), int(upper(step.root.type.size)))
+    return max(sum(map(operations, inside(step))), int(upper(step.root.type.size)))
 
 
-def _work(value: Value) -> int:
+def operations(value: Value) -> int:
+    """Scalar operations that compute a value of its arguments, about, at its largest size."""
     size = int(upper(value.type.size))
     match value.op:
         case ops.Reduce() | ops.Cumulate():

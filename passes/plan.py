@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from tbc import ops
@@ -15,6 +12,7 @@ from tbc.indices import Index, operands, reduced_index
 from tbc.ir import Graph, Value
 from tbc.passes.fuse import fuse
 from tbc.passes.phases import merged
+from tbc.passes.scratch import accesses, regions
 from tbc.passes.share import share
 from tbc.passes.states import behind_readers, without_copies
 from tbc.program import (
@@ -73,8 +71,7 @@ def plan(
 ) -> Program:
     """The program of a graph's steps, in phases of several of them if `merge` is given.
 
-    `symbols` are those that have values when it runs; by default those of the inputs. Arena offsets
-    are first fit, largest buffer first, among buffers that may live at the same time. Constants go
+    `symbols` are those that have values when it runs; by default those of the inputs. Constants go
     where an `image` has them, or are added to it.
     """
     image = image or Image()
@@ -87,8 +84,8 @@ def plan(
     buffers: dict[Value, Buffer] = {}
     for number, value in enumerate(graph.inputs):
         buffers[value] = _buffer(value, "input", number)
-    places, state_size = state_places((s.old for s in graph.states), target.alignment)
-    buffers |= {old: _buffer(old, "state", 0, place) for old, place in places.items()}
+    kept, state_size = state_places((s.old for s in graph.states), target.alignment)
+    buffers |= {old: _buffer(old, "state", 0, offset) for old, offset in kept.items()}
     for value, old in overwritten.items():
         buffers[value] = replace(buffers[old], value=value)
     computed = {r: None for s in steps if s.copy_to is None for r in s.results}
@@ -101,10 +98,12 @@ def plan(
     for step, body in bodies.items():
         size = body.arena_size + 2 * sum(_state_sizes(step, target.alignment))
         blocks[step] = Block(size, *times[step], step.root.number, step.root.origin)
-    offsets, arena_size = _arena(blocks)
-    for found, offset in offsets.items():
-        if isinstance(found, Value):
-            buffers[found] = Buffer(found, "arena", 0, offset, orders[found])
+    fast, slow = regions(blocks, accesses(steps, bodies), target.fast_ram)
+    places = {key: ("fast", offset) for key, offset in fast.offsets.items()}
+    places |= {key: ("arena", offset) for key, offset in slow.offsets.items()}
+    for key, (place, offset) in places.items():
+        if isinstance(key, Value):
+            buffers[key] = Buffer(key, place, 0, offset, orders[key])
     filters = _filter_orders(steps, orders)
     panels = _panels(steps, target)
     planned = {}
@@ -119,7 +118,7 @@ def plan(
         if step in bodies:
             body = bodies[step]
             states = _states(step, body.arena_size, target.alignment)
-            rounds = Rounds(body, offsets[step], states, image.size)
+            rounds = Rounds(body, *places[step], states, image.size)
             image.size += body.weights_size
             planned[step] = replace(step, rounds=rounds)
     return Program(
@@ -130,12 +129,14 @@ def plan(
         symbols=symbols,
         phases=tuple(tuple(planned[step] for step in phase) for phase in phases),
         buffers=buffers,
-        blocks=tuple(blocks.values()),
-        arena_size=arena_size,
+        blocks=tuple(blocks[key] for key in slow.offsets),
+        arena_size=slow.size,
         weights_size=image.size,
         alignment=target.alignment,
         states=graph.states,
         state_size=state_size,
+        fast_blocks=tuple(blocks[key] for key in fast.offsets),
+        fast_size=fast.size,
     )
 
 
@@ -149,7 +150,7 @@ def _body(step: Step, op: ops.Repeat, target: Target, symbols: tuple[Symbol, ...
     checks = op.body.checks if len(op.body.outputs) in wanted else ()
     body = replace(op.body, outputs=outputs, checks=checks)
     inner = symbols if op.index is None else (*symbols, op.index)
-    return plan(body, share(fuse(body)), target, inner, merge=False)
+    return plan(body, share(fuse(body)), replace(target, fast_ram=0), inner, merge=False)
 
 
 def _state_sizes(step: Step, alignment: int) -> list[int]:
@@ -370,7 +371,7 @@ def _times(phases: tuple[tuple[Step, ...], ...]) -> dict[Step, tuple[int, int]]:
 def _blocks(
     times: dict[Step, tuple[int, int]], values: list[Value], graph: Graph, alignment: int
 ) -> dict[Value | Step, Block]:
-    """What the arena holds of the values."""
+    """What scratch memory holds of the values."""
     born = {r: start for s, (start, _) in times.items() if s.copy_to is None for r in s.results}
     dies = {r: end for s, (_, end) in times.items() if s.copy_to is None for r in s.results}
     for step, (_, end) in times.items():
@@ -379,51 +380,3 @@ def _blocks(
     for check in graph.checks:
         dies[check] = len(times)
     return {v: Block(_size(v, alignment), born[v], dies[v], v.number, v.origin) for v in values}
-
-
-_LOOKS = 1 << 20
-"""Comparisons of two blocks, about, that finding a small arena may take."""
-
-
-def _arena(blocks: Mapping[T, Block]) -> tuple[dict[T, int], int]:
-    """Offsets in the arena, and its size.
-
-    First fit, the largest block first. Where that leaves gaps, the block at the top goes first
-    instead, again and again, and the smallest arena is taken: a hill climb as in Arm's Vela.
-    """
-    order = sorted(blocks, key=lambda key: (-blocks[key].size, blocks[key].number))
-    offsets, _ = best = _first_fit(blocks, order)
-    bound = _most_alive(blocks.values())
-    for _ in range(min(len(order), _LOOKS // (len(order) ** 2 + 1))):
-        if best[1] == bound:
-            break
-        top = max(order, key=lambda key: offsets[key] + blocks[key].size)
-        order.insert(0, order.pop(order.index(top)))
-        offsets, size = _first_fit(blocks, order)
-        best = min(best, (offsets, size), key=itemgetter(1))
-    return best
-
-
-def _first_fit(blocks: Mapping[T, Block], order: Sequence[T]) -> tuple[dict[T, int], int]:
-    """Each block, in order, at the lowest offset where nothing lies that lives with it."""
-    placed: list[tuple[int, Block]] = []
-    offsets: dict[T, int] = {}
-    for key in order:
-        block, offset = blocks[key], 0
-        alive = [p for p in placed if p[1].born <= block.dies and block.born <= p[1].dies]
-        for start, other in sorted(alive, key=lambda p: p[0]):
-            if offset + block.size <= start:
-                break
-            offset = max(offset, start + other.size)
-        offsets[key] = offset
-        placed.append((offset, block))
-    return offsets, max((start + block.size for start, block in placed), default=0)
-
-
-def _most_alive(blocks: Iterable[Block]) -> int:
-    """The most bytes that live at one time."""
-    changes: Counter[int] = Counter()
-    for block in blocks:
-        changes[block.born] += block.size
-        changes[block.dies + 1] -= block.size
-    return max(accumulate(changes[time] for time in sorted(changes)), default=0)

@@ -22,11 +22,11 @@ import numpy as np
 from tbc.errors import IncompatibleArtifact
 from tbc.runtime import structs
 
-MAGIC, VERSION = 0x1A434254, 1
-_HEADER = "IIIIHBBIQQQQQQQQIIIIIIIIIIIIIIII"
+MAGIC, VERSION = 0x1A434254, 2
+_HEADER = "IIIIHBBIQQQQQQQQQIIIIIIIIIIIIIIII"
 _MOST = 1 << 26
 """Of anything that there is a table of."""
-HEADER_SIZE, _TENSOR_SIZE, _SYMBOL_SIZE = 152, 32, 24
+HEADER_SIZE, _TENSOR_SIZE, _SYMBOL_SIZE = 160, 32, 24
 FUNCTIONS = ("run", "run_phase", "output_shape", "run_part")
 _MACHINES = {
     3: "x86",
@@ -76,6 +76,7 @@ class Blob:
     weights_size: int
     weights_sum: int
     arena_size: int
+    fast_size: int
     state_size: int
     align: int
     phases: int
@@ -142,7 +143,8 @@ class _Reader:
     def blob(self) -> Blob:
         """All of it, checked."""
         (_, checksum, version, abi, machine, word, thumb, align, *sizes) = self.fields
-        length, cpu_bits, code, code_size, weights, weights_size, arena, state, *rest = sizes
+        length, cpu_bits, code, code_size, weights, weights_size, *sizes = sizes
+        arena, fast, state, *rest = sizes
         weights_sum, model_align, phases, *rest = rest
         functions, (name, text, target), rest = rest[:4], rest[4:7], rest[7:]
         n_inputs, n_outputs, n_symbols, tensors, symbols, test = rest
@@ -159,7 +161,7 @@ class _Reader:
         _require(code + code_size < 1 << 31, "where its code is")
         _require(weights + weights_size == length, "where its weights are")
         limit = 1 << 8 * word
-        _require(all(n < limit for n in (length, arena, state)), "its sizes")
+        _require(all(n < limit for n in (length, arena, fast, state)), "its sizes")
         for function in functions if functions[3] else functions[:3]:
             inside = code <= function < code + code_size
             _require(inside and function & 1 == thumb, "its functions")
@@ -184,6 +186,7 @@ class _Reader:
             weights_size=weights_size,
             weights_sum=weights_sum,
             arena_size=arena,
+            fast_size=fast,
             state_size=state,
             align=model_align,
             phases=phases,
@@ -285,7 +288,8 @@ class Opened:
         model.n_inputs, model.n_outputs, model.n_symbols = len(inputs), len(outputs), len(symbols)
         for field in ("name", "version", "target"):
             setattr(model, field, getattr(blob, field).encode())
-        for field in ("abi", "phases", "cpu_bits", "align", "arena_size", "state_size"):
+        sizes = ("arena_size", "fast_size", "state_size")
+        for field in ("abi", "phases", "cpu_bits", "align", *sizes):
             setattr(model, field, getattr(blob, field))
         model.weights_size, model.weights_sum = blob.weights_size, blob.weights_sum
         model.weights = self._start + blob.weights if blob.weights_size else None

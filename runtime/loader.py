@@ -84,15 +84,17 @@ class _Plan:
 
 
 class _Room:
-    """What one call at a time needs: an arena, and the structure that says where everything is."""
+    """What one call at a time needs: scratch memory, and the structure that says where all is."""
 
     def __init__(self, model: structs.Model, weights: int | None):
         self.arena = _aligned(int(model.arena_size), model.align)
+        self.fast = _aligned(int(model.fast_size), model.align)
         self.inputs = (ctypes.c_void_p * model.n_inputs)()
         self.outputs = (ctypes.c_void_p * model.n_outputs)()
         self.call = structs.Call()
         self.call.inputs, self.call.outputs = self.inputs, self.outputs
-        self.call.arena, self.call.weights = _address(self.arena), weights
+        self.call.arena, self.call.fast = _address(self.arena), _address(self.fast)
+        self.call.weights = weights
         self.address = ctypes.byref(self.call)
 
 

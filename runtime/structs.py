@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-ABI = 3
+ABI = 4
 
 OK, ERROR_ABI, ERROR_CPU, ERROR_NULL, ERROR_ALIGN, ERROR_DIM, ERROR_WEIGHTS, ERROR_VALUE = range(8)
 ERROR_BLOB, ERROR_MEMORY, ERROR_FILE, ERROR_SELF_TEST, ERROR_NO_TEST = range(8, 13)
@@ -81,6 +81,7 @@ class Call(ctypes.Structure):
         ("weights", ctypes.c_void_p),
         ("dims", _SIZES),
         ("sync", ctypes.POINTER(Sync)),
+        ("fast", ctypes.c_void_p),
     )
 
 
@@ -102,6 +103,7 @@ class Model(ctypes.Structure):
         ("n_symbols", ctypes.c_uint32),
         ("align", ctypes.c_uint32),
         ("arena_size", ctypes.c_size_t),
+        ("fast_size", ctypes.c_size_t),
         ("state_size", ctypes.c_size_t),
         ("weights_size", ctypes.c_size_t),
         ("weights_sum", ctypes.c_uint32),

@@ -12,7 +12,7 @@ from tbc.codegen import elf
 from tbc.codegen.elf_object import ElfObject
 from tbc.driver import Compiled
 from tbc.errors import TooLarge, Unsupported, UsageError
-from tbc.program import Program
+from tbc.program import Program, crowded
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 TOP = 12
@@ -108,12 +108,18 @@ def _weights(program: Program) -> Iterator[tuple[str, int]]:
 
 
 def ram_of(compiled: Compiled) -> dict[str, int]:
-    """Bytes of RAM by what takes them, when most of the arena is in use."""
+    """Bytes of RAM by what takes them, when most of the arena, and of fast memory, is in use."""
     program = compiled.program
     parts: dict[str, int] = defaultdict(int)
-    for block in program.crowded:
-        parts[f"result of {block.origin}"] += block.size
-    parts["gaps in the arena"] += program.arena_size - program.arena_bound
+    regions = {
+        "the arena": (program.arena_size, program.blocks),
+        "fast memory": (program.fast_size, program.fast_blocks),
+    }
+    for region, (size, blocks) in regions.items():
+        parts[f"gaps in {region}"] += size
+        for block in crowded(blocks):
+            parts[f"result of {block.origin}"] += block.size
+            parts[f"gaps in {region}"] -= block.size
     parts["state"] += compiled.info.state_size
     parts["stack"] += compiled.stack or 0
     return {what: size for what, size in parts.items() if size}

@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -198,7 +199,10 @@ def compile(
     ] = None,
     flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
     ram_limit: Annotated[
-        str, typer.Option(help="Fail if arena, state and stack take more RAM: 16K.")
+        str, typer.Option(help="Fail if scratch memory, state and stack take more RAM: 16K.")
+    ] = "",
+    fast_ram: Annotated[
+        str, typer.Option(help="Keep what is used most in so much faster memory: 16K.")
     ] = "",
     print_ir_after: Annotated[
         list[str] | None, typer.Option(help="Print the graph after a pass. May be repeated.")
@@ -225,7 +229,9 @@ def compile(
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
-    chosen, *others = _targets(target, mcpu, mattr, optimize, activations, kinds)
+    fast = parse_size(fast_ram) or 0
+    targets = _targets(target, mcpu, mattr, optimize, activations, kinds)
+    chosen, *others = (replace(each, fast_ram=fast) for each in targets)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
     options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
@@ -233,6 +239,8 @@ def compile(
         options["optimize"] = [optimize]
     if activations is not Activations.float:
         options["activations"] = [activations]
+    if fast:
+        options["fast-ram"] = [str(fast)]
     if self_test is not None:
         options["self-test"] = [str(self_test)]
     options |= {"dim": dim or (), "input": input or (), "linker": [linker], "project": [project]}

@@ -130,6 +130,8 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
     else:
         yield "weights", _bytes(report.weights)
     yield "arena", f"{_bytes(report.arena)}, at least {_bytes(report.arena_bound)}"
+    if report.fast:
+        yield "fast RAM", _bytes(report.fast)
     if report.state:
         yield "state", _bytes(report.state)
     if report.stack is not None:

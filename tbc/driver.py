@@ -251,6 +251,7 @@ def describe(
         symbols=tuple((s.name, s.lo, upper(Expr.of(s))) for s in program.symbols),
         align=program.alignment,
         arena_size=program.arena_size,
+        fast_size=program.fast_size,
         state_size=program.state_size,
         weights_size=program.weights_size,
         weights_sum=checksum,

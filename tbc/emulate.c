@@ -120,6 +120,7 @@ static void test(const unsigned char *weights) {
     for (uint32_t i = 0; i < MODEL.n_inputs; i++) inputs[i] = room(MODEL.inputs[i].bytes);
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
     call.arena = room(MODEL.arena_size);
+    call.fast = room(MODEL.fast_size);
     call.state = room(MODEL.state_size);
     system_call(EXIT, tbc_self_test(&MODEL, &call), 0, 0);
 }
@@ -133,6 +134,7 @@ static int run(const unsigned char *weights) {
     tbc_call call = {inputs, outputs, NULL, NULL, weights, dims};
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) outputs[i] = room(MODEL.outputs[i].bytes);
     call.arena = room(MODEL.arena_size);
+    call.fast = room(MODEL.fast_size);
     call.state = room(MODEL.state_size);
     if (!get(dims, MODEL.n_symbols * sizeof *dims)) return 0;
     if (!get(call.state, MODEL.state_size)) return 0;

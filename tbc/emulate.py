@@ -239,7 +239,7 @@ class Emulated:
         model.write_bytes(files["c"] if "c" in files else files["obj"])
         model.with_name(f"{info.name}.h").write_text(header(info))
         tensors = (*info.inputs, *info.outputs)
-        blocks = [info.arena_size, info.state_size, *(t.bytes for t in tensors)]
+        blocks = [info.arena_size, info.fast_size, info.state_size, *(t.bytes for t in tensors)]
         blocks += [] if self._compiled.embedded else [info.weights_size]
         counts = [
             len(info.symbols),

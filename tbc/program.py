@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -23,9 +24,9 @@ class Buffer:
 
     Attributes:
         value: whose elements they are.
-        place: "input", "output", "arena", "state" or "weights".
+        place: "input", "output", "arena", "fast" (scratch memory too), "state" or "weights".
         index: number of the input or output; 0 elsewhere.
-        offset: bytes from the start of the arena, the state or the weights; 0 elsewhere.
+        offset: bytes from the start of that memory; 0 of inputs and outputs.
         order: the axes from the outermost to the innermost in memory.
         panels: how the last axis, of a constant, is cut into panels; None where it is not.
     """
@@ -64,7 +65,7 @@ def strides(shape: tuple[Dim, ...], order: tuple[int, ...]) -> tuple[Dim, ...]:
 
 @dataclass(frozen=True)
 class Block:
-    """Bytes of the arena that hold something from one time to another.
+    """Bytes of scratch memory that hold something from one time to another.
 
     Attributes:
         size: in bytes, aligned.
@@ -79,6 +80,20 @@ class Block:
     dies: int
     number: int
     origin: str
+
+
+def crowded(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Those that live when most bytes do, the largest first."""
+    blocks = tuple(blocks)
+    changes: Counter[int] = Counter()
+    for block in blocks:
+        changes[block.born] += block.size
+        changes[block.dies + 1] -= block.size
+    times = sorted(changes)
+    sizes = list(accumulate(changes[time] for time in times))
+    at = times[sizes.index(max(sizes))] if sizes else 0
+    fullest = (b for b in blocks if b.born <= at <= b.dies)
+    return tuple(sorted(fullest, key=lambda b: (-b.size, b.number)))
 
 
 Guard: TypeAlias = tuple[Value, bool]
@@ -149,12 +164,14 @@ class Rounds:
     stored. Two buffers a state follow its arena: rounds write one and read the other.
 
     Attributes:
-        scratch: where the memory of the loop begins, in bytes from the start of the arena.
+        place: which memory the loop works in: "arena" or "fast".
+        scratch: where its part of that begins, in bytes.
         states: for each state where its buffers lie, in bytes from there.
         weights: where the program's constants begin among those of the program around it.
     """
 
     program: Program
+    place: str
     scratch: int
     states: tuple[tuple[int, int], ...]
     weights: int
@@ -162,7 +179,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Program:
-    """Phases in order, the buffers they work on, and what the arena holds when.
+    """Phases in order, the buffers they work on, and what the arena and fast memory hold when.
 
     Each part of a phase does its share of the phase's steps, in order, without waiting for another
     part; all parts meet behind it. So no part of a phase reads what another part of it writes.
@@ -181,6 +198,8 @@ class Program:
     alignment: int
     states: tuple[State, ...] = ()
     state_size: int = 0
+    fast_blocks: tuple[Block, ...] = ()
+    fast_size: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -188,21 +207,9 @@ class Program:
         return Graph(self.name, self.inputs, self.outputs, self.checks, self.states)
 
     @property
-    def crowded(self) -> tuple[Block, ...]:
-        """What is in the arena when most of it is in use, largest first."""
-        changes = [0] * (len(self.steps) + 2)
-        for block in self.blocks:
-            changes[block.born] += block.size
-            changes[block.dies + 1] -= block.size
-        sizes = list(accumulate(changes))
-        at = sizes.index(max(sizes))
-        fullest = (b for b in self.blocks if b.born <= at <= b.dies)
-        return tuple(sorted(fullest, key=lambda b: (-b.size, b.number)))
-
-    @property
     def arena_bound(self) -> int:
         """Bytes without which no arena can do, wherever in it things lie."""
-        return sum(block.size for block in self.crowded)
+        return sum(block.size for block in crowded(self.blocks))
 
     @property
     def steps(self) -> tuple[Step, ...]:

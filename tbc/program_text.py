@@ -8,7 +8,9 @@ from tbc.program import Alone, Buffer, ByRows, Program, Step, out_buffer
 def program_text(program: Program) -> str:
     """The steps of a program, by phase, each with where it reads and writes, a body's set in."""
     state = f"state {program.state_size} bytes, " if program.states else ""
-    lines = [f"arena {program.arena_size} bytes, {state}weights {program.weights_size} bytes", ""]
+    fast = f"fast {program.fast_size} bytes, " if program.fast_size else ""
+    sizes = f"arena {program.arena_size} bytes, {fast}{state}weights {program.weights_size} bytes"
+    lines = [sizes, ""]
     steps = [(number, step) for number, phase in enumerate(program.phases) for step in phase]
     for number, step in steps:
         kernels = getattr(step.anchor.op, "kernels", ())
@@ -24,7 +26,7 @@ def program_text(program: Program) -> str:
         )
         if (rounds := step.rounds) is not None:
             inner = program_text(rounds.program).splitlines()
-            where = f"scratch +{rounds.scratch}, weights +{rounds.weights}: "
+            where = f"{rounds.place}+{rounds.scratch}, weights +{rounds.weights}: "
             lines += [f"     {where}{inner[0]}", *(f"     {line}" for line in inner[2:])]
     return "\n".join(lines) + "\n"
 

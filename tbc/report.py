@@ -89,6 +89,7 @@ class CompileReport:
         batch: the symbol that was set to 1 because it had no bound, or "".
         arena: scratch memory of one call.
         arena_bound: what no arena can do without, as the steps are ordered.
+        fast: scratch memory of one call in the fast RAM of `--fast-ram`, beside the arena.
         state: memory kept from call to call.
         stack: what a call takes of the stack at most, the caller's own functions aside; None
             of portable C.
@@ -125,6 +126,7 @@ class CompileReport:
     batch: str
     arena: int
     arena_bound: int
+    fast: int
     state: int
     stack: int | None
     weights: int
@@ -200,6 +202,7 @@ def compile_report(
         batch=batch,
         arena=info.arena_size,
         arena_bound=program.arena_bound,
+        fast=info.fast_size,
         state=info.state_size,
         stack=compiled.stack,
         weights=info.weights_size,

@@ -63,6 +63,8 @@ class Target:
     """What code for it is to be: of `OPTIMIZE`."""
     activations: str = "float"
     """What float activations of low-bit layers become: of `ACTIVATIONS`."""
+    fast_ram: int = 0
+    """Bytes of scratch memory that are faster than the arena, at most."""
     core: str = ""
     """LLVM's name of the CPU that it runs on, where that is known and `cpu` is a level."""
 

@@ -189,6 +189,7 @@ def _whole(infos: Sequence[ModelInfo]) -> ModelInfo:
         target=", ".join(info.target for info in infos),
         outputs=outputs,
         arena_size=max(info.arena_size for info in infos),
+        fast_size=max(info.fast_size for info in infos),
         state_size=max(info.state_size for info in infos),
         align=max(info.align for info in infos),
         variant="",

@@ -106,6 +106,7 @@ def info(target: Target, name: str = "adder", weights_file: str = "", **more) ->
             "symbols": (("n", 0, 4),),
             "align": 64,
             "arena_size": 64,
+            "fast_size": 0,
             "state_size": 0,
             "weights_size": 12,
             "weights_sum": zlib.crc32(weights(target)),

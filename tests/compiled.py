@@ -129,12 +129,12 @@ class Native:
         the memory of which inputs. The state is that which the run before has left.
         """
         program = self.program
-        call, inputs, outputs, arena = self._call(feeds)
+        call, inputs, outputs, scratch = self._call(feeds)
         for output, number in shared.items():
             outputs[output] = inputs[number]
         call.outputs = _pointers(outputs)
         status = self._at_once(call, parts) if at_once else self._status(call, parts)
-        for fenced in (*inputs, *outputs, arena, self.state, self._weights):
+        for fenced in (*inputs, *outputs, *scratch, self.state, self._weights):
             assert fenced.is_intact(), "bytes in front of an array have changed"
         for number, (fenced, value) in enumerate(zip(inputs, program.inputs, strict=True)):
             assert isinstance(value.op, Input)
@@ -160,10 +160,10 @@ class Native:
         return found
 
     def phase_by_phase(self, feeds: Mapping[str, Array]) -> tuple[list[Array], RunPhase]:
-        """The bytes of the outputs, the arena and the state, and what does a part of a phase."""
+        """The bytes of outputs, scratch memory and state, and what does a part of a phase."""
         call, *kept = self._call(feeds)
-        _, outputs, arena = kept
-        memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, arena, self.state)]
+        _, outputs, scratch = kept
+        memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, *scratch, self.state)]
 
         def run_phase(phase: int, part: int, parts: int) -> int:
             assert kept  # the call points to them
@@ -173,8 +173,8 @@ class Native:
 
     def _call(
         self, feeds: Mapping[str, Array]
-    ) -> tuple[structs.Call, list[Fenced], list[Fenced], Fenced]:
-        """A call on these inputs, and the inputs, outputs and arena of it."""
+    ) -> tuple[structs.Call, list[Fenced], list[Fenced], list[Fenced]]:
+        """A call on these inputs, and its inputs, outputs, and fast memory and arena."""
         program = self.program
         dims = bind_symbols(program.inputs, feeds)
         inputs = [Fenced.of(feeds[v.op.name]) for v in program.inputs if isinstance(v.op, Input)]
@@ -182,14 +182,14 @@ class Native:
             Fenced([evaluate(d, dims) for d in v.type.shape], v.type.dtype.numpy)
             for _, v in program.outputs
         ]
-        arena = Fenced((program.arena_size,), np.uint8)
+        scratch = [Fenced((size,), np.uint8) for size in (program.fast_size, program.arena_size)]
         sizes = [dims[s.name] for s in program.symbols]
         call = structs.Call()
         call.inputs, call.outputs = _pointers(inputs), _pointers(outputs)
-        call.arena, call.weights = arena.address, self._weights.address
-        call.state = self.state.address
+        call.fast, call.arena = (memory.address for memory in scratch)
+        call.weights, call.state = self._weights.address, self.state.address
         call.dims = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
-        return call, inputs, outputs, arena
+        return call, inputs, outputs, scratch
 
     def _at_once(self, call: structs.Call, parts: int) -> int:
         pool = self._pools.setdefault(parts, Pool(parts, 0))

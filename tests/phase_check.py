@@ -99,7 +99,7 @@ class _Phase:
 
 
 def _there(program: Program, phase: int, sizes: Sequence[int]) -> Array:
-    """Which bytes of outputs, arena and state hold what a phase, or a later one, may read."""
+    """Which bytes of all memory that is written hold what a phase, or a later one, may read."""
     there = [np.zeros(size, bool) for size in sizes]
     later = {r for p in program.phases[phase:] for step in p for r in step.reads}
     unchanged = {s.old for s in program.states if s.old is s.next}
@@ -109,7 +109,8 @@ def _there(program: Program, phase: int, sizes: Sequence[int]) -> Array:
             there[buffer.index][:] = True
         elif is_read or buffer.place == "state":
             size = int(upper(buffer.type.size)) * buffer.type.dtype.bytes
-            there[-1 if buffer.place == "state" else -2][buffer.offset :][:size] = True
+            memory = {"fast": -3, "arena": -2, "state": -1}[buffer.place]
+            there[memory][buffer.offset :][:size] = True
 
     for old in (s.old for s in program.states if s.old in later | unchanged):
         mark(program.buffers[old], True)

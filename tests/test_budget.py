@@ -16,6 +16,7 @@ from tbc.driver import Compiled, assemble, bound_batch, lower
 from tbc.energy import energy
 from tbc.errors import TooLarge, Unsupported, UsageError
 from tbc.inspection import Layer, inspect
+from tbc.program import crowded
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,9 @@ def test_the_stack_is_no_deeper_than_said(tmp_path: Path, workers: Workers) -> N
 def test_the_arena_cannot_be_smaller_than_what_lives_at_once(workers: Workers) -> None:
     program = compiled("armv8", workers).program
     assert 0 < program.arena_bound <= program.arena_size
-    assert [b.size for b in program.crowded] == sorted(b.size for b in program.crowded)[::-1]
+    sizes = [block.size for block in crowded(program.blocks)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == program.arena_bound
 
 
 # -- energy ---------------------------------------------------------------------------------------

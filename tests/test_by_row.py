@@ -27,7 +27,7 @@ from tbc.driver import lower
 from tbc.emulate import can_run
 from tbc.frontend import load
 from tbc.ops import PackedDot
-from tbc.passes.plan import _arena
+from tbc.passes.scratch import arena
 from tbc.program import Block
 from tbc.reference import run_graph
 from tbc.target import Target, parse
@@ -187,7 +187,8 @@ BLOCKS = st.lists(
 @given(BLOCKS)
 def test_blocks_that_live_together_lie_apart(drawn: list[tuple[int, int, int]]) -> None:
     blocks = {i: Block(size, born, dies, i, "") for i, (size, born, dies) in enumerate(drawn)}
-    offsets, total = _arena(blocks)
+    region = arena(blocks)
+    offsets, total = region.offsets, region.size
     for a, one in blocks.items():
         assert 0 <= offsets[a] <= total - one.size
         for b, other in blocks.items():
@@ -202,5 +203,4 @@ def test_blocks_that_live_together_lie_apart(drawn: list[tuple[int, int, int]]) 
 def test_gaps_are_closed_by_trying_again() -> None:
     sizes = {"a": (8, 0, 1), "b": (4, 0, 0), "c": (4, 1, 2), "d": (6, 2, 3), "e": (6, 3, 3)}
     blocks = {name: Block(*block, i, name) for i, (name, block) in enumerate(sizes.items())}
-    _, total = _arena(blocks)
-    assert total == 12
+    assert arena(blocks).size == 12

@@ -43,7 +43,7 @@ static double x[4096], y[4096];
 int main(void) {
     const void *inputs[] = {x};
     void *outputs[] = {y};
-    tbc_call call = {inputs, outputs, NULL, NULL, NULL, NULL, NULL};
+    tbc_call call = {inputs, outputs, NULL, NULL, NULL, NULL, NULL, NULL};
     call.arena = arena + TBC_NET_ARENA_ALIGN - (uintptr_t)arena % TBC_NET_ARENA_ALIGN;
     printf("%d", (int)tbc_self_test(&tbc_net, &call));
     return 0;

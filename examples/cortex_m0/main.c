@@ -51,7 +51,7 @@ static char digit(void) {
 int main(void) {
     const void *const inputs[] = {x};
     void *const outputs[] = {logits};
-    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     char text[IMAGES + 2];
 
     for (size_t i = 0; i < IMAGES; i++) {

@@ -42,7 +42,7 @@ int main(void) {
     float image[PIXELS], scores[DIGITS];
     const void *inputs[TBC_DIGITS_MLP_INPUTS];
     void *outputs[TBC_DIGITS_MLP_OUTPUTS];
-    tbc_call call = {NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    tbc_call call = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     int32_t status = tbc_check(&tbc_digits_mlp, tbc_cpu_bits());
     int found = 0;
 

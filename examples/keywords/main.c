@@ -58,7 +58,7 @@ static void say_bits(uint32_t bits) {
 __attribute__((noinline)) static int listen(void) {
     const void *const inputs[] = {heard};
     void *const outputs[] = {scores};
-    const tbc_call call = {inputs, outputs, arena, state, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, state, NULL, NULL, NULL, NULL};
 
     for (size_t i = 0; i < sizeof state; i++) state[i] = 0;
     for (size_t frame = 0; speech + frame * HOP + WINDOW <= speech_end; frame++) {

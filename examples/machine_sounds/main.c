@@ -41,7 +41,7 @@ __attribute__((noinline)) static int listen(void) {
         float sum = 0;
         for (size_t i = 0; i < WINDOWS; i++) {
             const void *const inputs[] = {clip + i * BANDS};
-            const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+            const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
             if (tbc_machine_sounds.run(&call) != TBC_OK) return 1;
             sum += score;
         }

@@ -88,7 +88,7 @@ int main(void) {
     size_t dims[1]; /* TBC_SENTIMENT_DIM_TOKENS is all that varies */
     const void *inputs[TBC_SENTIMENT_INPUTS];
     void *outputs[TBC_SENTIMENT_OUTPUTS];
-    tbc_call call = {NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    tbc_call call = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     int32_t status = tbc_check(&tbc_sentiment, tbc_cpu_bits());
 
     inputs[TBC_SENTIMENT_INPUT_TOKENS] = line.tokens;

@@ -8,7 +8,7 @@
  *     static _Alignas(TBC_NET_ARENA_ALIGN) unsigned char arena[TBC_NET_ARENA_SIZE];
  *     const void *in[] = {pixels};
  *     void *out[] = {scores};
- *     tbc_call call = {in, out, arena, NULL, NULL, NULL, NULL};
+ *     tbc_call call = {in, out, arena, NULL, NULL, NULL, NULL, NULL};
  *     int32_t status = tbc_net.run(&call);
  *
  * C99 and C++11, freestanding: only <stddef.h> and <stdint.h>.
@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* The layout of the structures below; a model and its caller must agree on it (tbc_check). */
-#define TBC_ABI 3u
+#define TBC_ABI 4u
 
 /* What a call returns. */
 enum tbc_status {
@@ -32,7 +32,7 @@ enum tbc_status {
     TBC_ERROR_ABI = 1,     /* the model was compiled for another TBC_ABI */
     TBC_ERROR_CPU = 2,     /* this CPU lacks an instruction set that the model uses */
     TBC_ERROR_NULL = 3,    /* a pointer that the model needs is NULL */
-    TBC_ERROR_ALIGN = 4,   /* the arena, the state or the weights are not aligned enough */
+    TBC_ERROR_ALIGN = 4,   /* arena, fast memory, state or weights are not aligned enough */
     TBC_ERROR_DIM = 5,     /* a dimension is outside the range the model was compiled for */
     TBC_ERROR_WEIGHTS = 6, /* the weights are absent, or are not this model's */
     TBC_ERROR_VALUE = 7,   /* an input holds a value the model cannot accept (an index, say) */
@@ -99,6 +99,7 @@ typedef struct tbc_call {
     const void *weights;       /* NULL, or weights_size bytes that replace those in the model */
     const size_t *dims;        /* one value a symbol; NULL if the model has none */
     tbc_sync *sync;            /* for run_part alone; the others take NULL */
+    void *fast;                /* fast_size bytes, as the arena; NULL if size is 0 */
 } tbc_call;
 
 typedef struct tbc_model {
@@ -112,8 +113,9 @@ typedef struct tbc_model {
     const tbc_tensor *outputs;
     const tbc_symbol *symbols;
     uint32_t n_inputs, n_outputs, n_symbols;
-    uint32_t align;       /* alignment of arena, state and weights in bytes */
+    uint32_t align;       /* alignment of arena, fast, state and weights in bytes */
     size_t arena_size;    /* scratch memory for one call, in bytes */
+    size_t fast_size;     /* more of it, for the fastest memory there is (--fast-ram) */
     size_t state_size;    /* memory kept between calls, in bytes */
     size_t weights_size;  /* constants, in bytes */
     uint32_t weights_sum; /* tbc_sum of the constants */
@@ -211,7 +213,7 @@ static inline const char *tbc_status_text(int32_t status) {
     case TBC_ERROR_ABI: return "the model was compiled for another version of tbc.h";
     case TBC_ERROR_CPU: return "this CPU lacks instructions that the model uses";
     case TBC_ERROR_NULL: return "a pointer that the model needs is NULL";
-    case TBC_ERROR_ALIGN: return "the arena, state or weights are not aligned enough";
+    case TBC_ERROR_ALIGN: return "arena, fast memory, state or weights are not aligned enough";
     case TBC_ERROR_DIM: return "a dimension is outside the range the model was compiled for";
     case TBC_ERROR_WEIGHTS: return "the weights are absent or are not this model's";
     case TBC_ERROR_VALUE: return "an input holds a value the model cannot accept";

@@ -10,14 +10,14 @@
  */
 
 /** The layout of tbc.h's structures; a model and this file must agree on it. */
-export const ABI = 3;
+export const ABI = 4;
 
 const TEXTS = [
     "no error",
     "the model was compiled for another version of tbc.h",
     "this CPU lacks instructions that the model uses",
     "a pointer that the model needs is NULL",
-    "the arena, state or weights are not aligned enough",
+    "arena, fast memory, state or weights are not aligned enough",
     "a dimension is outside the range the model was compiled for",
     "the weights are absent or are not this model's",
     "an input holds a value the model cannot accept",
@@ -162,12 +162,12 @@ export class Model {
             const [name, lo, hi] = [0, 4, 8].map((o) => this.#word(word(40) + 12 * i + o));
             return { name: this.#text(name), lo, hi };
         });
-        this.#functions = { run: table.get(word(80)), outputShape: table.get(word(88)) };
-        this.#selfTest = word(96);
-        this.#stateSize = word(64);
-        const weightsSize = word(76) === 0 ? word(68) : 0;
-        this.#allocate(word(56), word(60), weightsSize);
-        if (weightsSize !== 0) this.#setWeights(weights, weightsSize, word(72));
+        this.#functions = { run: table.get(word(84)), outputShape: table.get(word(92)) };
+        this.#selfTest = word(100);
+        this.#stateSize = word(68);
+        const weightsSize = word(80) === 0 ? word(72) : 0;
+        this.#allocate(word(56), word(60), word(64), weightsSize);
+        if (weightsSize !== 0) this.#setWeights(weights, weightsSize, word(76));
     }
 
     /**
@@ -284,7 +284,7 @@ export class Model {
     }
 
     /** Take memory behind the module's own for all that a call works in, and write the call. */
-    #allocate(align, arenaSize, weightsSize) {
+    #allocate(align, arenaSize, fastSize, weightsSize) {
         const { memory } = this.#exports;
         const start = memory.buffer.byteLength;
         let end = start;
@@ -295,11 +295,12 @@ export class Model {
         };
         const tensors = [...this.inputs, ...this.outputs];
         this.#at = {
-            call: take(28),
+            call: take(32),
             pointers: take(4 * tensors.length),
             dims: take(4 * this.symbols.length),
             shape: take(4 * Math.max(0, ...tensors.map(({ shape }) => shape.length))),
             arena: take(arenaSize),
+            fast: take(fastSize),
             state: take(this.#stateSize),
             weights: take(weightsSize),
             inputs: this.inputs.map(({ bytes }) => take(bytes)),
@@ -310,10 +311,10 @@ export class Model {
         } catch {
             this.#fail(STATUS.MEMORY, `${end} bytes of memory cannot be had`);
         }
-        const { call, pointers, arena, state, weights, dims, inputs, outputs } = this.#at;
+        const { call, pointers, arena, fast, state, weights, dims, inputs, outputs } = this.#at;
         new Uint32Array(memory.buffer, pointers, tensors.length).set([...inputs, ...outputs]);
         const own = weightsSize === 0 ? 0 : weights;
-        const words = [pointers, pointers + 4 * inputs.length, arena, state, own, dims, 0];
+        const words = [pointers, pointers + 4 * inputs.length, arena, state, own, dims, 0, fast];
         new Uint32Array(memory.buffer, call, words.length).set(words);
     }
 

@@ -8,8 +8,8 @@
 enum {
     MAGIC = 0x1a434254,
     SWAPPED = 0x5442431a,
-    VERSION = 1,
-    HEADER = 152,
+    VERSION = 2,
+    HEADER = 160,
     TENSOR = 32,
     SYMBOL = 24,
     CHECKED_FROM = 8,
@@ -118,14 +118,14 @@ static int32_t check(const void *blob, size_t length, place *p) {
     p->blob = b;
     p->length = (size_t)total, p->code = (uint32_t)code, p->code_size = (uint32_t)size;
     p->weights = (size_t)weights, p->weights_size = p->length - p->weights;
-    p->align = word(b + 20), p->model_align = word(b + 92);
-    p->inputs = word(b + 128), p->outputs = word(b + 132), p->symbols = word(b + 136);
-    p->tensors_at = word(b + 140), p->symbols_at = word(b + 144), p->test_at = word(b + 148);
+    p->align = word(b + 20), p->model_align = word(b + 100);
+    p->inputs = word(b + 136), p->outputs = word(b + 140), p->symbols = word(b + 144);
+    p->tensors_at = word(b + 148), p->symbols_at = word(b + 152), p->test_at = word(b + 156);
     if (!is_power(p->align) || !is_power(p->model_align) || p->model_align < sizeof(size_t) ||
         p->model_align > p->align || (p->weights & (p->model_align - 1)) != 0) {
         return TBC_ERROR_BLOB;
     }
-    if (!fits(wide(b + 72)) || !fits(wide(b + 80))) return TBC_ERROR_BLOB;
+    if (!fits(wide(b + 72)) || !fits(wide(b + 80)) || !fits(wide(b + 88))) return TBC_ERROR_BLOB;
     if (p->tensors_at % 8 != 0 || !is_inside(p, p->tensors_at, TENSOR, p->inputs) ||
         !is_inside(p, p->tensors_at + TENSOR * p->inputs, TENSOR, p->outputs) ||
         p->symbols_at % 8 != 0 || !is_inside(p, p->symbols_at, SYMBOL, p->symbols)) {
@@ -200,29 +200,30 @@ int32_t tbc_open(
         if (!fill_symbol(&p, from, symbols + i)) return TBC_ERROR_BLOB;
     }
     m->abi = TBC_ABI;
-    m->phases = word(b + 96);
-    m->name = text(&p, word(b + 116));
-    m->version = text(&p, word(b + 120));
-    m->target = text(&p, word(b + 124));
+    m->phases = word(b + 104);
+    m->name = text(&p, word(b + 124));
+    m->version = text(&p, word(b + 128));
+    m->target = text(&p, word(b + 132));
     m->cpu_bits = wide(b + 32);
     m->inputs = tensors, m->outputs = tensors + p.inputs, m->symbols = symbols;
     m->n_inputs = p.inputs, m->n_outputs = p.outputs, m->n_symbols = p.symbols;
     m->align = p.model_align;
     m->arena_size = (size_t)wide(b + 72);
-    m->state_size = (size_t)wide(b + 80);
+    m->fast_size = (size_t)wide(b + 80);
+    m->state_size = (size_t)wide(b + 88);
     m->weights_size = p.weights_size;
-    m->weights_sum = word(b + 88);
+    m->weights_sum = word(b + 96);
     m->weights = p.weights_size != 0 ? b + p.weights : NULL;
-    m->run = (int32_t(*)(const tbc_call *))function(&p, word(b + 100));
+    m->run = (int32_t(*)(const tbc_call *))function(&p, word(b + 108));
     m->run_phase =
-        (int32_t(*)(const tbc_call *, uint32_t, uint32_t, uint32_t))function(&p, word(b + 104));
+        (int32_t(*)(const tbc_call *, uint32_t, uint32_t, uint32_t))function(&p, word(b + 112));
     m->output_shape =
-        (int32_t(*)(const tbc_call *, uint32_t, size_t *))function(&p, word(b + 108));
+        (int32_t(*)(const tbc_call *, uint32_t, size_t *))function(&p, word(b + 116));
     m->run_part =
-        (int32_t(*)(const tbc_call *, uint32_t, uint32_t))function(&p, word(b + 112));
+        (int32_t(*)(const tbc_call *, uint32_t, uint32_t))function(&p, word(b + 120));
     m->self_test = p.test_at != 0 ? (const uint32_t *)(const void *)(b + p.test_at) : NULL;
     if (m->name == NULL || m->version == NULL || m->target == NULL || !m->run || !m->run_phase ||
-        !m->output_shape || (word(b + 112) != 0 && !m->run_part)) {
+        !m->output_shape || (word(b + 120) != 0 && !m->run_part)) {
         return TBC_ERROR_BLOB;
     }
     if ((m->cpu_bits & ~cpu_bits) != 0) return TBC_ERROR_CPU;

@@ -82,7 +82,7 @@ int32_t tbc_self_test(const tbc_model *model, const tbc_call *given) {
     size_t sizes[MOST], dims[MOST];
     /* Not copied as a whole, for which a compiler may call memcpy. */
     tbc_call call = {given->inputs, given->outputs, given->arena, given->state, given->weights,
-                     NULL, NULL};
+                     NULL, NULL, given->fast};
     const uint32_t *word = model->self_test;
     if (word == NULL) return TBC_ERROR_NO_TEST;
     if (call.inputs == NULL || call.outputs == NULL) return TBC_ERROR_NULL;

@@ -25,7 +25,7 @@ static void put(char character) {
 int main(void) {
     const void *const inputs[] = {x};
     void *const outputs[] = {y.elements};
-    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     uint16_t i;
     int8_t digit;
 

@@ -17,7 +17,7 @@ static int run(const tbc_model *model) {
     const void *const inputs[] = {x.values, x.values};
     void *const outputs[] = {sum.values};
     unsigned char *const start = arena.arena + (64 - (uintptr_t)arena.arena % 64);
-    const tbc_call call = {inputs, outputs, start, NULL, NULL, dims, NULL};
+    const tbc_call call = {inputs, outputs, start, NULL, NULL, dims, NULL, NULL};
     size_t shape[2] = {0, 0};
     if (model->arena_size > sizeof arena - 64 || model->n_inputs != 2 || model->n_outputs != 1 ||
         model->outputs[0].shape[0] != 4 || strcmp(model->symbols[0].name, "n") != 0) {

@@ -18,7 +18,7 @@ int check(void) {
     const tbc_model *model;
     const void *const inputs[] = {input};
     void *const outputs[] = {output};
-    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     if (tbc_blob_bytes(blob, length) != TBC_BLOB_BYTES(2, 0)) return 1;
     /* What is before the blob's last byte does not add up. */
     if (tbc_open(blob, length - 1, 0, memory, sizeof memory, &model) != TBC_ERROR_BLOB) return 2;
@@ -32,7 +32,7 @@ int check(void) {
         if (output[i] != expected[i]) return 5;
     }
     const void *const scratches[] = {scratch};
-    const tbc_call test = {scratches, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call test = {scratches, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     if (model->inputs[0].bytes > sizeof scratch) return 6;
     const int32_t tested = tbc_self_test(model, &test);
     if (tested != TBC_OK) return 60 + tested;

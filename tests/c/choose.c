@@ -16,7 +16,7 @@ int main(void) {
         unsigned char *const room = malloc(TBC_CHOOSE_ARENA_SIZE + TBC_CHOOSE_ARENA_ALIGN);
         const void *const inputs[] = {x, &choice};
         void *const outputs[] = {y};
-        tbc_call call = {inputs, outputs, NULL, NULL, NULL, NULL, NULL};
+        tbc_call call = {inputs, outputs, NULL, NULL, NULL, NULL, NULL, NULL};
         int positive = 0;
 
         if (room == NULL) return 1;

@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
         float x[TEST_PIXELS], logits[CLASSES];
         const void *const inputs[] = {x};
         void *const outputs[] = {logits};
-        const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+        const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
         for (size_t p = 0; p < TEST_PIXELS; p++) x[p] = (float)test_images[i][p] / 16.0f;
         const int32_t status = model->run(&call);
         if (status != TBC_OK) {

@@ -32,7 +32,7 @@ static void check(void) {
     const tbc_model *const model = models[0];
     const void *inputs[MOST];
     void *outputs[MOST];
-    tbc_call call = {inputs, outputs, pool, NULL, NULL, NULL, NULL};
+    tbc_call call = {inputs, outputs, pool, NULL, NULL, NULL, NULL, NULL};
     size_t used = (model->arena_size + 63) / 64 * 64;
     for (uint32_t i = 0; i < model->n_inputs; i++) {
         transfer(0, pool + used, model->inputs[i].bytes);

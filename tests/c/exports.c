@@ -13,6 +13,6 @@ __attribute__((export_name("output"))) void *output(void) { return y; }
 __attribute__((export_name("run"))) int32_t run(void) {
     const void *const inputs[] = {x};
     void *const outputs[] = {y};
-    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     return MODEL.run(&call);
 }

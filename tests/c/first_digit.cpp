@@ -17,7 +17,7 @@ int main() {
     const void *const inputs[] = {x.data()};
     void *const outputs[] = {logits.data()};
     void *const arena = room.data() + (model.align - past);
-    const tbc_call call = {inputs, outputs, arena, nullptr, nullptr, nullptr, nullptr};
+    const tbc_call call = {inputs, outputs, arena, nullptr, nullptr, nullptr, nullptr, nullptr};
     const int32_t status = model.run(&call);
     if (status != TBC_OK) {
         std::cerr << tbc_status_text(status) << '\n';

@@ -128,7 +128,7 @@ int main(int argc, char **argv) {
 
     const buffer state = allocate(MODEL.state_size, MODEL.align);
     memset(state.bytes, 0, MODEL.state_size);
-    const tbc_call call = {inputs, outputs, arena.bytes, state.bytes, weights.bytes, dims, NULL};
+    const tbc_call call = {inputs, outputs, arena.bytes, state.bytes, weights.bytes, dims, NULL, NULL};
     for (uint32_t i = 0; i < MODEL.n_outputs; i++) {
         output[i] = allocate(output_size(&call, i), element_size(MODEL.outputs[i].dtype));
         outputs[i] = output[i].bytes;

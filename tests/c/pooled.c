@@ -49,7 +49,7 @@ static void compare(tbc_pool *pool, const tbc_model *model, tbc_call call, float
 int main(void) {
     static tbc_pool pool;
     float *const x = allocate(MODEL.inputs[0].bytes);
-    const tbc_call call = {NULL, NULL, allocate(MODEL.arena_size), NULL, NULL, NULL, NULL};
+    const tbc_call call = {NULL, NULL, allocate(MODEL.arena_size), NULL, NULL, NULL, NULL, NULL};
     tbc_model plain = MODEL;
 
     plain.run_part = NULL;

@@ -12,7 +12,7 @@ int check(void);
 int check(void) {
     const void *const inputs[] = {input};
     void *const outputs[] = {output};
-    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL};
+    const tbc_call call = {inputs, outputs, arena, NULL, NULL, NULL, NULL, NULL};
     int count = 0;
     for (const tbc_model *const *at = tbc_net_variants; *at != NULL; at++, count++) {
         const tbc_model *const model = *at;

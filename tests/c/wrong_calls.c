@@ -137,7 +137,7 @@ int main(void) {
     const void *const inputs[] = {at};
     void *const outputs[] = {y};
     const size_t n = ROWS;
-    const tbc_call good = {inputs, outputs, arena(0), NULL, NULL, &n, NULL};
+    const tbc_call good = {inputs, outputs, arena(0), NULL, NULL, &n, NULL, NULL};
 
     expect("a good call", all(&good), TBC_OK);
     pointers(good);

@@ -161,7 +161,7 @@ def test_a_misaligned_arena_is_a_bug():
 
 def test_another_abi_is_refused_before_anything_is_read():
     word = ctypes.c_uint32(1)
-    with pytest.raises(IncompatibleArtifact, match="ABI 1; this tbc has 3"):
+    with pytest.raises(IncompatibleArtifact, match="ABI 1; this tbc has 4"):
         Model(ctypes.addressof(word), HOST.cpu_bits)
 
 

@@ -355,7 +355,7 @@ static const tbc_tensor tbc_layer_outputs[] = {
 #endif
 
 const tbc_model tbc_layer = {
-    3u,
+    4u,
     3u,
     "layer",
     "0.1.0",
@@ -369,6 +369,7 @@ const tbc_model tbc_layer = {
     0u,
     8u,
     72u,
+    0u,
     0u,
     128u,
     TBC_WEIGHTS_SUM,
