@@ -99,6 +99,7 @@ class Native:
     Attributes:
         program: its steps.
         lowered: the graph that they compute, after all passes.
+        raw: its `tbc_model`.
     """
 
     def __init__(self, graph: Graph, workers: Workers, target: Target | None = None):
@@ -107,7 +108,7 @@ class Native:
         self.lowered = graph_of(self.program)
         compiled = assemble(self.program, self.target, "m", workers, embed=False)
         self._code = Loaded(object_of(compiled), native_target(), ["tbc_m"])
-        self._raw = structs.Model.from_address(self._code.address("tbc_m"))
+        self.raw = structs.Model.from_address(self._code.address("tbc_m"))
         self._weights = Fenced((self.program.weights_size,), np.uint8)
         self.state = self.new_state()
         self._pools: dict[int, Pool] = {}
@@ -129,7 +130,7 @@ class Native:
         the memory of which inputs. The state is that which the run before has left.
         """
         program = self.program
-        call, inputs, outputs, scratch = self._call(feeds)
+        call, inputs, outputs, scratch = self.call(feeds)
         for output, number in shared.items():
             outputs[output] = inputs[number]
         call.outputs = _pointers(outputs)
@@ -161,7 +162,7 @@ class Native:
 
     def phase_by_phase(self, feeds: Mapping[str, Array]) -> tuple[list[Array], RunPhase]:
         """The bytes of outputs, scratch memory and state, and what does a part of a phase."""
-        call, *kept = self._call(feeds)
+        call, *kept = self.call(feeds)
         _, outputs, scratch = kept
         memory = [m.array.reshape(-1).view(np.uint8) for m in (*outputs, *scratch, self.state)]
 
@@ -171,7 +172,7 @@ class Native:
 
         return memory, run_phase
 
-    def _call(
+    def call(
         self, feeds: Mapping[str, Array]
     ) -> tuple[structs.Call, list[Fenced], list[Fenced], list[Fenced]]:
         """A call on these inputs, and its inputs, outputs, and fast memory and arena."""
@@ -194,19 +195,19 @@ class Native:
     def _at_once(self, call: structs.Call, parts: int) -> int:
         pool = self._pools.setdefault(parts, Pool(parts, 0))
         call.sync = ctypes.pointer(pool.sync)
-        status = pool.run(structs.RUN_PART(self._raw.run_part), ctypes.byref(call), call)
+        status = pool.run(structs.RUN_PART(self.raw.run_part), ctypes.byref(call), call)
         assert status is not None
         assert pool.sync.arrived == 0
         return status
 
     def _run_phase(self, call: structs.Call, phase: int, part: int, parts: int) -> int:
-        function = structs.RUN_PHASE(self._raw.run_phase)
+        function = structs.RUN_PHASE(self.raw.run_phase)
         return int(function(ctypes.byref(call), phase, part, parts))
 
     def _status(self, call: structs.Call, parts: int) -> int:
         if parts == 1:
-            return int(structs.RUN(self._raw.run)(ctypes.byref(call)))
-        for phase in range(self._raw.phases):
+            return int(structs.RUN(self.raw.run)(ctypes.byref(call)))
+        for phase in range(self.raw.phases):
             for part in reversed(range(parts)):
                 if status := self._run_phase(call, phase, part, parts):
                     return status

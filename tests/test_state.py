@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from phase_check import check_phases, divided_finely
 from strategies import Array, assert_same, random_array
-from test_steps_property import _as_bytes, _tame, compilable, wide_bindings, wide_graphs
+from test_steps_property import as_bytes, compilable, tame, wide_bindings, wide_graphs
 from test_text import all_constants
 from toolchain import needs_cc
 
@@ -143,7 +143,7 @@ _QUIET = settings(
 
 def _in_turn(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
     native = Native(graph, workers)
-    sets = [_as_bytes(feeds(graph, dims, seed + number)) for number in range(CALLS)]
+    sets = [as_bytes(feeds(graph, dims, seed + number)) for number in range(CALLS)]
     for parts, at_once in ((1, False), (2, False), (3, False), (2, True)):
         check_calls(native, sets, parts, at_once)
 
@@ -202,7 +202,7 @@ def test_what_moves_without_threads(workers: Workers, graph: Graph, seed: int) -
 def test_parts_do_not_meet(workers: Workers, graph: Graph, dims: dict[str, int], seed: int) -> None:
     with divided_finely():
         native = Native(graph, workers)
-    arrays = {n: _tame(a) for n, a in _as_bytes(feeds(graph, dims, seed)).items()}
+    arrays = {n: tame(a) for n, a in as_bytes(feeds(graph, dims, seed)).items()}
     check_calls(native, [arrays] * 2, 3)
     generator = np.random.default_rng(seed)
     native.state.array[...] = generator.integers(0, 2, native.state.array.shape)

@@ -255,20 +255,20 @@ def check(
 
 
 def _small(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
-    check(compilable(graph, native_target()), _as_bytes(feeds(graph, dims, seed)), workers)
+    check(compilable(graph, native_target()), as_bytes(feeds(graph, dims, seed)), workers)
 
 
 def _in_parts(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -> None:
     """What `check` does, and `check_phases`, with all steps divided that can be."""
-    arrays = _as_bytes(feeds(graph, dims, seed))
+    arrays = as_bytes(feeds(graph, dims, seed))
     with divided_finely():
         compiled = compilable(graph, native_target())
         check(compiled, arrays, workers)
-        tame = {n: _tame(a) for n, a in arrays.items()}
+        tame = {n: tame(a) for n, a in arrays.items()}
         check_phases(Native(compiled, workers), tame, (2, 3, 7)[seed % 3])
 
 
-def _tame(array: Array) -> Array:
+def tame(array: Array) -> Array:
     """An array with no nan in it, nor what soon makes some: which nan results is not defined."""
     if array.dtype.kind in "iub":
         return array
@@ -277,7 +277,7 @@ def _tame(array: Array) -> Array:
     return np.clip(wide, -9, 9).astype(array.dtype)
 
 
-def _as_bytes(arrays: Mapping[str, Array]) -> dict[str, Array]:
+def as_bytes(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays as they cross the border: small floats by their bits."""
     return {n: a.view(np.uint8) if a.dtype in SMALL_FLOATS else a for n, a in arrays.items()}
 
@@ -341,7 +341,7 @@ def test_graphs_in_portable_c(
 ) -> None:
     target = resolve_target("c")
     for graph, dims in ((small, few), (wide, many)):
-        check(compilable(graph, target), _as_bytes(feeds(graph, dims, seed)), workers, target)
+        check(compilable(graph, target), as_bytes(feeds(graph, dims, seed)), workers, target)
 
 
 @pytest.mark.slow
@@ -354,7 +354,7 @@ def test_wide_graphs_elsewhere(workers: Workers, name: str) -> None:
     @settings(_QUIET, max_examples=60)
     @given(wide_graphs(), wide_bindings(), st.integers(0, 99))
     def emulated(graph: Graph, dims: dict[str, int], seed: int) -> None:
-        arrays = _as_bytes(feeds(graph, dims, seed))
+        arrays = as_bytes(feeds(graph, dims, seed))
         program = lower(compilable(graph, target), target)
         expected = _expected(graph_of(program), arrays)
         with Emulated(assemble(program, target, "m", workers)) as model:
