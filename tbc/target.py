@@ -87,9 +87,12 @@ class Target:
     def alignment(self) -> int:
         """Bytes to which buffers are aligned: a cache line, and the widest vector.
 
-        Portable C has neither, and often little memory: there it is the largest element.
+        Portable C has neither, and often little memory: there it is the largest element. So have
+        microcontrollers, whose vectors are Helium's of 16 bytes.
         """
-        return 8 if self.arch == "c" else 64
+        if self.arch == "c":
+            return 8
+        return 16 if self.is_small and "zve32x" not in self.features else 64
 
     @property
     def little_endian(self) -> bool:
