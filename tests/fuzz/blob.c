@@ -13,7 +13,7 @@
 
 #include "tbc_blob.h"
 
-enum { HEADER = 152, PAGE = 4096, MOST = 1 << 16 };
+enum { HEADER = 160, PAGE = 4096, MOST = 1 << 16 };
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 
