@@ -8,27 +8,48 @@ quick.
 from __future__ import annotations
 
 import functools
-import re
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tbc import __version__
 from tbc.errors import InternalError, TbcError, Unbounded, Unsupported, UsageError
-
-if TYPE_CHECKING:
-    from tbc.bench.dots import Product, Sweep
-    from tbc.feeds import Array, Declared
-    from tbc.frontend import Imported
-    from tbc.ir import Graph
-    from tbc.runtime import Tensor
-    from tbc.target import Target
+from tbc.options import (
+    BLOB,
+    LIBRARIES,
+    TUNING,
+    Activations,
+    Dims,
+    Fixed,
+    Goal,
+    Inputs,
+    Json,
+    Mattr,
+    Mcpu,
+    Model,
+    Name,
+    Optimize,
+    Project,
+    Rounding,
+    States,
+    TargetOption,
+    Threads,
+    Verbose,
+    given_inputs,
+    held,
+    product_of,
+    read_model,
+    sizes_of,
+    states_of,
+    targets_of,
+    tuned_here,
+    usage,
+    warned,
+)
 
 app = typer.Typer(
     help="Compile neural networks with ternary weights from ONNX to native code.",
@@ -36,88 +57,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-BLOB = ".tbc"
-TUNING = "tuning.json"
-"""What --tune writes into the folder of the output."""
-LIBRARIES = (".so", ".dylib", ".dll", BLOB)
-"""How the names end of files that hold a compiled model."""
-
-
-class Activations(StrEnum):
-    """How float activations meet low-bit weights."""
-
-    float = "float"
-    int8 = "int8"
-
-
-ROUNDED = (
-    "float activations of low-bit layers are rounded to 8 bits, as --activations=int8 asks: "
-    "results are not quite the model's"
-)
-
-
-class Goal(StrEnum):
-    """What code is optimised for."""
-
-    balanced = "balanced"
-    speed = "speed"
-    size = "size"
-
-
-class Project(StrEnum):
-    """The build system that a project is for."""
-
-    cmake = "cmake"
-    arduino = "arduino"
-    zephyr = "zephyr"
-    web = "web"
-
-
-Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
-TargetOption = Annotated[
-    str, typer.Option("--target", help="What to compile for: `tbc targets`; with commas, several.")
-]
-Optimize = Annotated[
-    Goal, typer.Option(help="On microcontrollers: how much flash weights may take as code.")
-]
-Rounding = Annotated[
-    Activations,
-    typer.Option(help="int8 rounds the float activations of low-bit layers: other results."),
-]
-Mcpu = Annotated[str, typer.Option("--mcpu", help="A CPU in LLVM's words.")]
-Mattr = Annotated[str, typer.Option("--mattr", help="Features in LLVM's words: +a,-b.")]
-Dims = Annotated[
-    list[str] | None,
-    typer.Option("--dim", help="A symbolic size: seq=128, or seq=1..512. May be repeated."),
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        "--inputs",
-        help="What inputs hold: x.npy, name=x.npy, name=1,2 or feeds.npz. May be repeated.",
-    ),
-]
-Fixed = Annotated[
-    list[str] | None,
-    typer.Option("--input", help="Compile in what an input holds: name=1,2 or name=x.npy."),
-]
-States = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--state",
-        help="Keep an output, and let it be an input of the next call: past=present. "
-        "May be repeated.",
-    ),
-]
-Name = Annotated[str, typer.Option("--name", help="The name in C; by default the file's.")]
-Threads = Annotated[
-    int, typer.Option(min=0, help="Threads that share a run; 0: one for every core, if it pays.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
 def _status(error: TbcError) -> int:
@@ -230,7 +169,7 @@ def compile(
     budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
     fast = parse_size(fast_ram) or 0
-    targets = _targets(target, mcpu, mattr, optimize, activations, kinds)
+    targets = targets_of(target, mcpu, mattr, optimize, activations, kinds)
     chosen, *others = (replace(each, fast_ram=fast) for each in targets)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
@@ -254,14 +193,14 @@ def compile(
         chosen = tuned(chosen, tuning)
     with progress(json) as show, Workers(1) as workers:
         show("importing")
-        imported, graph, batch = _import(model, dim, input, state)
+        imported, graph, batch = read_model(model, dim, input, state)
         symbol = identifier(name or model.stem)
         machine = chosen.name if chosen.arch == "c" else target
         folder = output or Path(f"{symbol}-{machine}")
         if tune:
             if others:
                 raise UsageError("--tune is for one target, and there are several")
-            chosen, tuning = _tune(graph, chosen, folder, show)
+            chosen, tuning = tuned_here(graph, chosen, folder, show)
         provenance = provenance_of(model, options, tuning)
         dump = Dump(show, print_ir_after or [], dump_dir)
         stages = Stages(dump)
@@ -300,7 +239,7 @@ def compile(
         dump.code(compiled.files)
         if tune:
             written = (*written, Written(folder / TUNING, "tuning"))
-    about = written, batch, _warned(imported.warnings, activations), provenance
+    about = written, batch, warned(imported.warnings, activations), provenance
     path = folder / "report.json"
     if others:
         library = library_report(made, several, *about)
@@ -344,18 +283,18 @@ def run(
     from tbc.runtime import Pool
 
     shared = Pool(threads, 0) if threads > 1 else threads
-    with progress(json) as show, _usage():
+    with progress(json) as show, usage():
         show("compiling")
         if model.suffix in LIBRARIES:
             if state:
                 raise UsageError("--state is for ONNX files; this has been compiled already")
             library = api.load(model, threads=shared)
-            feeds = read_feeds(input or (), lambda: _held(library.inputs))
+            feeds = read_feeds(input or (), lambda: held(library.inputs))
             outputs = library.run(feeds, library.new_state())
         else:
-            kept = _states(state)
-            compiled = api.compile(model, dims=_dims(dim), state=kept, threads=shared)
-            feeds = read_feeds(input or (), lambda: _held(compiled.inputs))
+            kept = states_of(state)
+            compiled = api.compile(model, dims=sizes_of(dim), state=kept, threads=shared)
+            feeds = read_feeds(input or (), lambda: held(compiled.inputs))
             outputs = compiled.run(feeds, compiled.new_state())
     if output is not None:
         write_arrays(output, outputs)
@@ -398,9 +337,9 @@ def verify(
     from tbc.report import to_json
     from tbc.verification import verify as check
 
-    with progress(json) as show, _usage():
-        kept = _states(state)
-        given, is_all = _given(model, input, kept)
+    with progress(json) as show, usage():
+        kept = states_of(state)
+        given, is_all = given_inputs(model, input, kept)
         reports = [
             check(
                 model,
@@ -408,7 +347,7 @@ def verify(
                 mcpu=mcpu,
                 mattr=mattr,
                 optimize=optimize,
-                dims=_dims(dim),
+                dims=sizes_of(dim),
                 state=kept,
                 inputs=None if is_all else given,
                 feeds=given if is_all else None,
@@ -460,12 +399,12 @@ def inspect(
         else:
             print_blob(blob)
         return
-    chosen, *others = _targets(target, mcpu, mattr, optimize, activations)
+    chosen, *others = targets_of(target, mcpu, mattr, optimize, activations)
     with progress(json) as show:
         show("importing")
-        imported, graph, batch = _import(model, dim, input, state)
+        imported, graph, batch = read_model(model, dim, input, state)
         show("lowering")
-        about = batch, _warned(imported.warnings, activations)
+        about = batch, warned(imported.warnings, activations)
         one = None if others else examine(graph, chosen, *about)
         several = inspect_variants(graph, (chosen, *others), *about) if others else None
     if json:
@@ -524,11 +463,11 @@ def bench(
     from tbc.console import print_bench, progress
     from tbc.report import to_json
 
-    products = [_product("--gemv", text, "NxK") for text in gemv or ()]
-    products += [_product("--gemm", text, "MxNxK") for text in gemm or ()]
+    products = [product_of("--gemv", text, "NxK") for text in gemv or ()]
+    products += [product_of("--gemm", text, "MxNxK") for text in gemm or ()]
     if not products and not model:
-        products = [_product("--gemv", "2560x2560", "NxK")]
-        products += [_product("--gemm", "128x2560x2560", "MxNxK")]
+        products = [product_of("--gemv", "2560x2560", "NxK")]
+        products += [product_of("--gemm", "128x2560x2560", "MxNxK")]
     if steps and not model:
         raise UsageError("--steps shows models, and there are none", hint="--model net.onnx")
     if plot and not products:
@@ -538,7 +477,7 @@ def bench(
         reason = f"this machine cannot run code for {chosen.name}"
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
-        graphs = {path: _import(path, dim, None, state)[1] for path in model or ()}
+        graphs = {path: read_model(path, dim, None, state)[1] for path in model or ()}
         is_all = all_kernels or explain
         every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
         report = every.report(products, graphs)
@@ -562,138 +501,6 @@ def targets(json: Json = False, verbose: Verbose = False) -> None:
         typer.echo(to_json(rows))
     else:
         print_targets(rows)
-
-
-# -- arguments ------------------------------------------------------------------------------------
-
-
-def _dims(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
-    """What `--dim` says, by symbol."""
-    dims: dict[str, int | tuple[int, int]] = {}
-    for text in texts or ():
-        match = re.fullmatch(r"(.+)=(\d+)(?:\.\.(\d+))?", text)
-        if match is None:
-            raise UsageError(f"--dim {text} is no size", hint="--dim seq=128, or --dim seq=1..512")
-        name, low, high = match.groups()
-        dims[name] = int(low) if high is None else (int(low), int(high))
-    return dims
-
-
-def _states(texts: list[str] | None) -> dict[str, str]:
-    """What `--state` says: by input, the output that it was in the call before."""
-    states: dict[str, str] = {}
-    for text in texts or ():
-        name, _, output = text.partition("=")
-        if not name or not output:
-            raise UsageError(f"--state {text} is no pair", hint="--state INPUT=OUTPUT")
-        if name in states:
-            raise UsageError(
-                f"--state {name}={output}: that input is {states[name]} already",
-                hint="each input once",
-            )
-        states[name] = output
-    return states
-
-
-def _product(option: str, text: str, form: str) -> Product | Sweep:
-    """The product that `--gemv NxK` or `--gemm MxNxK` names, or the products from M to M."""
-    from tbc.bench.dots import Product, Sweep
-
-    number = r"([1-9]\d*)"
-    most = "" if form == "NxK" else rf"(?:{number}\.\.)?{number}x"
-    match = re.fullmatch(rf"{most}{number}x{number}", text)
-    *rows, n, k = (int(part or 0) for part in match.groups()) if match else (1, 0, 0, 0)
-    least, m = rows or (0, 1)
-    if least > m:
-        raise UsageError(f"{option} {text} is no product", hint=f"{option} {form}, in numbers")
-    return Sweep(least, m, n, k) if least else Product(m, n, k)
-
-
-def _given(
-    model: Path, texts: list[str] | None, states: Collection[str] = ()
-) -> tuple[dict[str, Array], bool]:
-    """What `--input` says, by input, and whether that is all inputs but the states."""
-    from tbc.feeds import declared, read_feeds
-    from tbc.frontend import signature
-
-    if not texts:
-        return {}, False
-    inputs = declared(signature(model).inputs)
-    given = read_feeds(texts, lambda: inputs)
-    return given, given.keys() >= inputs.keys() - {*states}
-
-
-def _held(tensors: Iterable[Tensor]) -> Declared:
-    """What the inputs of a compiled model hold."""
-    return {tensor.name: (tensor.dtype, len(tensor.dims)) for tensor in tensors}
-
-
-def _import(
-    model: Path, dim: list[str] | None, input: list[str] | None, state: list[str] | None
-) -> tuple[Imported, Graph, str]:
-    """The model, its graph with all sizes bounded, and the symbol that was set to 1 for that."""
-    from tbc.driver import bound_batch
-    from tbc.frontend import element_types, load
-    from tbc.states import require_not_given, tied
-
-    kept = _states(state)
-    with _usage():
-        values, _ = _given(model, input)
-        require_not_given(kept, values)
-        imported = load(model, dims=_dims(dim), input_values=values)
-    graph, batch = bound_batch(imported.graph)
-    graph = tied(graph, kept, element_types(model))
-    return imported, graph, batch.name if batch else ""
-
-
-def _warned(warnings: Sequence[str], activations: str) -> tuple[str, ...]:
-    """What is unusual in a model, and what is done to it."""
-    asked = () if activations == Activations.float else (ROUNDED,)
-    return (*warnings, *asked)
-
-
-def _targets(
-    target: str,
-    mcpu: str,
-    mattr: str,
-    optimize: str,
-    activations: str,
-    kinds: tuple[str, ...] = (),
-) -> list[Target]:
-    """The target, or those of a library of variants, the most able first."""
-    from tbc.codegen.artifacts import target_of
-    from tbc.codegen.host import resolve_target
-    from tbc.variants import ordered
-
-    names = target.split(",")
-    if len(names) == 1:
-        return [target_of(kinds, resolve_target(target, mcpu, mattr, optimize, activations))]
-    if mcpu or mattr:
-        raise UsageError("--mcpu and --mattr are of one target", hint="--target=a+feature,b")
-    how = {"optimize": optimize, "activations": activations}
-    return list(ordered([resolve_target(name, **how) for name in names]))
-
-
-def _tune(
-    graph: Graph, target: Target, folder: Path, show: Callable[[str], None]
-) -> tuple[Target, Path]:
-    """The target with what was measured for a graph's dots, and the file that holds it."""
-    from tbc.bench.tuner import ROUNDS, Tuner
-    from tbc.tuning import tuned, write_tuning
-
-    tuning = Tuner(target, ROUNDS, show).tune(graph)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tuning(folder / TUNING, tuning, target)
-    return tuned(target, folder / TUNING), folder / TUNING
-
-
-@contextmanager
-def _usage() -> Iterator[None]:
-    """Within it, a ValueError says that the command's arguments do not fit the model."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def main() -> None:

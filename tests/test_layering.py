@@ -16,6 +16,7 @@ ASSEMBLED = {
         "budget",
         "energy",
         "inspection",
+        "options",
         "specialise",
         "target_list",
         "variants",
@@ -31,7 +32,7 @@ ONLY_IN = {
     "onnxruntime": {"bench", "oracle"},
     "jinja2": {"bench", "codegen"},
     "networkx": {"passes"},
-    "typer": {"cli"},
+    "typer": {"cli", "options"},
     "rich": {"console"},
 }
 
