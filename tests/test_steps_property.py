@@ -264,8 +264,8 @@ def _in_parts(graph: Graph, dims: dict[str, int], seed: int, workers: Workers) -
     with divided_finely():
         compiled = compilable(graph, native_target())
         check(compiled, arrays, workers)
-        tame = {n: tame(a) for n, a in arrays.items()}
-        check_phases(Native(compiled, workers), tame, (2, 3, 7)[seed % 3])
+        numbers = {n: tame(a) for n, a in arrays.items()}
+        check_phases(Native(compiled, workers), numbers, (2, 3, 7)[seed % 3])
 
 
 def tame(array: Array) -> Array:
