@@ -12,7 +12,7 @@ from tbc.codegen.dots_code import emit_code
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.loops import Share
-from tbc.codegen.patch_rows import gather_patch, row_sum
+from tbc.codegen.patch_rows import gather_patch, row_sum, widen
 from tbc.dims import Dim, Expr, Symbol, bounds
 from tbc.ir import Value
 from tbc.kernels import BY_NAME, Kernel
@@ -21,6 +21,9 @@ from tbc.program import ByRows, Step, inside, reshapes, root_index
 from tbc.straight import weights_of
 from tbc.target import Target
 from tbc.types import DType
+
+_MOST_HALVES = 1024
+"""Activations that may be widened on the stack, to 2 KiB."""
 
 ROWS_TO_SPLIT = 64
 """From this many rows on, the parts of a phase divide the rows, below it the weight's blocks."""
@@ -76,16 +79,23 @@ def _emit_by_row(
     epilogue = _epilogue(e, step, out, piece_of(target))
     zero, one = const(e.index_type, 0), const(e.index_type, 1)
     width, unsigned = op.layout.padded_k(op.k), x.type.dtype is DType.u8
-    with _each_row(e, x, op.k, width, share, target) as (number, row):
+    kernel = BY_NAME[op.kernels[0]]
+    halves = _wants_halves(kernel, op)
+    room = _room(e, x, width * (2 if halves else 1), always=halves)
+    gathered = f.offset(room, const(e.index_type, width)) if halves else room
+    with _each_row(e, x, op.k, gathered, width, share, target) as (number, row):
         for value in sums:
             e.bind(value, row_sum(f, row, width, unsigned, target, e.index_type))
+        if halves:
+            widen(f, row, room, width, unsigned, e.index_type)
+            row = room
 
         def store(f: Function, _: Val, first: Val, acc: Val) -> None:
             epilogue(f, number, first, acc)
 
         emit_dot(
             f,
-            BY_NAME[op.kernels[0]],
+            kernel,
             op.layout,
             op.k,
             target=target,
@@ -100,7 +110,15 @@ def _emit_by_row(
             epilogue=store,
             index=e.index_type,
             unsigned=unsigned,
+            halves=halves,
         )
+
+
+def _wants_halves(kernel: Kernel, op: ops.PackedDot) -> bool:
+    """Whether a row is widened once for all blocks of weights: where there are several."""
+    is_digits = op.layout.coding.is_fraction
+    few = op.layout.padded_k(op.k) <= _MOST_HALVES
+    return kernel.dot.name == "smlad" and not is_digits and few and op.layout.blocks(op.n) > 1
 
 
 def _emit_coded(
@@ -113,7 +131,7 @@ def _emit_coded(
     m, n = step.anchor.type.shape
     row, column = (Symbol(e.f.fresh(name), 0, None, size) for name, size in (("m", m), ("n", n)))
     end = const(e.index_type, op.n)
-    with _each_row(e, x, op.k, op.k, share, target) as (number, start):
+    with _each_row(e, x, op.k, _room(e, x, op.k), op.k, share, target) as (number, start):
         emit_code(f, weights_of(op.weights, op.n), start, sums, target, extends)
         with (
             f.loop(const(e.index_type, 0), end) as loop,
@@ -124,25 +142,35 @@ def _emit_coded(
             e.store(out, step.root, index, e.element(step.root, index))
 
 
+def _is_held(e: Emitter, x: Value) -> bool:
+    """Whether x is in memory, row behind row."""
+    return any(value in e.memory for value in reshapes(x))
+
+
+def _room(e: Emitter, x: Value, size: int, always: bool = False) -> Val:
+    """Bytes on the stack for a row of x; where x is in memory, only if they are needed `always`."""
+    return _pointer(e, x) if _is_held(e, x) and not always else e.f.alloca("i8", size, 16)
+
+
 @contextmanager
 def _each_row(
-    e: Emitter, x: Value, k: int, width: int, share: Share, target: Target
+    e: Emitter, x: Value, k: int, room: Val, width: int, share: Share, target: Target
 ) -> Iterator[tuple[Val, Val]]:
     """A loop over this part's rows of x: the row's number, and where its bytes lie.
 
-    They are on the stack, with zeros behind them up to the width, where x is in memory nowhere.
+    Where x is in memory nowhere, they are put into `room`, with zeros behind them up to the width.
     """
     f = e.f
-    held = any(value in e.memory for value in reshapes(x))
-    start = _pointer(e, x) if held else f.alloca("i8", width, 16)
-    for at in () if held else range(k, width):
-        f.store(const("i8", 0), f.offset(start, const(e.index_type, at)), 1)
+    held = _is_held(e, x)
     with f.loop(*share.of(e, x.type.shape[0])) as loop, e.scope():
         if held:
-            yield loop.index, f.offset(start, f.op("mul", loop.index, const(e.index_type, width)))
+            place = f.op("mul", loop.index, const(e.index_type, width))
+            yield loop.index, f.offset(_pointer(e, x), place)
             return
-        gather_patch(e, x, loop.index, start, target)
-        yield loop.index, start
+        gather_patch(e, x, loop.index, room, target)
+        for at in range(k, width):
+            f.store(const("i8", 0), f.offset(room, const(e.index_type, at)), 1)
+        yield loop.index, room
 
 
 _MOST_ROWS = 1 << 30

@@ -122,6 +122,7 @@ def emit_dot(
     epilogue: Epilogue,
     index: str,
     unsigned: bool = False,
+    halves: bool = False,
 ) -> None:
     """Emit `PackedDot`'s sums of activation rows m_lo..m_hi and row blocks block_lo..block_hi.
 
@@ -143,12 +144,13 @@ def emit_dot(
         epilogue: emits what becomes of 16 sums, the rows that pad the last block among them.
         index: the type of indices, "i32" or "i64".
         unsigned: whether the activations are u8.
+        halves: whether the one row of them has been widened for smlad.
     """
     _check(kernel, layout, k, target, x_stride)
     kernel = kernel.suited(target)
     assert kernel.dot.unsigned or not unsigned, kernel.name
     steps = layout.padded_k(k) // layout.unit_k
-    tiles = _tiles(kernel, layout, target, x_stride, steps, index, unsigned)
+    tiles = _tiles(kernel, layout, target, x_stride, steps, index, unsigned, halves)
     if kernel.panel:
         whole = tiles(kernel.mr, kernel.nr)
         panels = Panels.on_stack(f, _PANELS[kernel.dot.name], whole, rows)
@@ -292,11 +294,11 @@ def _tiles(
     x_stride: int,
     steps: int,
     index: str,
-    unsigned: bool = False,
+    *activations: bool,
 ) -> Callable[[int, int], Tile]:
     """(mr, nr) -> that tile of the kernel, over `steps` units of k."""
     x_bytes = x_stride * kernel.activations.bytes
-    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, index, unsigned)
+    return lambda mr, nr: Tile(kernel, layout, target, mr, nr, steps, x_bytes, index, *activations)
 
 
 def _streams(f: Function, lo: Val, hi: Val, count: int) -> Iterator[Parts]:

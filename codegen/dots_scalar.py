@@ -56,7 +56,8 @@ class Rows(ABC):
     @classmethod
     def routine(cls, tile: Tile) -> str:
         """The name of the function: it holds what its code depends on."""
-        return f"dot_{tile.kernel.dot.name}_{tile.layout.code}" + "_u8" * tile.unsigned
+        kind = "_halves" if tile.halves else "_u8" if tile.unsigned else ""
+        return f"dot_{tile.kernel.dot.name}_{tile.layout.code}{kind}"
 
     def emit(self, x: Val, w: Val, out: Val, steps: Val) -> None:
         """What the function does, of some steps along k."""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from tbc.codegen.dots_scalar import WORD, Rows
 from tbc.codegen.dots_tile import Parts
-from tbc.codegen.llvm_text import Val, const
+from tbc.codegen.llvm_text import Function, Val, const
 
 _VECTOR = "<16 x i8>"
+
+
+def halves_of(f: Function, dword: Val, odd: int, unsigned: bool) -> Val:
+    """uxtb16 or sxtb16: bytes 0 and 2 of a dword as halves of 16 bits, or 1 and 3 if `odd` is 8."""
+    if odd:
+        dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
+    return f.intrinsic(WORD, f"llvm.arm.{'u' if unsigned else 's'}xtb16", dword)
 
 
 class Smlad(Rows):
@@ -29,39 +36,39 @@ class Smlad(Rows):
     def unit(self, x: Val, w: Val, kept: Parts, sums: list[Val]) -> None:
         """A field at a time: bytes 0 and 2 of the dwords, then 1 and 3."""
         f, coding = self.f, self.tile.layout.coding
-        halves = "llvm.arm.uxtb16" if self.tile.unsigned else "llvm.arm.sxtb16"
-        load = "load volatile" if self.tile.target.is_small else "load"
         if coding.is_fraction:
             self._digits_of(x, w, kept[0], sums)
             return
         words = self.words(w)
         for field in range(coding.fields):
-            at = self.tile.at(f, x, 4 * field)
             for odd in (0, 8):
-                dword = f.emit(WORD, f"{load} {WORD}, {at}, align 4")
-                if odd:
-                    dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
-                pair = f.intrinsic(WORD, halves, dword)
+                pair = self._pair(x, field, odd)
                 for row, word in enumerate(words):
                     codes = self.codes(word, field * coding.bits + odd, kept[0])
                     sums[row] = f.intrinsic(WORD, "llvm.arm.smlad", codes, pair, sums[row])
 
+    def _pair(self, x: Val, field: int, odd: int) -> Val:
+        """Bytes 0 and 2 of a dword of activations as halves, or 1 and 3 where `odd` is 8."""
+        f, tile = self.f, self.tile
+        if tile.halves:
+            return f.load(WORD, tile.at(f, x, 8 * field + odd // 2), 4)
+        load = "load volatile" if tile.target.is_small else "load"
+        dword = f.emit(WORD, f"{load} {WORD}, {tile.at(f, x, 4 * field)}, align 4")
+        return halves_of(f, dword, odd, tile.unsigned)
+
     def _digits_of(self, x: Val, w: Val, mask: Val, sums: list[Val]) -> None:
         """A field at a time, of bytes 0 and 2 of the dwords; and all of it again, of 1 and 3."""
         f, tile = self.f, self.tile
-        halves = "llvm.arm.uxtb16" if tile.unsigned else "llvm.arm.sxtb16"
 
-        def read(place: Val, intrinsic: str, odd: int) -> Val:
+        def read(place: Val, odd: int, unsigned: bool) -> Val:
             dword = f.emit(WORD, f"load volatile {WORD}, {place}, align 4")
-            if odd:
-                dword = f.intrinsic(WORD, "llvm.fshr.i32", dword, dword, const(WORD, odd))
-            return f.intrinsic(WORD, intrinsic, dword)
+            return halves_of(f, dword, odd, unsigned)
 
         for odd in (0, 8):
             places = [tile.at(f, w, 4 * row) for row in range(self.rows)]
-            rests = [read(place, "llvm.arm.uxtb16", odd) for place in places]
+            rests = [read(place, odd, True) for place in places]
             for field in range(tile.layout.fields):
-                pair = read(tile.at(f, x, 4 * field), halves, odd)
+                pair = read(tile.at(f, x, 4 * field), odd, tile.unsigned)
                 for row, rest in enumerate(rests):
                     codes, triple = self.digits(rest, mask)
                     rests[row] = f.intrinsic(WORD, "llvm.arm.uxtb16", triple)

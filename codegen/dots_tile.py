@@ -32,6 +32,7 @@ class Tile:
         x_stride: bytes between activation rows.
         index: the type of indices.
         unsigned: whether the activations are u8 rather than i8.
+        halves: whether they have been widened for smlad (`patch_rows.widen`).
         units: units along k of a step.
         together: units along k come in multiples of this.
         one_offset: whether all blocks are to be addressed by one offset in a register; LLVM would
@@ -47,6 +48,7 @@ class Tile:
     x_stride: int
     index: str
     unsigned: bool = False
+    halves: bool = False
     units: int = 1
     together: int = 1
     one_offset: bool = False
@@ -64,7 +66,7 @@ class Tile:
     @property
     def x_unit(self) -> int:
         """Bytes of activations a unit."""
-        return self.layout.unit_k * self.kernel.activations.bytes
+        return self.layout.unit_k * self.kernel.activations.bytes * (2 if self.halves else 1)
 
     @property
     def extends(self) -> str:

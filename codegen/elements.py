@@ -180,6 +180,8 @@ def emit_binary(f: Function, fn: str, dtype: DType, a: Val, b: Val) -> Val:
         return f.select(f.icmp(order, a, b), a, b)
     if fn in ("shl", "shr"):
         return _shift(f, fn, signed, a, b)
+    if fn == "mulh":
+        return _upper_half(f, a, b)
     if fn == "pow":
         return _int_pow(f, dtype, a, b)
     return _divide(f, fn, signed, a, b)
@@ -207,6 +209,13 @@ def _float_binary(f: Function, fn: str, a: Val, b: Val) -> Val:
     differs = f.op("xor", f.fcmp("olt", rest, zero), f.fcmp("olt", b, zero))
     wrong = f.op("and", differs, f.fcmp("une", rest, zero))
     return f.select(wrong, f.op("fadd", rest, b), rest)
+
+
+def _upper_half(f: Function, a: Val, b: Val) -> Val:
+    """Of the 64 bits of a product of i32, or of vectors of them."""
+    wide = a.type.replace("i32", "i64")
+    product = f.op("mul nsw", f.cast("sext", a, wide), f.cast("sext", b, wide))
+    return f.cast("trunc", f.op("lshr", product, const(wide, 32)), a.type)
 
 
 def _shift(f: Function, fn: str, signed: bool, a: Val, b: Val) -> Val:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tbc import ops
+from tbc.codegen.dots_thumb import halves_of
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Function, Val, const
 from tbc.codegen.loops import Share, accesses, innermost, mentions, nest
@@ -80,6 +81,21 @@ def _held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
         value = value.args[0]
     memory = e.memory[value]
     return memory, memory.address(value, index)
+
+
+def widen(f: Function, row: Val, to: Val, width: int, unsigned: bool, index: str) -> None:
+    """Store i8 or u8 [width] at `row`, a multiple of 16, as smlad takes them: halves of 16 bits.
+
+    Of each four, bytes 0 and 2 and then 1 and 3. The row may be the second half of where they go.
+    """
+    with f.loop(const(index, 0), const(index, width), 16) as loop:
+        source = f.offset(row, loop.index)
+        place = f.offset(to, f.op("mul nsw", loop.index, const(index, 2)))
+        for number in range(0, 16, 4):
+            dword = f.load(WORD, f.offset(source, const(index, number)), 4)
+            for odd in (0, 8):
+                at = f.offset(place, const(index, 2 * number + odd // 2))
+                f.store(halves_of(f, dword, odd, unsigned), at, 4)
 
 
 def row_sum(f: Function, row: Val, width: int, unsigned: bool, target: Target, index: str) -> Val:

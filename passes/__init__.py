@@ -15,6 +15,7 @@ from tbc.passes.lift import lift
 from tbc.passes.narrow import narrow
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
+from tbc.passes.requantize import requantize
 from tbc.passes.select import select
 
 FRONT: tuple[Pass, ...] = tuple(
@@ -25,7 +26,7 @@ FRONT: tuple[Pass, ...] = tuple(
 )
 """What makes of an imported graph one of low-bit dots, on any target."""
 
-UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (narrow, guard, pad, dense)))
+UNSELECTED: tuple[Pass, ...] = (*FRONT, *map(everywhere, (narrow, requantize, guard, pad, dense)))
 """What leaves the graph whose dots `select` chooses kernels for."""
 
 PIPELINE: tuple[Pass, ...] = (*UNSELECTED, *map(everywhere, (select, fold)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tbc.constants import value_of
+from tbc.dims import product, upper
 from tbc.ir import Value, topological
 from tbc.ops import (
     GATHERS,
@@ -20,6 +21,7 @@ from tbc.ops import (
     Broadcast,
     Cast,
     Concat,
+    Dot,
     Gather,
     GatherElements,
     GatherND,
@@ -123,7 +125,7 @@ def _in_type(found: Range, dtype: DType) -> Range:
 
 _TRANSFERRED = (
     Unary, Binary, Where, Cast, Broadcast, Reshape, Transpose, Slice, *GATHERS, Concat, Pad,
-    Windows, Reduce,
+    Windows, Reduce, Dot,
 )  # fmt: skip
 
 
@@ -151,6 +153,13 @@ def _transfer(value: Value, args: tuple[Range, ...]) -> Range:
             return joined
         case Reduce("max" | "min"):
             return args[0]
+        case Dot() if value.type.dtype.is_int:
+            most = math.prod(max(abs(arg.lo), abs(arg.hi)) for arg in args)
+            most *= upper(value.args[0].type.shape[-1])
+            return Range(-most, most, True)
+        case Reduce("sum", axes) if value.type.dtype.is_int:
+            count = upper(product(tuple(value.args[0].type.shape[axis] for axis in axes)))
+            return Range(count * min(args[0].lo, 0), count * max(args[0].hi, 0), True)
     return ANY
 
 

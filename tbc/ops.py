@@ -145,7 +145,11 @@ FLOAT_UNARY = (
 UNARY = (*FLOAT_UNARY, "neg", "abs", "sign", "not", "invert", "isnan", "isinf")
 COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 BITWISE = ("and", "or", "xor", "shl", "shr")
-BINARY = ("add", "sub", "mul", "div", "mod", "fmod", "pow", "min", "max", *BITWISE, *COMPARE)
+BINARY = (
+    *("add", "sub", "mul", "mulh", "div", "mod", "fmod", "pow", "min", "max"),
+    *BITWISE,
+    *COMPARE,
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ class Binary:
     divisor is 0; `fmod` takes the dividend's sign (of floats it is exact, and `mod` adds b to it
     where the signs differ). `max(a, b)` is `a if a > b or a is nan else b`, `min` likewise. Shifts
     by the width or more, or by a negative number, give 0 (`shr` of a negative number, -1). An
-    integer to a negative power is truncated too: 0 unless it is 1 or -1.
+    integer to a negative power is truncated too: 0 unless it is 1 or -1. `mulh` is the upper half
+    of the 64 bits of a product of i32.
     """
 
     fn: str
@@ -194,6 +199,8 @@ class Binary:
             fits |= d is DType.bool and self.fn in ("and", "or", "xor")
         elif self.fn in ("eq", "ne", "min", "max"):
             fits = not d.is_small_float
+        elif self.fn == "mulh":
+            fits = d is DType.i32
         else:
             fits = has_arithmetic(d) or (d.is_int and self.fn in COMPARE)
         require(fits, f"{self.fn} does not take {d.name}")

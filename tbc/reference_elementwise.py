@@ -146,6 +146,7 @@ _FLOAT: Mapping[str, Callable[..., Any]] = {
 }
 _INT: Mapping[str, Callable[..., Any]] = {
     **_ANY,
+    "mulh": lambda a, b: (np.multiply(a, b, dtype=np.int64) >> 32).astype(np.int32),
     "div": partial(_or_zero, _truncated_div),
     "mod": partial(_or_zero, np.remainder),
     "fmod": partial(_or_zero, np.fmod),

@@ -162,6 +162,14 @@ class Target:
         return self.is_small
 
     @property
+    def floats_are_dear(self) -> bool:
+        """Whether some integer operations are better than a few of floats.
+
+        They are on microcontrollers, one number at a time; and portable C is mostly for such.
+        """
+        return self.is_small or self.arch == "c"
+
+    @property
     def is_thumb1(self) -> bool:
         """Whether integers are computed in Thumb-1: in 8 registers, by two-operand instructions."""
         return re.match(r"thumb(eb)?v(4t|5te?|6|6s?m|8m\.base)-", self.triple) is not None

@@ -24,6 +24,7 @@ from tbc.passes.lift import lift
 from tbc.passes.narrow import narrow
 from tbc.passes.pad import pad
 from tbc.passes.quantize import quantize
+from tbc.passes.requantize import requantize
 from tbc.passes.select import select
 from tbc.reference import run_graph
 from tbc.reference_elementwise import FLOATS
@@ -41,6 +42,7 @@ PASSES = {
     "depthwise": depthwise,
     "canonicalize": canonicalize,
     "narrow": narrow,
+    "requantize": requantize,
     "guard": guard,
     "pad": pad,
     "dense": dense,
@@ -52,7 +54,7 @@ CASES = [
     for path in sorted((GOLDEN / name).glob("*.ir"))
     if not path.name.endswith(".out.ir")
 ]
-EXACT = {"fold", "hoist", "canonicalize", "narrow", "guard", "pad", "dense", "select"}
+EXACT = {"fold", "hoist", "canonicalize", "narrow", "requantize", "guard", "pad", "dense", "select"}
 
 SMALL_FLOATS = tuple(d.numpy for d in DType if d.is_small_float)
 INDICES = (DType.i32, DType.i64)
@@ -114,7 +116,8 @@ def target() -> Target:
 def test_golden(path: Path, golden: Callable[[Path, str], None], target: Target) -> None:
     name = path.parent.name
     before = parse_graph(path.read_text())
-    after = PASSES[name](before, parse("cortex-m0") if name == "narrow" else target)
+    small = name in ("narrow", "requantize")
+    after = PASSES[name](before, parse("cortex-m0") if small else target)
     assert_same_meaning(before, after, exact=name in EXACT)
     golden(path.with_suffix(".out.ir"), print_graph(after))
 
