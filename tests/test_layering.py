@@ -57,7 +57,7 @@ def imported(source: str) -> set[str]:
 def sources() -> dict[str, tuple[str, set[str]]]:
     """By path: the folder or core module that a source belongs to, and what it imports."""
     found = {}
-    inner = [*(ROOT / folder for folder in FOLDERS), ROOT / "tbc/bench"]
+    inner = [ROOT / folder for folder in (*FOLDERS, "tbc/bench", "tbc/elementary", "tbc/ops")]
     for path in [*(p for folder in inner for p in folder.rglob("*.py")), *ROOT.glob("tbc/*.py")]:
         relative = path.relative_to(ROOT)
         first, second, *_ = relative.parts
