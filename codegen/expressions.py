@@ -1,4 +1,4 @@
-"""Elements of values as LLVM code: the index expressions and the elementwise operations of a step.
+"""Elements of values as LLVM code: the elementwise operations and the index maps of a step.
 
 `Emitter.element(value, index)` computes one element of a value, or a vector of neighbouring ones
 when the index moves with the lanes. Index maps cost nothing: they rewrite the index. Values that
@@ -7,8 +7,7 @@ lie in memory are loaded, all others are computed in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tbc import ops
@@ -22,30 +21,13 @@ from tbc.codegen.elements import (
     register_type,
     store_element,
 )
-from tbc.codegen.llvm_text import Function, Val, const, elem_of, lanes_const, lanes_of, vec
+from tbc.codegen.index_arithmetic import IndexEmitter
+from tbc.codegen.llvm_text import Function, Val, const, lanes_of
 from tbc.codegen.rounding import codes_of, emit_codes
 from tbc.constants import value_of
-from tbc.dims import (
-    Dim,
-    Expr,
-    Extremum,
-    FloorDiv,
-    Symbol,
-    bounds,
-    product,
-    static,
-    symbols_of,
-)
+from tbc.dims import Dim, bounds, static
 from tbc.errors import Unsupported
-from tbc.indices import (
-    Index,
-    broadcast_index,
-    clamp,
-    mapped_index,
-    split_index,
-    surely_below,
-    windows_index,
-)
+from tbc.indices import Index, broadcast_index, clamp, mapped_index, surely_below, windows_index
 from tbc.ir import Value
 from tbc.program import strides
 from tbc.tiles import Panels
@@ -79,164 +61,16 @@ class Memory:
         return tuple(shape[a] for a in self.order), tuple(index[a] for a in self.order)
 
 
-class Emitter:
+class Emitter(IndexEmitter):
     """Emits elements into a function.
 
     Attributes:
         memory: the values that lie in memory.
-        lanes: elements computed at once while a lane symbol is set.
     """
 
     def __init__(self, f: Function, index_type: str, memory: Mapping[Value, Memory]):
-        self.f, self.index_type, self.memory = f, index_type, memory
-        self.lanes = 1
-        self._lane_symbol = ""
-        self._scalars: dict[str, Val] = {}
-        self._vectors: dict[str, Val] = {}
-        self._caches: list[dict[object, Val]] = [{}]
-
-    # -- scopes ---------------------------------------------------------------------------------
-
-    @contextmanager
-    def scope(self, **symbols: Val) -> Iterator[None]:
-        """A region of code whose values do not outlive it, with symbols bound to index values."""
-        self._caches.append({})
-        self._scalars.update(symbols)
-        yield
-        self._caches.pop()
-        for name in symbols:
-            del self._scalars[name]
-
-    @contextmanager
-    def split(self, position: Val, sizes: tuple[Dim, ...]) -> Iterator[Index]:
-        """A scope with the index, in axes of these sizes, of a row-major position."""
-        whole = Symbol(self.f.fresh("i"), 0, None, product(sizes))
-        with self.scope(**{whole.name: position}):
-            index: list[Dim] = []
-            for size, digit in zip(sizes, split_index(Expr.of(whole), sizes), strict=True):
-                if isinstance(digit, Expr) and digit != Expr.of(whole):
-                    # as a symbol of its own the digit is known to be below its size
-                    symbol = Symbol(self.f.fresh("i"), 0, None, size)
-                    self._scalars[symbol.name] = self.index(digit)
-                    digit = Expr.of(symbol)
-                index.append(digit)
-            yield tuple(index)
-
-    @contextmanager
-    def lanes_along(self, symbol: Symbol, base: Val, lanes: int) -> Iterator[None]:
-        """A scope in which `symbol` is base, base + 1, … in the lanes."""
-        assert self.lanes == 1, "vector loops do not nest"
-        with self.scope(**{symbol.name: base}):
-            self.lanes, self._lane_symbol = lanes, symbol.name
-            yield
-            self.lanes, self._lane_symbol = 1, ""
-
-    def bind(self, value: Value, element: Val) -> None:
-        """Within this scope, the element of `value` at whatever index is `element`."""
-        self._caches[-1][value] = element
-
-    def bind_symbol(self, name: str, index: Val) -> None:
-        """Give a symbol its value for the rest of the function."""
-        self._scalars[name] = index
-
-    def _cached(self, key: object) -> Val | None:
-        for cache in reversed(self._caches):
-            if key in cache:
-                return cache[key]
-        return None
-
-    # -- index arithmetic -----------------------------------------------------------------------
-
-    def varies(self, dim: Dim) -> bool:
-        """Whether a dim differs from lane to lane."""
-        if isinstance(dim, int) or self.lanes == 1:
-            return False
-        return any(s.name == self._lane_symbol or s.name in self._vectors for s in symbols_of(dim))
-
-    def lane_step(self, dim: Dim) -> int | None:
-        """By how much a dim grows from lane to lane; None where that is not constant."""
-        if not self.varies(dim):
-            return 0
-        assert isinstance(dim, Expr)
-        moving = [(m, c) for m, c in dim.terms if m and self.varies(Expr(((m, 1),)))]
-        if len(moving) == 1:
-            (monomial, coef) = moving[0]
-            if len(monomial) == 1 and str(monomial[0]) == self._lane_symbol:
-                return coef
-        return None
-
-    def index(self, dim: Dim, lane: int = 0) -> Val:
-        """A dim as an index, for one lane."""
-        type = self.index_type
-        if isinstance(dim, int):
-            return const(type, dim)
-        key = (dim, lane if self.varies(dim) else 0)
-        if (found := self._cached(key)) is not None:
-            return found
-        total: Val | None = None
-        for monomial, coef in sorted(dim.terms, key=lambda t: t[1] < 0):
-            if not monomial:
-                continue
-            term: Val | None = None
-            for atom in monomial:
-                factor = self._atom(atom, lane)
-                term = factor if term is None else self.f.op("mul nsw", term, factor)
-            assert term is not None
-            if abs(coef) != 1:
-                term = self.f.op("mul nsw", term, const(type, abs(coef)))
-            if total is None:
-                total = term if coef > 0 else self.f.op("sub nsw", const(type, 0), term)
-            else:
-                total = self.f.op("add nsw" if coef > 0 else "sub nsw", total, term)
-        assert total is not None
-        offset = next((c for m, c in dim.terms if not m), 0)
-        if offset:
-            total = self.f.op("add nsw", total, const(type, offset))
-        self._caches[-1][key] = total
-        return total
-
-    def _atom(self, atom: Symbol | FloorDiv | Extremum, lane: int) -> Val:
-        f, type = self.f, self.index_type
-        match atom:
-            case Symbol(name):
-                if name in self._vectors:
-                    return f.extract(self._vectors[name], lane)
-                value = self._scalars[name]
-                moved = name == self._lane_symbol and lane
-                return f.op("add nsw", value, const(type, lane)) if moved else value
-            case FloorDiv(num, den):
-                a, b = self.index(num, lane), self.index(den, lane)
-                if bounds(num)[0] >= 0:
-                    return f.op("udiv", a, b)
-                quotient = f.op("sdiv", a, b)
-                below = f.icmp("slt", f.op("sub", a, f.op("mul", quotient, b)), const(type, 0))
-                return f.select(below, f.op("sub", quotient, const(type, 1)), quotient)
-            case Extremum(kind, x, y):
-                a, b = self.index(x, lane), self.index(y, lane)
-                return f.select(f.icmp("slt" if kind == "min" else "sgt", a, b), a, b)
-
-    def dim_element(self, dim: Dim, dtype: DType = DType.i64) -> Val:
-        """A dim as data of an integer type, one lane or all."""
-        type = register_type(dtype)
-        if not self.varies(dim):
-            return self._resize(self.index(dim), type)
-        step = self.lane_step(dim)
-        if step is not None:
-            base = self.f.splat(self._resize(self.index(dim), type), self.lanes)
-            return self.f.op("add", base, lanes_const(type, [step * i for i in range(self.lanes)]))
-        result = Val(vec(type, self.lanes), "poison")
-        for lane in range(self.lanes):
-            one = self._resize(self.index(dim, lane), type)
-            result = self.f.insert(result, one, lane)
-        return result
-
-    def _resize(self, index: Val, type: str) -> Val:
-        if index.type == type:
-            return index
-        wider = int(type[1:]) > int(index.type[1:])
-        if not index.text.startswith("%"):
-            return Val(type, index.text)
-        return self.f.cast("sext" if wider else "trunc", index, type)
+        super().__init__(f, index_type)
+        self.memory = memory
 
     # -- memory ---------------------------------------------------------------------------------
 
@@ -248,11 +82,8 @@ class Emitter:
 
     def _field(self, dtype: DType, byte: Val, field: Dim) -> Val:
         """An element of less than a byte, out of the byte of several that holds it."""
-        f, unit, top = (
-            self.f,
-            self._resize(self.index(field), "i8"),
-            const(byte.type, 8 - dtype.bits),
-        )
+        f, top = self.f, const(byte.type, 8 - dtype.bits)
+        unit = self.resized(self.index(field), "i8")
         shift = f.splat(f.op("mul", unit, const("i8", dtype.bits)), lanes_of(byte.type))
         low = f.op("lshr", byte, shift)
         if dtype.kind == "u":
@@ -300,16 +131,20 @@ class Emitter:
 
     # -- elements -------------------------------------------------------------------------------
 
+    def bind(self, value: Value, element: Val) -> None:
+        """Within this scope, the element of `value` at whatever index is `element`."""
+        self.keep(value, element)
+
     def element(self, value: Value, index: Index) -> Val:
         """The element of `value` at an index: a scalar, or a vector where the index varies."""
-        bound = self._cached(value)
+        bound = self.cached(value)
         if bound is not None:
             return bound
         key = (value, index)
-        found = self._cached(key)
+        found = self.cached(key)
         if found is None:
             found = self._element(value, index)
-            self._caches[-1][key] = found
+            self.keep(key, found)
         return found
 
     def _element(self, value: Value, index: Index) -> Val:
@@ -375,7 +210,7 @@ class Emitter:
         return None if lanes_of(x.type) > 1 else emit_codes(self.f, codes, x, value.type.dtype.bits)
 
     def _is_at_hand(self, value: Value) -> bool:
-        return value in self.memory or self._cached(value) is not None
+        return value in self.memory or self.cached(value) is not None
 
     def _chosen(self, value: Value, index: Index) -> Val | None:
         """The element of the side that one condition chooses, the only one that is read.
@@ -480,22 +315,3 @@ class Emitter:
         return tuple(
             self.runtime_index(self.element(points, (*index, d)), sizes[d]) for d in range(depth)
         )
-
-    def runtime_index(self, where: Val, size: Dim) -> Dim:
-        """A symbol for an index that is data: counted from the end if negative, then clamped.
-
-        The clamp keeps a wrong index inside the buffer; the graph's checks report it.
-        """
-        f, type = self.f, vec(self.index_type, lanes_of(where.type))
-        wide = int(elem_of(where.type)[1:]) > int(self.index_type[1:])
-        if where.type != type:
-            where = f.cast("trunc" if wide else "sext", where, type)
-        limit = f.splat(self.index(size), lanes_of(type))
-        negative = f.icmp("slt", where, const(type, 0))
-        where = f.select(negative, f.op("add", where, limit), where)
-        where = f.select(f.icmp("slt", where, const(type, 0)), const(type, 0), where)
-        last = f.op("sub", limit, const(type, 1))
-        where = f.select(f.icmp("sgt", where, last), last, where)
-        name = f.fresh("at")
-        (self._vectors if lanes_of(type) > 1 else self._scalars)[name] = where
-        return Expr.of(Symbol(name, 0, None, size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tbc import ops
-from tbc.codegen.expressions import Emitter
+from tbc.codegen.index_arithmetic import IndexEmitter
 from tbc.codegen.llvm_text import Function, Val, const
 from tbc.codegen.steps import ATTRIBUTES, chosen
 from tbc.dims import Dim
@@ -42,7 +42,7 @@ class _Loop:
         self.outs = dict(zip(step.results, f.args, strict=False))
         self.reads = dict(zip(step.reads, f.args[len(step.results) :], strict=False))
         self.scratch, self.weights, self.dims, self.part, _ = f.args[-5:]
-        self.e = Emitter(f, calls.index, {})
+        self.e = IndexEmitter(f, calls.index)
 
     def emit(self) -> None:
         f = self.f
