@@ -13,15 +13,16 @@ The note holds a checksum, by which tbc's own loader knows a damaged file (`runt
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from zlib import crc32
 
 from tbc.codegen import elf
 from tbc.codegen.elf import align_up
-from tbc.codegen.elf_object import ElfObject, Section, Symbol
+from tbc.codegen.elf_object import ElfObject, Symbol
 from tbc.codegen.elf_relocations import absolute_words, relocate
+from tbc.codegen.elf_sections import Part, append_sections, placed
+from tbc.codegen.elf_tables import NOTE_SIZE, Strings, checksum_note, gnu_hash_table, hash_table
 from tbc.errors import LinkFailed
 
 _RELATIVE = {
@@ -62,33 +63,11 @@ def write_shared(data: bytes, soname: str, exports: Sequence[str]) -> bytes:
 
 
 @dataclass
-class _Part:
-    """A section of the library."""
-
-    name: str
-    type: int
-    flags: int
-    align: int
-    size: int
-    link: str = ""
-    info: int = 0
-    entry: int = 0
-    content: bytes | bytearray | memoryview = b""
-    address: int = field(default=0, init=False)
-    offset: int = field(default=0, init=False)
-
-    @property
-    def end(self) -> int:
-        """Where it ends in memory."""
-        return self.address + self.size
-
-
-@dataclass
 class _Segment:
     """Sections that are mapped alike."""
 
     flags: int
-    parts: list[_Part]
+    parts: list[Part]
 
 
 class _Library:
@@ -96,11 +75,11 @@ class _Library:
         self.obj, self.form = obj, obj.form
         self.page = elf.page_size(obj.machine)
         self.exports = [self._exported(name) for name in exports]
-        self.strings = _Strings()
+        self.strings = Strings()
         self.soname = self.strings.add(soname)
         for symbol in self.exports:
             self.strings.add(symbol.name)
-        self.held = {s.index: _part(s) for s in obj.sections if s.flags & elf.ALLOC and s.data}
+        self.held = {s.index: placed(s) for s in obj.sections if s.flags & elf.ALLOC and s.data}
         self.segments = self._segments()
         self.addresses: Mapping[int, int] = {}
 
@@ -111,67 +90,66 @@ class _Library:
         return found[0]
 
     def _segments(self) -> tuple[_Segment, ...]:
-        form, word = self.form, self.form.word
         words = {i: absolute_words(self.obj, self.obj.sections[i]) for i in self.held}
-        count = sum(words.values())
-        with_addends = self.obj.machine not in _WITHOUT_ADDENDS
-        row = form.relocation_with_addend if with_addends else form.relocation
-        relocations = _Part(
-            ".rela.dyn" if with_addends else ".rel.dyn",
-            elf.RELA if with_addends else elf.REL,
-            elf.ALLOC,
-            word,
-            count * row.size,
-            ".dynsym",
-            entry=row.size,
-        )
-        names = [symbol.name for symbol in self.exports]
-        hashes, gnu = _hash(names, form.order), _gnu_hash(names, form)
-        strings = self.strings.content
-        symbols = form.symbol_size
-        # On s390x this table alone has words of 8 bytes, which not all tools know.
-        older = [
-            _Part(
-                *(".hash", elf.HASH, elf.ALLOC, word, len(hashes), ".dynsym"),
-                entry=4,
-                content=hashes,
-            )
-        ]
-        tables = [
-            _Part(".note.tbc", elf.NOTE, elf.ALLOC, 4, _NOTE_SIZE),
-            *(older if self.obj.machine != elf.S390 else ()),
-            _Part(
-                *(".gnu.hash", elf.GNU_HASH, elf.ALLOC, word, len(gnu), ".dynsym"),
-                entry=0 if form.is_64 else 4,
-                content=gnu,
-            ),
-            _Part(
-                *(".dynsym", elf.DYNSYM, elf.ALLOC, word, symbols * (1 + len(names)), ".dynstr"),
-                info=1,
-                entry=symbols,
-            ),
-            _Part(".dynstr", elf.STRTAB, elf.ALLOC, 1, len(strings), content=strings),
-            relocations,
-        ]
-        self.tables = {part.name.replace(".rela", ".rel"): part for part in tables}
-        held = list(self.held.values())
         for index, part in self.held.items():
             if part.flags & elf.WRITE and not part.name.startswith(".data.rel.ro"):
                 raise LinkFailed(f"the object has data that changes, in {part.name}")
             if words[index] and not part.flags & elf.WRITE:
                 raise LinkFailed(f"the code is not position-independent, in {part.name}")
-        constant = [p for p in held if not p.flags & (elf.WRITE | elf.EXECUTE)]
-        code = [p for p in held if p.flags & elf.EXECUTE]
-        dynamic = _Part(
-            *(".dynamic", elf.DYNAMIC, elf.ALLOC | elf.WRITE, word, 0, ".dynstr"),
-            entry=2 * word,
+        tables = self._read_only_tables(sum(words.values()))
+        self.tables = {part.name.replace(".rela", ".rel"): part for part in tables}
+        dynamic = Part(
+            *(".dynamic", elf.DYNAMIC, elf.ALLOC | elf.WRITE, self.form.word, 0, ".dynstr"),
+            entry=2 * self.form.word,
         )
         self.tables[dynamic.name] = dynamic
         dynamic.size = len(self._dynamic())
         # Pages are made read-only as a whole, so nothing else may lie on the last one.
-        padding = _Part(".padding", elf.NOBITS, elf.ALLOC | elf.WRITE, 1, 0)
+        padding = Part(".padding", elf.NOBITS, elf.ALLOC | elf.WRITE, 1, 0)
+        held = list(self.held.values())
+        constant = [p for p in held if not p.flags & (elf.WRITE | elf.EXECUTE)]
+        code = [p for p in held if p.flags & elf.EXECUTE]
         data = [*(p for p in held if p.flags & elf.WRITE), dynamic, padding]
         return _Segment(_READ, tables + constant), _Segment(_CODE, code), _Segment(_DATA, data)
+
+    def _read_only_tables(self, relocations: int) -> list[Part]:
+        """What is known before there are addresses has its content; the others have their size."""
+        form, word = self.form, self.form.word
+        with_addends = self.obj.machine not in _WITHOUT_ADDENDS
+        row = form.relocation_with_addend if with_addends else form.relocation
+        names = [symbol.name for symbol in self.exports]
+        hashes, gnu = hash_table(names, form.order), gnu_hash_table(names, form)
+        strings = self.strings.content
+        symbols = form.symbol_size
+        # On s390x this table alone has words of 8 bytes, which not all tools know.
+        older = [
+            Part(
+                *(".hash", elf.HASH, elf.ALLOC, word, len(hashes), ".dynsym"),
+                entry=4,
+                content=hashes,
+            )
+        ]
+        return [
+            Part(".note.tbc", elf.NOTE, elf.ALLOC, 4, NOTE_SIZE),
+            *(older if self.obj.machine != elf.S390 else ()),
+            Part(
+                *(".gnu.hash", elf.GNU_HASH, elf.ALLOC, word, len(gnu), ".dynsym"),
+                entry=0 if form.is_64 else 4,
+                content=gnu,
+            ),
+            Part(
+                *(".dynsym", elf.DYNSYM, elf.ALLOC, word, symbols * (1 + len(names)), ".dynstr"),
+                info=1,
+                entry=symbols,
+            ),
+            Part(".dynstr", elf.STRTAB, elf.ALLOC, 1, len(strings), content=strings),
+            Part(
+                ".rela.dyn" if with_addends else ".rel.dyn",
+                elf.RELA if with_addends else elf.REL,
+                *(elf.ALLOC, word, relocations * row.size, ".dynsym"),
+                entry=row.size,
+            ),
+        ]
 
     def write(self) -> bytes:
         """The whole file."""
@@ -185,12 +163,12 @@ class _Library:
         assert len(headers) == self._segment_count * size
         image[start : start + len(headers)] = headers
         note = self.tables[".note.tbc"]
-        image[note.offset : note.offset + note.size] = _note(
+        image[note.offset : note.offset + note.size] = checksum_note(
             self.form.order, crc32(memoryview(image)[note.offset + note.size :], crc32(headers))
         )
         return self._with_sections(image)
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[Part]:
         for segment in self.segments:
             yield from segment.parts
 
@@ -199,7 +177,7 @@ class _Library:
         return elf.HEADER + self.form.header.size
 
     @property
-    def _exidx(self) -> list[_Part]:
+    def _exidx(self) -> list[Part]:
         return [p for p in self.held.values() if p.type == elf.ARM_EXIDX]
 
     @property
@@ -303,119 +281,41 @@ class _Library:
     def _with_sections(self, image: bytearray) -> bytes:
         """The file with what the loader does not need: names of functions, and section headers."""
         parts = [*self._parts(), *self._attributes(), *self._symbols()]
-        names = _Strings()
-        starts = [names.add(part.name) for part in parts]
-        start = names.add(".shstrtab")
-        parts.append(
-            _Part(".shstrtab", elf.STRTAB, 0, 1, len(names.content), content=names.content)
-        )
-        starts.append(start)
-        numbers = {part.name: 1 + i for i, part in enumerate(parts)}
-        for part in parts:
-            if not part.flags & elf.ALLOC:  # the others are there
-                image += bytes(-len(image) % part.align)
-                part.offset = len(image)
-                image += part.content
-        image += bytes(-len(image) % self.form.word)
-        table = len(image)
-        row = self.form.section
-        image += bytes(row.size)
-        for start, part in zip(starts, parts, strict=True):
-            image += row.pack(
-                *(start, part.type, part.flags, part.address, part.offset, part.size),
-                *(numbers.get(part.link, 0), part.info, part.align, part.entry),
-            )
+        table, count = append_sections(image, parts, self.form)
         code = b"\x7fELF" + bytes([1 + self.form.is_64, 1 + (self.form.order == ">"), 1])
         image[: elf.HEADER] = (code + self.obj.system).ljust(elf.HEADER, b"\0")
         image[elf.HEADER : self._headers_at] = self.form.header.pack(
             *(3, self.obj.machine, 1, 0, self._headers_at, table, self.obj.flags),
             *(self._headers_at, self.form.segment_size, self._segment_count),
-            *(row.size, 1 + len(parts), len(parts)),
+            *(self.form.section.size, count, count - 1),
         )
         return bytes(image)
 
-    def _attributes(self) -> Iterator[_Part]:
+    def _attributes(self) -> Iterator[Part]:
         """What disassemblers want to know of the code: .ARM.attributes, .riscv.attributes."""
         for section in self.obj.sections:
             if section.name.endswith(".attributes") and not section.flags & elf.ALLOC:
-                part = _part(section)
+                part = placed(section)
                 part.content = section.data
                 yield part
 
-    def _symbols(self) -> tuple[_Part, _Part]:
+    def _symbols(self) -> tuple[Part, Part]:
         """The names of all functions, for profilers and debuggers, and of what is exported."""
         shown = [
             s
             for s in self.obj.symbols
             if s.is_local and s.type == elf.FUNCTION and s.section in self.held
         ]
-        strings = _Strings()
+        strings = Strings()
         rows = [bytes(self.form.symbol_size)]
         for s in (*shown, *self.exports):
             rows.append(self.form.symbol(strings.add(s.name), s.info, 0, *self._at(s), s.size))
         content = b"".join(rows)
-        table = _Part(
+        table = Part(
             *(".symtab", elf.SYMTAB, 0, self.form.word, len(content), ".strtab"),
             info=1 + len(shown),
             entry=self.form.symbol_size,
             content=content,
         )
         names = strings.content
-        return table, _Part(".strtab", elf.STRTAB, 0, 1, len(names), content=names)
-
-
-def _part(section: Section) -> _Part:
-    """The place of an object's section in the library."""
-    flags = section.flags & (elf.WRITE | elf.ALLOC | elf.EXECUTE)
-    return _Part(section.name, section.type, flags, section.align, len(section.data))
-
-
-class _Strings:
-    """A string table that grows."""
-
-    def __init__(self) -> None:
-        self._at = {"": 0}
-        self.content = b"\0"
-
-    def add(self, text: str) -> int:
-        """Where a text is."""
-        if text not in self._at:
-            self._at[text] = len(self.content)
-            self.content += text.encode() + b"\0"
-        return self._at[text]
-
-
-_NOTE_SIZE = 20
-
-
-def _note(order: str, checksum: int) -> bytes:
-    """A note of the owner "tbc", of kind 1."""
-    return struct.pack(f"{order}III4sI", 4, 4, 1, b"tbc", checksum)
-
-
-def _hash(names: Sequence[str], order: str) -> bytes:
-    """A DT_HASH table of one bucket: all symbols in a row."""
-    count = 1 + len(names)
-    chain = [0, *range(2, count), 0]
-    return struct.pack(f"{order}{3 + count}I", 1, count, 1, *chain)
-
-
-def _gnu_hash(names: Sequence[str], form: elf.Form) -> bytes:
-    """A DT_GNU_HASH table of one bucket, with a Bloom filter of one word."""
-    bits, shift = 8 * form.word, 26
-    hashes = [_gnu_hash_of(name) for name in names]
-    bloom = 0
-    for value in hashes:
-        bloom |= 1 << value % bits | 1 << (value >> shift) % bits
-    chain = [value & ~1 for value in hashes]
-    chain[-1] |= 1  # the end of the bucket
-    head = struct.pack(f"{form.order}IIII", 1, 1, 1, shift)
-    word = bloom.to_bytes(form.word, form.byteorder)
-    return head + word + struct.pack(f"{form.order}I{len(chain)}I", 1, *chain)
-
-
-def _gnu_hash_of(name: str) -> int:
-    value = 5381
-    for byte in name.encode():
-        value = (value * 33 + byte) & 0xFFFFFFFF
-    return value
+        return table, Part(".strtab", elf.STRTAB, 0, 1, len(names), content=names)
