@@ -218,8 +218,8 @@ def _resized(c: Context, node: Node, x: Value, axes: Sequence[Axis], how: str) -
             y = c(Gather(a.axis), y, _index(c, _nearest(c, _rule(node, a), at), a.size))
         else:
             y = _weighted(c, node, y, at, a)
-    if dtype.is_int and not nearest:
-        y = c.unary("round", y)
+    if dtype.is_int and (node["mode"] == "cubic" or node["antialias"]):
+        y = c.unary("round", y)  # otherwise towards 0, as onnxruntime
     y = c.cast(y, dtype)
     for mask in beyond:
         y = c.where(mask, node["extrapolation_value"], y)

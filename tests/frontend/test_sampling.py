@@ -13,6 +13,7 @@ from onnx_models import (
     by_tbc,
     check_against_onnxruntime,
     i64,
+    integers,
     model,
     normal,
     one_node,
@@ -45,6 +46,15 @@ def test_resize_by_scales(mode: str, opset: int, scales: tuple[float, float]) ->
     args = [IMAGE, factors] if opset == 10 else [IMAGE, None, factors]
     model, feeds = one_node("Resize", args, constant=(len(args) - 1,), opset=opset, mode=mode)
     check_against_onnxruntime(model, feeds)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+@pytest.mark.parametrize("scales", [(2, 2), (4, 0.5), (1, 8)])
+def test_resize_of_integers(dtype: type[np.integer[Any]], scales: tuple[float, float]) -> None:
+    info = np.iinfo(dtype if dtype is not np.int32 else np.int8)
+    image = integers(1, int(info.min), int(info.max), 1, 3, 6, 8, dtype=dtype)
+    args = [image, None, np.array([1, 1, *scales], F)]
+    check_against_onnxruntime(*one_node("Resize", args, constant=(2,), mode="linear"))
 
 
 @pytest.mark.parametrize("rule", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
