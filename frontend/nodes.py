@@ -135,14 +135,20 @@ ONNX_DOMAINS = ("", "ai.onnx.preview")
 """The domains of ONNX's own that have operators for inference on tensors."""
 
 
+AHEAD: Mapping[str, int] = {"LayerNormalization": 17}
+"""Operators that onnxruntime has in all of ONNX's operator sets, with the one that ONNX got them
+in: its optimiser puts them into models of earlier ones."""
+
+
 def schema_of(op_type: str, opset: int, domain: str = "") -> Any:
     """The schema of one of ONNX's own operators in an operator set.
 
     Raises:
         InvalidModel: there is no such operator in it.
     """
+    least = AHEAD.get(op_type, 0) if domain == "" else 0
     try:
-        schema = defs.get_schema(op_type, max_inclusive_version=opset, domain=domain)
+        schema = defs.get_schema(op_type, max_inclusive_version=max(opset, least), domain=domain)
     except defs.SchemaError:
         raise InvalidModel(f"opset {opset} has no operator {op_type}") from None
     if schema.deprecated:

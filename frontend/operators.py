@@ -101,9 +101,15 @@ REFUSED: Mapping[tuple[str, str], str] = {
 }
 """ONNX's operators that have no lowering, and why."""
 
+_OPTIMISED = (
+    "onnxruntime has rewritten the model for the caches of one CPU; save it with "
+    "ORT_ENABLE_EXTENDED, or compile the model that onnxruntime was given"
+)
 REFUSED_DOMAINS: Mapping[str, str] = {
     "ai.onnx.ml": "ai.onnx.ml has trees, tables and text, but no tensor algebra",
     "ai.onnx.preview.training": "training is not supported",
     "ai.onnx.training": "training is not supported",
+    "com.microsoft.nchwc": _OPTIMISED,
+    "com.ms.internal.nhwc": _OPTIMISED,
 }
-"""Domains of ONNX's that have no lowerings, and why."""
+"""Domains that have no lowerings, and why."""

@@ -307,6 +307,20 @@ def test_simplified_layer_normalization_stands_in_onnx_domain() -> None:
     check_against_onnxruntime(model, feeds)
 
 
+@pytest.mark.parametrize("opset", [11, 16])
+def test_layer_normalization_stands_in_operator_sets_before_its_own(opset: int) -> None:
+    args = [X, normal(4, 6), normal(5, 6)]
+    model, feeds = one_node("LayerNormalization", args, constant=(1, 2), opset=opset, epsilon=1e-3)
+    check_against_onnxruntime(model, feeds)
+
+
+def test_what_onnxruntime_laid_out_for_a_cpu_is_refused() -> None:
+    args = [normal(1, 1, 8, 5, 5), normal(2, 8, 8, 3, 3)]
+    model, _ = one_node("Conv", args, domain="com.microsoft.nchwc")
+    with pytest.raises(Unsupported, match="save it with ORT_ENABLE_EXTENDED, or compile"):
+        frontend.load(model)
+
+
 # -- QONNX ----------------------------------------------------------------------------------------
 
 
