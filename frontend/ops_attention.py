@@ -175,18 +175,27 @@ def multi_head_attention(
     q, k, v = (x if x.type.rank == 4 else by_heads(c, x, heads) for x in given)
     if past_k is not None and past_v is not None:
         k, v = c(Concat(2), past_k, k), c(Concat(2), past_v, v)
+    if padding is not None and padding.type.rank == 1:
+        is_lengths = padding.type.shape[0] == q.type.shape[0]
+        supported(is_lengths, "a key_padding_mask of starts and ends is not supported")
+    keep = None if padding is None else kept(c, padding, q.type.shape[0], k.type.shape[2])
+    return masked(c, node, q, k, v, keep, bias), k, v
+
+
+def masked(
+    c: Context, node: Node, q: Value, k: Value, v: Value, keep: Value | None, bias: Value | None
+) -> Value:
+    """[B, S, heads * size] of q, k and v by heads; mask_filter_value is added where not to keep."""
     scores = scored(c, q, k, node["scale"], 0)
-    length = k.type.shape[2]
-    if padding is not None:
-        keep = _kept(c, padding, q.type.shape[0], length)
+    if keep is not None:
         scores = c.where(keep, scores, c.add(scores, node["mask_filter_value"]))
     scores = scores if bias is None else c.add(scores, bias)
     seen = None
     if node["unidirectional"]:
-        steps = q.type.shape[2]
+        steps, length = q.type.shape[2], k.type.shape[2]
         past = c.sub(c.sizes(length), c.sizes(steps))
         seen = _seen(c, c.reshape(past, [1, 1]), steps, length, 0)
-    return joined(c, attended(c, scores, v, seen)), k, v
+    return joined(c, attended(c, scores, v, seen))
 
 
 def _unpacked(c: Context, x: Value, i: int) -> Value:
@@ -207,16 +216,21 @@ def _shifted(c: Context, x: Value, shift: Value) -> Value:
     return c.add(x, shift)
 
 
-def _kept(c: Context, padding: Value, batch: Dim, length: Dim) -> Value:
-    """bool[B, 1, S or 1, L] of a mask [B, L] or [B, S, L] of ones, or of lengths [B]."""
+def kept(c: Context, padding: Value, batch: Dim, length: Dim) -> Value:
+    """bool[B, 1, S or 1, L] of a mask [B, L] or [B, S, L] of ones, of lengths [B], or of ends and
+    starts [2 * B]."""
     if padding.type.rank == 1:
-        supported(
-            padding.type.shape[0] == batch, "a key_padding_mask of starts and ends is not supported"
-        )
-        ends = c.reshape(c.cast(padding, DType.i64), [batch, 1, 1, 1])
-        return c.binary("lt", c(Iota(length)), ends)
+        limits = c.cast(padding, DType.i64)
+        places = c(Iota(length))
+        ends = c.reshape(part(c, limits, [0], [batch], [1]), [batch, 1, 1, 1])
+        before = c.binary("lt", places, ends)
+        if padding.type.shape[0] == batch:
+            return before
+        require_equal(padding.type.shape[0], 2 * batch, "ends and starts and twice the batch")
+        starts = c.reshape(part(c, limits, [batch], [batch], [1]), [batch, 1, 1, 1])
+        return c.binary("and", before, c.binary("ge", places, starts))
     shape = padding.type.shape
-    valid(padding.type.rank in (2, 3), f"the key_padding_mask {padding.type}")
+    valid(padding.type.rank in (2, 3), f"the mask {padding.type}")
     rows = [shape[0], 1, *(shape[1:2] if padding.type.rank == 3 else [1]), shape[-1]]
     return c.binary("ne", c.reshape(padding, rows), 0)
 

@@ -208,6 +208,11 @@ def gather(c: Context, node: Node, x: Value, indices: Value) -> Value:
         rest = x.type.shape[axis + 1 :]
         shape = [*x.type.shape[:axis], *indices.type.shape, *rest]
         return c.reshape(part(c, x, starts, sizes, [1] * x.type.rank), shape)
+    return gathered(c, x, indices, axis)
+
+
+def gathered(c: Context, x: Value, indices: Value, axis: int = 0) -> Value:
+    """Slices of x along an axis, at indices that are checked."""
     c.checks.extend(outside(c, indices, x.type.shape[axis]))
     return c(Gather(axis), x, indices)
 

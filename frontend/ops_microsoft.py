@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from tbc.frontend.context import Context, Lowering
 from tbc.frontend.nodes import Node, Signature
 from tbc.frontend.ops_attention import GROUP_QUERY_ATTENTION, MULTI_HEAD_ATTENTION
+from tbc.frontend.ops_encoder import ENCODER
 from tbc.frontend.ops_fused import FUSED
-from tbc.frontend.ops_nbits import MATMUL_NBITS
+from tbc.frontend.ops_nbits import GATHER_BLOCK_QUANTIZED, MATMUL_NBITS
 from tbc.frontend.ops_nn import (
     gelu_by_erf,
     gelu_by_tanh,
@@ -81,6 +82,8 @@ SIMPLIFIED = (simplified_layer_normalization, Signature(2, 2, 2, _NORM))
 
 MICROSOFT: Mapping[str, tuple[Lowering, Signature]] = {
     "MatMulNBits": MATMUL_NBITS,
+    "GatherBlockQuantized": GATHER_BLOCK_QUANTIZED,
+    **ENCODER,
     **FUSED,
     **QLINEAR,
     "SimplifiedLayerNormalization": SIMPLIFIED,

@@ -1,14 +1,14 @@
-"""MatMulNBits: matrix products by weights of 2, 4 or 8 bits, from the domain com.microsoft."""
+"""MatMulNBits and GatherBlockQuantized of com.microsoft: weights and tables of 2, 4 or 8 bits."""
 
 from __future__ import annotations
 
-from tbc.frontend.context import Context, fixed, supported, valid
+from tbc.frontend.context import Context, axis_of, fixed, supported, valid
 from tbc.frontend.nodes import Node, Signature
-from tbc.frontend.ops_index import leading, padded
+from tbc.frontend.ops_index import gathered, leading, padded
 from tbc.frontend.ops_matmul import product
 from tbc.frontend.ranges import outside
 from tbc.ir import Value
-from tbc.ops import Gather
+from tbc.ops import Gather, require_equal
 from tbc.types import DType
 
 
@@ -93,6 +93,60 @@ def _zero_points(
     codes = unpacked(c, c.reshape(given, [n, row]), bits)
     return c.cast(leading(c, codes, blocks), dtype)
 
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def gather_block_quantized(
+    c: Context, node: Node, table: Value, indices: Value, scales: Value,
+    zero_points: Value | None = None,
+) -> Value:  # fmt: skip
+    """Slices of (code - zero point) * scale, by blocks of the table's last axis, in scales' type.
+
+    Codes in bytes of u8 are packed along that axis, as their zero points are.
+    """
+    bits, block, rank = node["bits"], node["block_size"], table.type.rank
+    packed = table.type.dtype is DType.u8
+    supported(bits in (2, 4, 8) if packed else bits == 4, f"tables of {bits} bits of {table.type}")
+    axis = axis_of(node["gather_axis"], rank)
+    is_last = axis_of(node["quantize_axis"], rank) == rank - 1
+    supported(is_last and axis < rank - 1, "blocks along another axis than the last, or gathered")
+    valid(block > 0 and scales.type.rank == rank, f"scales {scales.type} of blocks of {block}")
+
+    def rows(x: Value) -> Value:
+        return gathered(c, x, indices, axis)
+
+    def numbers(x: Value) -> Value:
+        return c.cast(unpacked(c, rows(x), bits) if packed else rows(x), DType.f32)
+
+    codes, scale = numbers(table), c.cast(rows(scales), DType.f32)
+    *outer, blocks = scale.type.shape
+    require_equal(table.type.shape[axis], scales.type.shape[axis], "rows and those of the scales")
+    zero = c.constant(1 << (bits - 1) if packed else 0, DType.f32)
+    if zero_points is not None:
+        zero = leading(c, numbers(zero_points), fixed(blocks, "the blocks of a row"))
+    size = fixed(codes.type.shape[-1], "a row of the table")
+    valid(blocks == -(-size // block), f"{blocks} scales for rows of {size} in blocks of {block}")
+
+    def wide(p: Value) -> Value:
+        if not p.type.rank:
+            return p
+        each = c.broadcast(c.reshape(p, [*outer, blocks, 1]), [*outer, blocks, block])
+        return leading(c, c.reshape(each, [*outer, blocks * block]), size)
+
+    return c.cast(c.mul(c.sub(codes, wide(zero)), wide(scale)), scales.type.dtype)
+
+
+GATHER_BLOCK_QUANTIZED = (
+    gather_block_quantized,
+    Signature(
+        3,
+        4,
+        attributes={"bits": 4, "block_size": 128, "gather_axis": 0, "quantize_axis": 1},
+        dtypes=(DType.u8, DType.i4, DType.u4),
+        limits="blocks are of the last axis, which is not gathered",
+    ),
+)
 
 MATMUL_NBITS = (
     matmul_nbits,

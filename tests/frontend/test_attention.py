@@ -15,12 +15,15 @@ from onnx_models import (
     by_tbc,
     check_against_onnxruntime,
     check_on,
+    integers,
     model,
     normal,
     one_node,
 )
+from onnxruntime_oracle import LARGEST_WEIGHT
 
 from tbc import frontend
+from tbc.errors import Unsupported
 
 F = np.float32
 HEADS, KV, SIZE = 4, 2, 16
@@ -135,3 +138,79 @@ def test_packed_projections_are_taken_apart() -> None:
     expected = by_import(*QKV)
     assert_close(by_import(np.stack([q, k, v], 3)), expected)
     assert_close(by_import(QKV[0], np.stack([k, v], 3)), expected)
+
+
+# -- with projections ------------------------------------------------------------------------------
+
+HIDDEN, WIDTH = 24, HEADS * SIZE
+TOKENS = normal(1, 2, 3, HIDDEN)
+WEIGHTS = [normal(2, HIDDEN, 3 * WIDTH), normal(3, 3 * WIDTH)]
+LAST_TWO = np.tril(np.ones((2, 3, 3), np.int32)) - np.tril(np.ones((2, 3, 3), np.int32), -2)
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (WEIGHTS, {}),
+        ([WEIGHTS[0], None], {"scale": 0.3}),
+        (WEIGHTS, {"unidirectional": 1}),
+        ([*WEIGHTS, MASK], {}),
+        ([*WEIGHTS, i32(2, 3)], {"mask_filter_value": -3.0}),
+        ([*WEIGHTS, i32(2, 3, 1, 0)], {}),
+        ([*WEIGHTS, LAST_TWO], {}),
+        ([*WEIGHTS, None, normal(4, 2, 2, HEADS, 4, SIZE)], {}),
+        ([*WEIGHTS, None, None, normal(4, 1, HEADS, 3, 3)], {}),
+        ([*WEIGHTS], {"qkv_hidden_sizes": [WIDTH // 2, WIDTH // 2, 2 * WIDTH]}),
+    ],
+)
+def test_attention_with_projections(args: list[Array | None], options: dict[str, Any]) -> None:
+    proto, feeds = one_node(
+        "Attention", [TOKENS, *args], constant=(1,), outputs=2 if len(args) == 4 else 1,
+        domain=MICROSOFT, num_heads=HEADS, **options,
+    )  # fmt: skip
+    check_against_onnxruntime(proto, feeds, scale=5)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_quantised_attention(by_column: bool) -> None:
+    weight = integers(2, -LARGEST_WEIGHT, LARGEST_WEIGHT, HIDDEN, 3 * WIDTH, dtype=np.int8)
+    scale = np.abs(normal(3, 3 * WIDTH if by_column else 1)) * F(0.01)
+    args = [
+        integers(1, 0, 255, 2, 3, HIDDEN, dtype=np.uint8), weight, WEIGHTS[1], np.array(F(0.03)),
+        scale, MASK, np.array(120, np.uint8), np.array(0, np.int8),
+    ]  # fmt: skip
+    proto, feeds = one_node(
+        "QAttention", args, constant=(1, 3, 4, 6, 7), domain=MICROSOFT, num_heads=HEADS
+    )
+    check_against_onnxruntime(proto, feeds, scale=5)
+
+
+def test_what_attention_with_projections_lacks_is_refused() -> None:
+    proto, _ = one_node(
+        "Attention", [TOKENS, *WEIGHTS], domain=MICROSOFT, num_heads=HEADS, do_rotary=1
+    )
+    with pytest.raises(Unsupported, match="do_rotary is not supported"):
+        frontend.load(proto)
+
+
+@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("places", [None, i32(2, 0, 1).reshape(1, 3)])
+def test_embeddings_and_their_normalisation(segments: bool, places: Array | None) -> None:
+    ids = integers(1, 0, 9, 2, 3, dtype=np.int32)
+    tables = [normal(2, 10, HIDDEN), normal(3, 5, HIDDEN), normal(4, 2, HIDDEN)]
+    kinds = [i32(0, 1, 1, 0, 0, 1).reshape(2, 3), tables[2]] if segments else [None, None]
+    args = [
+        ids,
+        kinds[0],
+        *tables[:2],
+        kinds[1],
+        normal(5, HIDDEN),
+        normal(6, HIDDEN),
+        MASK,
+        places,
+    ]
+    proto, feeds = one_node(
+        "EmbedLayerNormalization", args[: 8 if places is None else 9], constant=(2, 3),
+        outputs=3, domain=MICROSOFT, epsilon=1e-3,
+    )  # fmt: skip
+    check_against_onnxruntime(proto, feeds)

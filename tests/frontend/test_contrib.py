@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 from onnx_models import (
@@ -16,6 +17,7 @@ from onnx_models import (
     by_tbc,
     check_against_onnxruntime,
     integers,
+    model,
     normal,
     one_node,
 )
@@ -135,6 +137,36 @@ def test_matmul_nbits_is_refused(change: dict[str, int], error: type[Exception])
     )
     with pytest.raises(error, match="node 'it'"):
         frontend.load(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"), [("u8", 2), ("u8", 4), ("u8", 8), ("INT4", 4), ("UINT4", 4)]
+)
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_gather_block_quantized(kind: str, bits: int, zeros: bool, rank: int) -> None:
+    shape = [4, 10, 64][-rank:]
+
+    def codes(seed: int, *shape: int) -> Array | onnx.TensorProto:
+        if kind == "u8":
+            return integers(seed, 0, 255, *shape[:-1], shape[-1] * bits // 8, dtype=np.uint8)
+        low, high = (-8, 7) if kind == "INT4" else (0, 15)
+        numbers = integers(seed, low, high, *shape).reshape(-1).tolist()
+        return helper.make_tensor("x", onnx.TensorProto.DataType.Value(kind), shape, numbers)
+
+    axis = 0 if kind == "u8" else rank - 2
+    constants = {"t": codes(1, *shape), "s": normal(2, *shape[:-1], 4)}
+    if zeros:
+        constants["z"] = codes(3, *shape[:-1], 4)
+    node = helper.make_node(
+        "GatherBlockQuantized", ["t", "i", "s", *["z"] * zeros], ["y"], domain=MICROSOFT,
+        bits=bits, block_size=16, gather_axis=axis, quantize_axis=rank - 1,
+    )  # fmt: skip
+    for name, tensor in constants.items():
+        if isinstance(tensor, onnx.TensorProto):
+            tensor.name = name
+    proto = model([node], {"i": (np.int64, (2, 2))}, ["y"], constants, opset=21)
+    check_against_onnxruntime(proto, {"i": np.array([[1, 3], [2, 0]])})
 
 
 # -- the others -----------------------------------------------------------------------------------
