@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tbc.constants import constant
 from tbc.dims import Dim, Expr, Symbol
-from tbc.errors import InvalidModel, Unfixed, Unsupported
+from tbc.errors import InvalidModel, Unsupported
 from tbc.frontend.known import Known
 from tbc.frontend.small_floats import narrowed, widened
 from tbc.frontend.unfixed import brief, unfixed_sizes, unfixed_value
@@ -255,9 +255,9 @@ def valid(holds: bool, reason: str) -> None:
 
 
 def supported(holds: bool, reason: str, hint: str = "") -> None:
-    """Raise Unsupported(reason) unless it holds; Unfixed if the hint says what could be fixed."""
+    """Raise Unsupported(reason) unless it holds; no size or value mends it, but the hint may."""
     if not holds:
-        raise Unfixed(reason, hint=hint) if hint else Unsupported(reason)
+        raise Unsupported(reason, hint=hint)
 
 
 def decided(holds: bool, reason: str, dim: Dim, least: int | None = None) -> None:

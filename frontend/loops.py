@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tbc.dims import Dim, dim_min
-from tbc.errors import Unsupported
+from tbc.errors import Unfixed, Unsupported
 from tbc.frontend.context import Context, numpy_scalar, supported, valid
 from tbc.frontend.control import Mismatch, Nested, Open, present
 from tbc.frontend.nodes import Node
@@ -142,11 +142,12 @@ class _Loop:
         return c.constant(True, DType.bool) if going is None else _scalar(c, going)
 
     def _refuse_rows(self) -> None:
-        supported(
-            not self.rows,
-            "how often a loop runs depends on the data, and so does the number of its scan outputs",
-            "give the loop a constant condition and a number of rounds that is a size",
-        )
+        if self.rows:
+            raise Unfixed(
+                "how often a loop runs depends on the data, and so does the number of its scan "
+                "outputs",
+                hint="give the loop a constant condition and a number of rounds that is a size",
+            )
 
 
 def loop(

@@ -16,8 +16,9 @@ from onnx_models import (
     one_node,
 )
 
+import tbc
 from tbc import frontend
-from tbc.errors import Unsupported
+from tbc.errors import Unfixed, Unsupported
 
 X = normal(1, 3, 4, 5)
 IMAGE = normal(2, 2, 6, 7, 5)
@@ -313,6 +314,12 @@ def test_what_is_refused_says_why() -> None:
     proto, _ = one_node("Binarizer", [X], domain="ai.onnx.ml", threshold=0.5)
     with pytest.raises(Unsupported, match=r"ai.onnx.ml::Binarizer: .* no tensor algebra"):
         frontend.load(proto)
+    state = [normal(i, 4) for i in range(4)]
+    proto, _ = one_node("BatchNormalization", [X, *state], opset=15, training_mode=1)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    with pytest.raises(Unsupported, match=r"training is not supported\n  try: export") as error:
+        tbc.compile(proto)
+    assert not isinstance(error.value, Unfixed)
     proto, _ = one_node("QuickGelu", [X.astype(np.int32)], domain="com.microsoft")
     with pytest.raises(Unsupported, match="its first input is i32"):
         frontend.load(proto)
