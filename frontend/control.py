@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ import onnx
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
 from tbc.frontend.context import Context, valid
-from tbc.frontend.nodes import Node
+from tbc.frontend.nodes import Node, op_of
 from tbc.frontend.rounds import Rounds
 from tbc.ir import Value
 from tbc.types import DType
@@ -68,6 +68,54 @@ def present(entry: Entry) -> Value:
     valid(entry is not None, "a nested graph gives nothing where a value is needed")
     assert entry is not None
     return entry
+
+
+def without_constants(
+    nested: Nested, initial: Sequence[Value], inputs: int, outputs: int
+) -> tuple[Nested, Mapping[int, Value]]:
+    """A loop's body without the states that all rounds pass on as they are, and these by place.
+
+    Exporters whose loops see nothing from outside hand weights and sequences from round to round.
+
+    Args:
+        initial: what the states begin with.
+        inputs: how many inputs of the body come before the states.
+        outputs: how many of its outputs do.
+    """
+    body = nested.proto
+    sources = {n.output[0]: n.input[0] for n in body.node if op_of(n) == "Identity"}
+    kept: dict[int, Value] = {}
+    for i, value in enumerate(initial):
+        name = body.output[outputs + i].name
+        while name in sources:
+            name = sources[name]
+        if name == body.input[inputs + i].name:
+            kept[i] = value
+    if not kept:
+        return nested, kept
+
+    def filled(run: Run, take: Callable[[Value], Value]) -> Run:
+        def run_all(values: Sequence[Value]) -> list[Entry]:
+            rest = iter(values[inputs:])
+            states = [take(kept[i]) if i in kept else next(rest) for i in range(len(initial))]
+            entries = run([*values[:inputs], *states, *rest])
+            return [e for i, e in enumerate(entries, -outputs) if i not in kept]
+
+        return run_all
+
+    return Nested(
+        body,
+        filled(nested.run, lambda value: value),
+        lambda rounds: filled(nested.inside(rounds), rounds.take),
+    ), kept
+
+
+def restored(results: Sequence[Value], kept: Mapping[int, Value]) -> list[Value]:
+    """A loop's results with the states in their places that `without_constants` left out."""
+    whole = list(results)
+    for i in sorted(kept):
+        whole.insert(i, kept[i])
+    return whole
 
 
 # -- branches -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tbc.dims import Dim, dim_min
 from tbc.errors import Unfixed, Unsupported
 from tbc.frontend.context import Context, numpy_scalar, supported, valid
-from tbc.frontend.control import Mismatch, Nested, Open, present
+from tbc.frontend.control import Mismatch, Nested, Open, present, restored, without_constants
 from tbc.frontend.nodes import Node
 from tbc.frontend.rounds import LONGEST, SHORT, Rounds, stacked
 from tbc.ir import Value
@@ -159,17 +159,25 @@ def loop(
     count = len(initial)
     valid(len(body.input) == count + 2, f"its body has {len(body.input)} inputs")
     valid(len(body.output) >= count + 1, f"its body has {len(body.output)} outputs")
+    rows, carried = len(body.output) - count - 1, [present(v) for v in initial]
+    nested, kept = without_constants(nested, carried, 2, 1)
     trip = None if most is None else _size(c, most)
-    rows = len(body.output) - count - 1
-    it = _Loop(nested, most, trip, going, [present(v) for v in initial], rows)
-    start = True if going is None else is_true(c, going)
+    changing = [v for i, v in enumerate(carried) if i not in kept]
+    it = _Loop(nested, most, trip, going, changing, rows)
+    known = all(v.is_constant or c.known.array(v) is not None for v in carried)
+    return restored(_results(c, it, known), kept)
+
+
+def _results(c: Context, it: _Loop, known: bool) -> list[Value]:
+    """The results of a loop in the way that tells most; whether its values are `known` at first."""
+    trip = it.trip
+    start = True if it.going is None else is_true(c, it.going)
     if trip is None or (isinstance(trip, int) and trip > LONGEST):
-        if most is not None and trip is None:
+        if it.most is not None and trip is None:
             return it.conditional(c)
         return either(c, lambda: it.written_out(c), lambda: it.conditional(c))
     if not isinstance(trip, int):
         return it.counted(c, 0 if start is False else trip)
-    known = all(v.is_constant or c.known.array(v) is not None for v in it.initial)
 
     def short() -> list[Value]:
         return either(c, lambda: it.written_out(c), lambda: it.counted(c, trip))

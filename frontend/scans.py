@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tbc.dims import Dim
 from tbc.frontend.context import Context, axis_of, fixed, supported, valid
-from tbc.frontend.control import Nested, Open, Run, present
+from tbc.frontend.control import Nested, Open, Run, present, restored, without_constants
 from tbc.frontend.loops import either
 from tbc.frontend.nodes import Node
 from tbc.frontend.rounds import SHORT, Rounds, flipped, item, stacked
@@ -102,6 +102,10 @@ def scan(
     valid(len(body.input) == len(given), f"its body has {len(body.input)} inputs")
     valid(len(body.output) >= len(states), f"its body has {len(body.output)} outputs")
     outputs = len(body.output) - len(states)
+    kept: Mapping[int, Value] = {}
+    if node.opset >= 9:
+        nested, kept = without_constants(nested, states, 0, 0)
+        states = [v for i, v in enumerate(states) if i not in kept]
     backward = node["scan_input_directions"] or node["directions"] or [0] * count
     how = Sequences(
         nested,
@@ -113,7 +117,7 @@ def scan(
     valid(len(how.axes) == len(how.backward) == count, "an axis and direction for each input")
     valid(len(how.out_axes) == len(how.out_backward) == outputs, "one for each output")
     if node.opset >= 9:
-        return how.scan(c, states, sequences)
+        return restored(how.scan(c, states, sequences), kept)
     batch = fixed(given[0].type.shape[0], "the batch of a Scan")
     supported(batch > 0, "an empty batch of a Scan is not supported")
     valid(all(v.type.rank > 0 and v.type.shape[0] == batch for v in given), "its batches differ")

@@ -373,3 +373,38 @@ def test_weights_of_a_round_are_constants_where_it_is_written_out(
     program = agree(proto, workers, {"x": normal(1, 1, 16)})
     assert not loops_of(program)
     assert sum(isinstance(s.anchor.op, ops.PackedDot) for s in program.steps) == 6
+
+
+@pytest.mark.parametrize("op", ["Scan", "Loop"])
+def test_what_every_round_passes_on_is_no_state(op: str, workers: Workers) -> None:
+    """A ternary weight, in a Loop the sequence too, carried from round to round beside a state."""
+    state, weight = typed("s", F, 1, 16), typed("w", F, 16, 16)
+    lines = ["m = MatMul(s, w)", "e = Add(m, a)", "s1 = Tanh(e)", "wi = Identity(w)",
+             "w1 = Identity(wi)", "out = Identity(e)"]  # fmt: skip
+    ends = [typed("w1", F, 16, 16), typed("s1", F, 1, 16)]
+    if op == "Scan":
+        inner = body(nodes(*lines), [weight, state, typed("a", F, 1, 16)],
+                     [*ends, typed("out", F, 1, 16)])  # fmt: skip
+        args, more = ["w0", "s0", "a0"], {"num_scan_inputs": 1}
+    else:
+        lines += ["a = Gather(x, i)", "x1 = Identity(x)", "again = Identity(go)"]
+        lines.insert(0, lines.pop(6))
+        inner = body(
+            nodes(*lines), [*COUNTER, weight, state, typed("x", F, "t", 1, 16)],
+            [typed("again", np.bool_), *ends, typed("x1", F, "t", 1, 16),
+             typed("out", F, 1, 16)],
+        )  # fmt: skip
+        args, more = ["most", "", "w0", "s0", "a0"], {}
+    results = ["last_w", "last", *(["all"] if op == "Loop" else []), "y"]
+    node = helper.make_node(op, args, results, body=inner, **more)
+    before = nodes("size = Shape(a0)", "trips = Gather(size, zeroth)", "most = Squeeze(trips)")
+    proto = model(
+        [*(before if op == "Loop" else []), node],
+        {"s0": (F, [1, 16]), "a0": (F, ["t", 1, 16])},
+        results,
+        {"w0": weights(True, 5, 16, 16), "zeroth": i64(0)},
+        opset=18,
+    )
+    feeds = [{"s0": normal(1, 1, 16), "a0": normal(2, t, 1, 16)} for t in (0, 1, 9)]
+    (inside,) = loops_of(agree(proto, workers, *feeds[op == "Scan" :], t=(0, 20)))
+    assert any(isinstance(s.anchor.op, ops.PackedDot) for s in inside.steps)
