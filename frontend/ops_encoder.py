@@ -10,7 +10,7 @@ from tbc.frontend.ops_attention import by_heads, columns, kept, masked
 from tbc.frontend.ops_index import gathered, part
 from tbc.frontend.ops_matmul import product
 from tbc.frontend.ops_nn import scaled_and_shifted, standardized
-from tbc.frontend.ops_qlinear import matmul_integer_to_float
+from tbc.frontend.ops_qlinear import matmul_integer_to_float, real
 from tbc.ir import Value
 from tbc.ops import Concat, Iota, require_equal
 from tbc.types import DType
@@ -86,21 +86,47 @@ def embed_layer_normalization(
     places: Value | None = None,
 ) -> tuple[Value, ...]:  # fmt: skip
     """The normalised sum of the embeddings, how many of a row's mask are 1, and the sum."""
-    batch, length = ids.type.shape
     if places is None:
-        places = c(Iota(length))
+        places = c(Iota(ids.type.shape[1]))
     total = c.add(gathered(c, words, ids), gathered(c, positions, places))
     if segments is not None and kinds is not None:
         total = c.add(total, gathered(c, kinds, segments))
-    wide = c.cast(total, DType.f32)
-    normal, _, _ = standardized(c, wide, [2], node["epsilon"])
-    y = scaled_and_shifted(c, c.cast(normal, total.type.dtype), scale, shift)
+    return *_normalised(c, node, total, scale, shift, mask), total
+
+
+def quantised_embed_layer_normalization(
+    c: Context, node: Node, ids: Value, segments: Value | None, words: Value, positions: Value,
+    kinds: Value | None, scale: Value, shift: Value, mask: Value | None, *given: Value | None,
+) -> tuple[Value, ...]:  # fmt: skip
+    """As `embed_layer_normalization`, of codes, with five scales and then five zero points."""
+    tables = (words, positions, kinds, scale, shift)
+    w, p, k, s, b = zip(tables, given[:5], given[5:], strict=True)
+    total = c.add(_rows(c, w, ids), _rows(c, p, c(Iota(ids.type.shape[1]))))
+    if segments is not None:
+        total = c.add(total, _rows(c, k, segments))
+    return _normalised(c, node, total, _rows(c, s, None), _rows(c, b, None), mask)
+
+
+def _rows(
+    c: Context, table: tuple[Value | None, Value | None, Value | None], indices: Value | None
+) -> Value:
+    """Rows of a table of codes, or all of it, dequantised with its scale and zero point."""
+    codes, scale, zero = table
+    valid(codes is not None and scale is not None, "a table or its scale is missing")
+    assert codes is not None
+    assert scale is not None
+    return real(c, codes if indices is None else gathered(c, codes, indices), scale, zero)
+
+
+def _normalised(
+    c: Context, node: Node, x: Value, scale: Value, shift: Value, mask: Value | None
+) -> tuple[Value, Value]:
+    """The layer normalisation of x[B, S, hidden], and i32[B]: how many of a row's mask are 1."""
+    normal, _, _ = standardized(c, c.cast(x, DType.f32), [2], node["epsilon"])
+    y = scaled_and_shifted(c, c.cast(normal, x.type.dtype), scale, shift)
     if mask is None:
-        counts = c.broadcast(c.constant(0, DType.i32), [batch])
-    else:
-        ones = c.cast(c.binary("eq", mask, 1), DType.i32)
-        counts = c.reduce("sum", ones, [1])
-    return y, counts, total
+        return y, c.broadcast(c.constant(0, DType.i32), x.type.shape[:1])
+    return y, c.reduce("sum", c.cast(c.binary("eq", mask, 1), DType.i32), [1])
 
 
 ENCODER: Mapping[str, tuple[Lowering, Signature]] = {
@@ -113,6 +139,12 @@ ENCODER: Mapping[str, tuple[Lowering, Signature]] = {
         embed_layer_normalization,
         Signature(
             7, 9, 3, {"epsilon": 1e-12, "mask_index_type": 0}, optional=(1, 4), dtypes=(DType.i32,)
+        ),
+    ),
+    "QEmbedLayerNormalization": (
+        quantised_embed_layer_normalization,
+        Signature(
+            18, 18, 2, {"epsilon": 1e-12}, optional=(1, 4, 7, 10, 15), dtypes=(DType.i32,)
         ),
     ),
 }  # fmt: skip

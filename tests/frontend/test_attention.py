@@ -214,3 +214,28 @@ def test_embeddings_and_their_normalisation(segments: bool, places: Array | None
         outputs=3, domain=MICROSOFT, epsilon=1e-3,
     )  # fmt: skip
     check_against_onnxruntime(proto, feeds)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("segments", [True, False])
+def test_quantised_embeddings(dtype: type[np.integer[Any]], segments: bool) -> None:
+    ids = integers(1, 0, 9, 2, 3, dtype=np.int32)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    words, places, kinds, scale, shift = (
+        integers(i, int(low), int(high), *shape, dtype=dtype)
+        for i, shape in enumerate([(10, HIDDEN), (5, HIDDEN), (2, HIDDEN), (HIDDEN,), (HIDDEN,)])
+    )
+    scales = [np.array(F(0.01 * (i + 1))) for i in range(5)]
+    zeros = [np.array(100 + i, dtype) for i in range(5)]
+    args: list[Array | None] = [
+        ids, i32(0, 1, 1, 0, 0, 1).reshape(2, 3), words, places, kinds, scale, shift, MASK,
+        *scales, *zeros,
+    ]  # fmt: skip
+    if not segments:
+        for i in (1, 4, 10, 15):
+            args[i] = None
+    constant = [i for i in range(2, 18) if i != 7]
+    proto, feeds = one_node(
+        "QEmbedLayerNormalization", args, constant=constant, outputs=2, domain=MICROSOFT
+    )
+    check_against_onnxruntime(proto, feeds)
