@@ -166,13 +166,22 @@ class Context:
         return self(Reduce(kind, tuple(sorted(axes)), keepdims), x)
 
     def mean(self, x: Value, axes: Sequence[int], keepdims: bool = False) -> Value:
-        """The sum over some axes, divided by their number of elements."""
-        total = self.reduce("sum", x, axes, keepdims)
+        """The sum over some axes, divided by their number of elements; of halves in f32."""
+        wide = self.wide(x)
+        total = self.reduce("sum", wide, axes, keepdims)
         count: Dim = 1
         for axis in axes:
             count = count * x.type.shape[axis]
-        number = self.constant(count, x.type.dtype) if isinstance(count, int) else None
-        return self.div(total, number or self.cast(self.sizes(count), x.type.dtype))
+        dtype = wide.type.dtype
+        number = self.constant(count, dtype) if isinstance(count, int) else None
+        return self.cast(
+            self.div(total, number or self.cast(self.sizes(count), dtype)), x.type.dtype
+        )
+
+    def wide(self, x: Value) -> Value:
+        """x in f32 if it is of floats of 16 bits, whose sums and squares soon overflow."""
+        dtype = x.type.dtype
+        return self.cast(x, DType.f32) if dtype.is_float and dtype.bits == 16 else x
 
     # -- what is known ----------------------------------------------------------------------------
 

@@ -207,11 +207,12 @@ def _column_major(c: Context, position: Value, sizes: Sequence[Dim]) -> Value:
 
 def average_pool(c: Context, node: Node, x: Value) -> Value:
     """The mean of each window; padding counts as 0 where count_include_pad says so."""
+    dtype, x = x.type.dtype, c.wide(x)
     where = geometry(node, x, node["kernel_shape"])
     shape, zero = where.windows, c.constant(0, x.type.dtype)
     total = c.reduce("sum", c(shape, x, zero), _kernel_axes(x))
     if not where.covers_padding and not node["ceil_mode"]:
-        return c.div(total, math.prod(shape.kernel))
+        return c.cast(c.div(total, math.prod(shape.kernel)), dtype)
     ones = c.broadcast(c.constant(1, x.type.dtype), [1, 1, *x.type.shape[2:]])
     if node["count_include_pad"]:
         before, after = (0, 0, *shape.before), (0, 0, *where.after)
@@ -219,7 +220,7 @@ def average_pool(c: Context, node: Node, x: Value) -> Value:
         none = (0,) * len(shape.kernel)
         shape = Windows(shape.kernel, shape.strides, shape.dilations, none, shape.out)
     count = c.reduce("sum", c(shape, ones, zero), _kernel_axes(x))
-    return c.div(total, count)
+    return c.cast(c.div(total, count), dtype)
 
 
 def lp_pool(c: Context, node: Node, x: Value) -> Value:

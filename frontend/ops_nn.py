@@ -11,7 +11,6 @@ from tbc.frontend.nodes import Node
 from tbc.frontend.tensors import dtype_of
 from tbc.ir import Value
 from tbc.ops import Windows, require_equal
-from tbc.types import DType
 
 # -- activations ----------------------------------------------------------------------------------
 
@@ -168,7 +167,7 @@ def rms_normalization(c: Context, node: Node, x: Value, scale: Value) -> Value:
 def mean_variance_normalization(c: Context, node: Node, x: Value) -> Value:
     """(x - mean) / (deviation + 1e-9) over the axes."""
     axes = [axis_of(a, x.type.rank) for a in node["axes"]]
-    wide = c.cast(x, DType.f32) if x.type.dtype.bits == 16 else x
+    wide = c.wide(x)
     distance = c.sub(wide, c.mean(wide, axes, keepdims=True))
     variance = c.mean(c.mul(distance, distance), axes, keepdims=True)
     return c.cast(c.div(distance, c.add(c.unary("sqrt", variance), 1e-9)), x.type.dtype)
@@ -191,7 +190,7 @@ def simplified_layer_normalization(
 def instance_normalization(c: Context, node: Node, x: Value, scale: Value, bias: Value) -> Value:
     """The normalised x * scale + bias, by channel of each instance."""
     valid(x.type.rank >= 3, f"it needs [N, C, …], not {x.type}")
-    wide = c.cast(x, DType.f32) if x.type.dtype.bits == 16 else x
+    wide = c.wide(x)
     normal, _, _ = standardized(c, wide, range(2, x.type.rank), node["epsilon"])
     rank = x.type.rank
     normal = c.cast(normal, x.type.dtype)

@@ -27,9 +27,12 @@ def reduction(
         chosen: Sequence[int] = axes_of(c, node, axes, x.type.rank) or ()
         if not chosen and not node["noop_with_empty_axes"]:
             chosen = range(x.type.rank)
+        dtype = x.type.dtype
+        if before or after or combine is log_sum_exp:
+            x = c.wide(x)
         x = before(c, x) if before else x
         x = combine(c, x, chosen, bool(node["keepdims"]))
-        return after(c, x) if after else x
+        return c.cast(after(c, x) if after else x, dtype)
 
     return lower
 
@@ -130,11 +133,12 @@ def lp_normalization(c: Context, node: Node, x: Value) -> Value:
     """x divided by its L1 or L2 norm along an axis; 0 where that is 0."""
     axes = [axis_of(node["axis"], x.type.rank)]
     valid(node["p"] in (1, 2), f"it knows no norm of order {node['p']}")
+    wide = c.wide(x)
     if node["p"] == 1:
-        norm = c.reduce("sum", c.unary("abs", x), axes, keepdims=True)
+        norm = c.reduce("sum", c.unary("abs", wide), axes, keepdims=True)
     else:
-        norm = c.unary("sqrt", c.reduce("sum", c.mul(x, x), axes, keepdims=True))
-    return c.where(c.binary("eq", norm, 0), 0, c.div(x, norm))
+        norm = c.unary("sqrt", c.reduce("sum", c.mul(wide, wide), axes, keepdims=True))
+    return c.cast(c.where(c.binary("eq", norm, 0), 0, c.div(wide, norm)), x.type.dtype)
 
 
 def global_pool(combine: Combine) -> Lowering:
@@ -155,13 +159,15 @@ def global_lp_pool(c: Context, node: Node, x: Value) -> Value:
 def lp_norm(c: Context, x: Value, axes: Sequence[int], p: int, keepdims: bool = False) -> Value:
     """sum(|x|^p)^(1/p)."""
     valid(p > 0, f"there is no norm of order {p}")
-    size = c.unary("abs", x)
+    size = c.unary("abs", c.wide(x))
     if p == 1:
-        return c.reduce("sum", size, axes, keepdims)
-    if p == 2:
-        return c.unary("sqrt", c.reduce("sum", c.mul(size, size), axes, keepdims))
-    total = c.reduce("sum", c.binary("pow", size, p), axes, keepdims)
-    return c.binary("pow", total, 1 / p)
+        y = c.reduce("sum", size, axes, keepdims)
+    elif p == 2:
+        y = c.unary("sqrt", c.reduce("sum", c.mul(size, size), axes, keepdims))
+    else:
+        total = c.reduce("sum", c.binary("pow", size, p), axes, keepdims)
+        y = c.binary("pow", total, 1 / p)
+    return c.cast(y, x.type.dtype)
 
 
 SUM = fold("sum")

@@ -305,6 +305,25 @@ def test_a_normalisation_of_halves_with_parameters_in_f32(op: str) -> None:
         np.testing.assert_allclose(*results, rtol=2e-3)
 
 
+LARGE = (np.abs(normal(1, 1, 3, 64, 64)) * 30 + 5).astype(np.float16)
+"""Halves whose squares, or whose sum over an image, overflow."""
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("ReduceMean", {"axes": [2, 3]}), ("ReduceMean", {}), ("ReduceL2", {"axes": [3]}),
+        ("ReduceLogSum", {"axes": [2, 3]}), ("GlobalAveragePool", {}), ("GlobalLpPool", {}),
+        ("AveragePool", {"kernel_shape": [60, 60]}),
+        ("AveragePool", {"kernel_shape": [60, 60], "pads": [1, 1, 1, 1]}),
+        ("LpPool", {"kernel_shape": [9, 9]}), ("LpNormalization", {"axis": 3}),
+    ],
+)  # fmt: skip
+def test_sums_of_halves_do_not_overflow(op: str, attributes: dict[str, Any]) -> None:
+    imported = check_against_onnxruntime(*one_node(op, [LARGE], **attributes))
+    assert np.isfinite(by_tbc(imported, {"x0": LARGE})[0]).all()
+
+
 def test_what_is_refused_says_why() -> None:
     proto, _ = one_node("RandomNormalLike", [X], opset=22)
     with pytest.raises(
