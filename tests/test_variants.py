@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from digits import images
-from toolchain import BARE, EMULATED, ROOT, STRICT, ZIG, emulator, needs_cc, needs_zig, run
+from toolchain import (
+    BARE,
+    EMULATED,
+    POOL_SOURCE,
+    ROOT,
+    STRICT,
+    ZIG,
+    emulator,
+    needs_cc,
+    needs_zig,
+    run,
+)
 from typer.testing import CliRunner
 
 import tbc
@@ -89,6 +100,26 @@ def test_a_c_program(tmp_path: Path, model: str) -> None:
     main = [tmp_path / name for name in ("main.c", "tbc_cpu.c", "tbc_self_test.c", "libnet.a")]
     run("cc", *STRICT, f"-I{tmp_path}", *main, "-o", tmp_path / "main")
     assert run(tmp_path / "main").stdout.startswith("logits:")
+
+
+@needs_cc
+@needs_levels
+@pytest.mark.parametrize("kind", ["static", "shared"])
+def test_two_models_in_one_program(tmp_path: Path, kind: str) -> None:
+    if kind == "shared" and not can_link(HOST):
+        pytest.skip("no linker is installed")
+    folders = {name: tmp_path / name for name in ("first", "second")}
+    for (name, folder), model in zip(folders.items(), ("digits_cnn", "digits_mlp"), strict=True):
+        more = ("--emit", f"{kind},project,header", "--name", name)
+        compiled(DIGITS.with_stem(model), folder, LEVELS, *more)
+    suffix = "a" if kind == "static" else "so"
+    libraries = [folder / f"lib{name}.{suffix}" for name, folder in folders.items()]
+    paths = [f"-Wl,-rpath,{folder}" for folder in folders.values()] if kind == "shared" else []
+    flags = [*STRICT, *(f"-I{folder}" for folder in folders.values()), f"-DCOUNT={len(LEVELS)}"]
+    own = [folders["first"] / name for name in ("tbc_cpu.c", "tbc_self_test.c")]
+    sources = [ROOT / "tests/c/together.c", POOL_SOURCE, *own]
+    run("cc", *flags, "-pthread", *sources, *libraries, *paths, "-o", tmp_path / "program")
+    assert run(tmp_path / "program").stdout == "the same bits\n"
 
 
 @needs_zig
