@@ -79,7 +79,10 @@ def sections_of(compiled: Compiled) -> dict[str, int] | None:
 
 
 def flash_of(compiled: Compiled) -> dict[str, int] | None:
-    """Bytes of flash by what takes them, function by function and weight by weight."""
+    """Bytes of flash by what takes them, function by function and weight by weight.
+
+    Of a library of variants these are of the one with the largest arena.
+    """
     sections = sections_of(compiled)
     if sections is None:
         return None
@@ -93,7 +96,7 @@ def flash_of(compiled: Compiled) -> dict[str, int] | None:
     rest = sections["code"] - sum(parts.values())
     for what, size in _weights(compiled.program):
         parts[what] += size
-    parts["code that layers share"] += rest
+    parts["code of other variants" if compiled.info.variants else "code that layers share"] += rest
     parts["descriptions"] += sections["descriptions"]
     return dict(parts)
 
@@ -102,25 +105,25 @@ def _weights(program: Program) -> Iterator[tuple[str, int]]:
     """Every constant, by the node that reads it; the last is as long as all that is behind it."""
     users = {value: step for step in program.all_steps for value in step.reads}
     constants = program.constants
-    ends = [b.offset for b in constants[1:]] + [program.weights_size]
-    for buffer, end in zip(constants, ends, strict=True):
+    ends = chain((b.offset for b in constants[1:]), [program.weights_size])
+    for buffer, end in zip(constants, ends, strict=False):  # without constants there is no end
         yield f"weights of {users[buffer.value].root.origin}", end - buffer.offset
 
 
 def ram_of(compiled: Compiled) -> dict[str, int]:
     """Bytes of RAM by what takes them, when most of the arena, and of fast memory, is in use."""
-    program = compiled.program
+    program, info = compiled.program, compiled.info
     parts: dict[str, int] = defaultdict(int)
-    regions = {
-        "the arena": (program.arena_size, program.blocks),
-        "fast memory": (program.fast_size, program.fast_blocks),
+    regions = {  # of variants, each as large as the one that needs the most of it
+        "the arena": (info.arena_size, program.blocks),
+        "fast memory": (info.fast_size, program.fast_blocks),
     }
     for region, (size, blocks) in regions.items():
         parts[f"gaps in {region}"] += size
         for block in crowded(blocks):
             parts[f"result of {block.origin}"] += block.size
             parts[f"gaps in {region}"] -= block.size
-    parts["state"] += compiled.info.state_size
+    parts["state"] += info.state_size
     parts["stack"] += compiled.stack or 0
     return {what: size for what, size in parts.items() if size}
 

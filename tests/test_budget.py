@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from toolchain import ROOT, STRICT, needs_cc, run
 from tbc.budget import Budget, flash_of, parse_size, ram_of, sections_of
 from tbc.codegen.host import host_target, resolve_target
 from tbc.codegen.machine import Workers
-from tbc.driver import Compiled, assemble, bound_batch, lower
+from tbc.driver import Compiled, assemble, bound_batch, ignore, lower
 from tbc.energy import energy
 from tbc.errors import TooLarge, Unsupported, UsageError
 from tbc.inspection import Layer, inspect
 from tbc.program import crowded
+from tbc.text import parse_graph
+from tbc.variants import ordered, write_variants
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,30 @@ def test_a_limit_is_the_last_size_that_fits(workers: Workers) -> None:
     assert sizes[:-1] == sorted(sizes[:-1])[::-1]
     with pytest.raises(TooLarge, match=f"takes {ram} bytes of RAM"):
         Budget(flash, ram - 1).check(made)
+
+
+def test_a_model_without_constants(workers: Workers) -> None:
+    graph = parse_graph('def f(x: f32[4]):\n    y: f32[4] = add(x, x)\n    return {"y": y}')
+    target = resolve_target("cortex-m4")
+    flash = flash_of(assemble(lower(graph, target), target, "net", workers)) or {}
+    assert 0 < sum(flash.values()) < 2048
+    assert not any(what.startswith("weights of") for what in flash)
+
+
+@pytest.mark.parametrize("fast", [0, 300])
+def test_a_library_of_variants(tmp_path: Path, workers: Workers, fast: int) -> None:
+    graph, _ = bound_batch(graph_of("digits_cnn"))
+    targets = [replace(resolve_target(name), fast_ram=fast) for name in ("armv8", "armv8.6")]
+    observers = [ignore] * len(targets)
+    made, _ = write_variants(graph, ordered(targets), "net", tmp_path, ("obj",), workers, observers)
+    flash, sections, ram = flash_of(made.whole), sections_of(made.whole), ram_of(made.whole)
+    assert flash is not None
+    assert sections is not None
+    assert sum(flash.values()) == sum(sections.values())
+    assert flash["code of other variants"] > sections["code"] / 4
+    info = made.whole.info
+    assert (info.fast_size > 0) == (fast > 0)
+    assert sum(ram.values()) == info.arena_size + info.fast_size + (made.whole.stack or 0)
 
 
 def test_formats_that_do_not_tell(workers: Workers) -> None:
