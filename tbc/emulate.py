@@ -215,7 +215,11 @@ class Emulated:
         self.execute: Callable[[Path, bytes], tuple[int, bytes, str]] = functools.partial(
             execute, self.emulator
         )
-        self._link(self._program)
+        try:
+            self._link(self._program)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Emulated:
         return self

@@ -23,7 +23,7 @@ from tbc.constants import constant
 from tbc.differences import Difference, difference
 from tbc.dims import Expr, Symbol
 from tbc.driver import assemble, bound_batch, lower
-from tbc.errors import Unsupported
+from tbc.errors import InternalError, Unsupported
 from tbc.feeds import random_feeds
 from tbc.flips import Flips, find_flips
 from tbc.frontend import load
@@ -179,6 +179,20 @@ def emulated(graph: Graph, target: str, embed: bool) -> Iterator[emulate.Emulate
         compiled = assemble(lower(graph, chosen), chosen, "net", workers, embed=embed)
     with emulate.Emulated(compiled) as machine:
         yield machine
+
+
+def test_a_program_that_does_not_link_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    graph, _ = bound_batch(load(DIGITS).graph)
+    with Workers(1) as workers:
+        chosen = parse("c")
+        compiled = assemble(lower(graph, chosen), chosen, "net", workers)
+    broken = replace(compiled, files={**compiled.files, "c": b"no C"})
+    with pytest.raises(InternalError):
+        emulate.Emulated(broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("target", "embed"), [("armv7", True), ("s390x", False)])
