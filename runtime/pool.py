@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tbc.errors import TbcError
 from tbc.runtime import structs
 
 LEAST_SECONDS = 100e-6
@@ -95,6 +96,9 @@ class Pool:
             run_part: of the model.
             call: its first argument.
             keep: what must live until the run has ended.
+
+        Raises:
+            TbcError: the system starts no more threads.
         """
         if not self._free.acquire(blocking=False):
             return None
@@ -120,8 +124,13 @@ class Pool:
         self._todo = SimpleQueue()
         others = range(self.threads - 1)
         weakref.finalize(self, _stop, self._todo, len(others))
-        for _ in others:
-            threading.Thread(target=_work, args=(self._todo,), name="tbc", daemon=True).start()
+        try:
+            for _ in others:
+                threading.Thread(target=_work, args=(self._todo,), name="tbc", daemon=True).start()
+        except RuntimeError as error:
+            _stop(self._todo, len(others))
+            reason = f"the system starts no {self.threads} threads"
+            raise TbcError(reason, hint="fewer of them") from error
         self._process = os.getpid()
 
     def _wake(self, job: _Job) -> None:

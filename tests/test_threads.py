@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from tbc.codegen.llvm_text import const
 from tbc.codegen.machine import Workers
 from tbc.constants import constant
 from tbc.dims import Expr, Symbol
+from tbc.errors import TbcError
 from tbc.frontend import load
 from tbc.ir import Builder, Graph
 from tbc.ops import Gather, Input, Unary
@@ -185,6 +187,33 @@ def test_calls_from_many_threads() -> None:
         results = list(threads.map(lambda number: model.run(feeds(number)), range(200)))
     for number, result in enumerate(results):
         assert_same(result["y"], alone.run(feeds(number))["y"])
+
+
+def test_a_system_that_starts_no_more_threads() -> None:
+    pool = Pool(4, 0)
+    model = InProcess(rows_of_a_table(), native_target(), "rows", pool).model
+    feeds = {"at": np.arange(4000, dtype=np.int32) % 5}
+    before, start = threading.active_count(), threading.Thread.start
+    refused = [start, start, RuntimeError("can't start new thread")]
+
+    def limited(thread: threading.Thread) -> None:
+        match refused.pop(0):
+            case RuntimeError() as error:
+                raise error
+            case started:
+                started(thread)
+
+    with (
+        patch("threading.Thread.start", limited),
+        pytest.raises(TbcError, match="starts no 4 threads"),
+    ):
+        model.run(feeds)
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before  # those that had started have ended
+    alone = InProcess(rows_of_a_table(), native_target(), "rows").model
+    assert_same(model.run(feeds)["y"], alone.run(feeds)["y"])
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
