@@ -76,7 +76,8 @@ def link_shared(
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         except OSError as error:
-            raise LinkFailed(f"cannot run {chosen.name}: {error}", hint="--linker") from error
+            why = error.strerror or error
+            raise LinkFailed(f"cannot run {chosen.name}: {why}", hint="--linker") from error
     if done.returncode != 0 or not path.exists():
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
         raise LinkFailed(f"{chosen.name} failed: {said}", file=str(path))

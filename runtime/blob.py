@@ -123,7 +123,8 @@ def _mapped(path: Path) -> mmap.mmap:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
-        raise IncompatibleArtifact(f"cannot be read: {error}", file=str(path)) from error
+        why = getattr(error, "strerror", None) or error
+        raise IncompatibleArtifact(f"cannot be read: {why}", file=str(path)) from error
 
 
 def _require(condition: bool, what: str) -> None:

@@ -114,7 +114,8 @@ def check_names(names: Sequence[str], feeds: Iterable[str]) -> None:
     """Nothing if the feeds are for just these inputs; ValueError says which are not."""
     given = list(feeds)
     if wrong := [name for name in given if name not in names]:
-        raise ValueError(f"there is no input '{wrong[0]}'; the inputs are {', '.join(names)}")
+        known = f"the inputs are {', '.join(names)}" if names else "the model has none"
+        raise ValueError(f"there is no input '{wrong[0]}'; {known}")
     if missing := [name for name in names if name not in given]:
         raise ValueError(f"no array is given for the input '{missing[0]}'")
 

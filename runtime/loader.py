@@ -370,6 +370,8 @@ def load(
             raise OSError(found_damage)
         library = ctypes.CDLL(str(path))
         table = ctypes.c_void_p.in_dll(library, "tbc_models")
+    except FileNotFoundError as error:
+        raise IncompatibleArtifact(f"cannot be read: {error.strerror}", file=str(path)) from error
     except (OSError, ValueError) as error:
         reason = f"this is not a model that this machine can load: {error}"
         raise IncompatibleArtifact(reason, file=str(path)) from error

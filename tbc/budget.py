@@ -49,17 +49,19 @@ class Budget:
                 )
 
 
-def parse_size(text: str) -> int | None:
-    """Bytes: 16384, 16K, 16KiB or 0.5M, in units of 1024; None for "".
+def parse_size(option: str, text: str) -> int | None:
+    """Bytes that an option gives: 16384, 16K, 16KiB or 0.5M, in units of 1024; None for "".
 
     Raises:
         UsageError: it is no size.
     """
     if not text:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(
+        r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII
+    )
     if match is None:
-        raise UsageError(f"{text!r} is no size", hint="bytes, or 64K, or 1.5M")
+        raise UsageError(f"{option} {text} is no size", hint="bytes, or 64K, or 1.5M")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

@@ -166,9 +166,9 @@ def compile(
 
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
-    budget = Budget(parse_size(flash_limit), parse_size(ram_limit))
+    budget = Budget(parse_size("--flash-limit", flash_limit), parse_size("--ram-limit", ram_limit))
     kinds = tuple(k for text in emit or () for k in text.split(",") if k)
-    fast = parse_size(fast_ram) or 0
+    fast = parse_size("--fast-ram", fast_ram) or 0
     targets = targets_of(target, mcpu, mattr, optimize, activations, kinds)
     chosen, *others = (replace(each, fast_ram=fast) for each in targets)
     if project is not Project.cmake:
@@ -286,8 +286,10 @@ def run(
     with progress(json) as show, usage():
         show("compiling")
         if model.suffix in LIBRARIES:
-            if state:
-                raise UsageError("--state is for ONNX files; this has been compiled already")
+            for option, given in (("--state", state), ("--dim", dim)):
+                if given:
+                    reason = f"{option} is for ONNX files; this has been compiled already"
+                    raise UsageError(reason)
             library = api.load(model, threads=shared)
             feeds = read_feeds(input or (), lambda: held(library.inputs))
             outputs = library.run(feeds, library.new_state())
@@ -318,7 +320,7 @@ def verify(
     samples: Annotated[
         int, typer.Option(min=1, help="Sets of random inputs; with --state, calls in turn.")
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
     rtol: Annotated[float, typer.Option(help="The relative tolerance.")] = 1e-4,
     layers: Annotated[bool, typer.Option("--layers", help="Compare every node's result.")] = False,
     threads: Annotated[
@@ -333,10 +335,14 @@ def verify(
     compile`, and the other inputs are random; if it gives all inputs, they are what the code runs
     on. Several targets, with commas between them, are each compared.
     """
+    from tbc.codegen.host import resolve_target
     from tbc.console import print_verify, progress
     from tbc.report import to_json
     from tbc.verification import verify as check
 
+    names = target.split(",")
+    for name in names:  # before the first of them has run for long
+        resolve_target(name, mcpu, mattr, optimize)
     with progress(json) as show, usage():
         kept = states_of(state)
         given, is_all = given_inputs(model, input, kept)
@@ -358,7 +364,7 @@ def verify(
                 threads=threads,
                 progress=show,
             )
-            for name in target.split(",")
+            for name in names
         ]
     if json:
         typer.echo(to_json(reports if len(reports) > 1 else reports[0]))

@@ -326,10 +326,17 @@ def _leads(symbol: Symbol, shape: tuple[Dim, ...]) -> bool:
 # -- files ----------------------------------------------------------------------------------------
 
 
+_FILES = {"main", "tbc", *(f"tbc_{n}" for n in ("blob", "cpu", "map", "pool", "self_test"))}
+"""The stems of the C files that a project may hold beside a model's."""
+
+
 def identifier(stem: str) -> str:
-    """A model's name: the file's stem, with every character that C does not take as `_`."""
+    """A model's name: the file's stem, with every character that C does not take as `_`.
+
+    The model's own files are called after it, so it is none of those beside them.
+    """
     name = re.sub(r"[^A-Za-z0-9_]", "_", stem) or "model"
-    return f"_{name}" if name[0].isdigit() or name == "tbc" else name
+    return f"_{name}" if name[0].isdigit() or name.lower() in _FILES else name
 
 
 def write(

@@ -111,6 +111,8 @@ def sizes_of(texts: list[str] | None) -> dict[str, int | tuple[int, int]]:
         if match is None:
             raise UsageError(f"--dim {text} is no size", hint="--dim seq=128, or --dim seq=1..512")
         name, low, high = match.groups()
+        if name in dims:
+            raise UsageError(f"--dim {text}: {name} is given twice", hint="each size once")
         dims[name] = int(low) if high is None else (int(low), int(high))
     return dims
 

@@ -276,7 +276,7 @@ def _changes(arch: str, text: str, what: str) -> list[str]:
     while text := text.lstrip(","):
         match = re.match(rf"([+-])({one or '(?!)'})(?=[-+,]|$)", text)
         if match is None:
-            word = re.split(r"[+,]", text[1:])[0]
+            word = re.split(r"[+,]", text.lstrip("+-"))[0]
             names = [*known, *(n.name.removeprefix(f"{what}-") for n in TARGETS)]
             reason = f"{what} has no feature, and no variant, called '{word}'"
             raise BadTarget(reason, hint=_closest(word, names))

@@ -8,6 +8,7 @@ follows of it (`tbc.flips`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -154,8 +155,10 @@ def verify(
         BadState: `state` does not fit the model.
         Unsupported: tbc cannot compile it, or cannot run it (no emulator or no linker is there),
             or cannot make up inputs for it.
-        ValueError: the inputs do not fit the model.
+        ValueError: the inputs do not fit the model, or `rtol` is negative or no number.
     """
+    if not 0 <= rtol < math.inf:
+        raise ValueError(f"a relative tolerance of {rtol}: a number from 0 on")
     chosen = resolve_target(target, mcpu, mattr, optimize)
     progress("importing")
     specialiser = Specialiser(model, dims or {}, inputs or {}, state or {})

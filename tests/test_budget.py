@@ -39,14 +39,14 @@ def compiled(target: str, workers: Workers, embed: bool = True) -> Compiled:
     [("16384", 16384), ("16K", 16384), ("16kib", 16384), ("0.5M", 1 << 19), ("1GB", 1 << 30)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-    assert parse_size("") is None
+    assert parse_size("--ram-limit", text) == size
+    assert parse_size("--ram-limit", "") is None
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "1T", "1 2", "K", "nan"])
+@pytest.mark.parametrize("text", ["x", "-1", "1T", "1 2", "K", "nan", "\u0661K"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="no size"):
-        parse_size(text)
+    with pytest.raises(UsageError, match=f"--ram-limit {text} is no size"):
+        parse_size("--ram-limit", text)
 
 
 @pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "armv8", "x86-64-v3", "s390x"])

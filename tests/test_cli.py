@@ -211,10 +211,17 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
     headers = "".join(p.read_text() for p in (ROOT / "runtime/include").glob("*.h"))
     words = set(re.findall(r"\btbc_([a-z_]+)\b(?!\.c)", headers)) - {"net"}  # the example's model
     assert words | {"models"} == TAKEN
-    assert [identifier(stem) for stem in ("model", "7.net", "a-b", "", "tbc")] == [
-        *("model", "_7_net", "a_b", "model", "_tbc")
+    assert [identifier(stem) for stem in ("model", "7.net", "a-b", "")] == [
+        *("model", "_7_net", "a_b", "model")
     ]
     assert [symbol_of(name) for name in ("model", "net")] == ["tbc_model_", "tbc_net"]
+
+
+def test_a_file_of_the_project_is_not_written_twice() -> None:
+    files = [*ROOT.glob("runtime/include/*.h"), *ROOT.glob("runtime/src/*.c"), Path("main.c")]
+    for path in files:
+        assert identifier(path.stem) == f"_{path.stem}"
+    assert identifier("TBC") == "_TBC"  # some file systems do not tell cases apart
 
 
 # -- errors ---------------------------------------------------------------------------------------
@@ -234,12 +241,28 @@ def test_a_name_of_the_header_is_not_taken_again() -> None:
         (["compile", DIGITS, "--dim", "seq=128"], 2, ["no symbol seq", "batch"]),
         (["compile", DIGITS, "--dim", "batch"], 2, ["--dim batch", "seq=1..512"]),
         (["compile", DIGITS, "--dim", "batch=9..2"], 2, ["9..2"]),
+        (["compile", DIGITS, "--dim", "batch=1", "--dim", "batch=2"], 2, ["given twice"]),
+        (["compile", DIGITS, "--target", "armv8", "--mattr", "sve"], 1, ["called 'sve'"]),
+        (["compile", DIGITS, "--ram-limit", "-1"], 2, ["--ram-limit -1 is no size", "64K"]),
+        (["compile", DIGITS, "--fast-ram", "much"], 2, ["--fast-ram much is no size"]),
+        (
+            ["compile", DIGITS, "--linker", "/nowhere"],
+            1,
+            ["run /nowhere: No such file", "--linker"],
+        ),
         (["compile", DIGITS, "--wrong"], 2, ["--wrong"]),
         (["run", DIGITS], 2, ["input", "x"]),
         (["run", DIGITS, "--input", "/nowhere.npy"], 1, ["/nowhere.npy"]),
         (["run", DIGITS, "--input", DIGITS], 1, ["not an .npy or .npz"]),
+        (["run", "/nowhere.so"], 1, ["/nowhere.so: cannot be read: No such file or directory\n"]),
+        (["run", "/nowhere.so", "--dim", "batch=2"], 2, ["--dim is for ONNX files"]),
+        (["inspect", "/nowhere.tbc"], 1, ["/nowhere.tbc: cannot be read: No such file or dire"]),
         (["run", ROOT / "Makefile"], 1, ["not an ONNX model"]),
         (["verify", DIGITS, "--target", "apple-m1"], 1, ["no emulator"]),
+        (["verify", DIGITS, "--target", "native,"], 1, ["no target called ''"]),
+        (["verify", DIGITS, "--seed", -1], 2, ["--seed"]),
+        (["verify", DIGITS, "--rtol", -1], 2, ["a relative tolerance of -1.0"]),
+        (["verify", DIGITS, "--rtol", "nan"], 2, ["a relative tolerance of nan"]),
         (["inspect", DIGITS, "--target", "native", "--mattr", "+nothing"], 1, ["nothing"]),
         (["inspect", DIGITS, "--input", "y=1"], 2, ["no input y"]),
         (["inspect", DIGITS, "--input", "x=1,2"], 2, ["'x' has rank 1, not 2"]),
