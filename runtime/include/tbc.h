@@ -168,8 +168,9 @@ uint64_t tbc_cpu_bits(void);
  * Whether this model on this machine computes the very bits that its compiler did: TBC_OK,
  * TBC_ERROR_SELF_TEST, or another error. It writes numbers made by a rule to the call's inputs,
  * which must be writable for once, runs the model on one thread and compares a checksum of the
- * outputs. All memory is as for `run` at the upper bounds; call->dims is not read, and the state is
- * zeroed first. Defined in tbc_self_test.c, which is optional.
+ * outputs. All memory is as for `run` at the upper bounds; call->dims is not read. The state is
+ * zeroed first, and has to be zeroed again before the first call. It is for models that tbc_check
+ * lets run. Defined in tbc_self_test.c, which is optional.
  */
 int32_t tbc_self_test(const tbc_model *model, const tbc_call *call);
 

@@ -4,9 +4,14 @@ import shutil
 from dataclasses import replace
 
 import adder
+import onnx
 import pytest
+from digits import DIGITS
+from streams import STATE, stream
 from toolchain import CPU_SOURCE, INCLUDE, STRICT, needs_cc, run
+from typer.testing import CliRunner
 
+from tbc.cli import app
 from tbc.codegen.archive import Member, symbol_name, write_archive
 from tbc.codegen.host import host_target
 from tbc.codegen.modelinfo import TensorInfo
@@ -206,6 +211,32 @@ def test_an_arduino_library_and_its_sketch(tmp_path, tested):
     assert run(tmp_path / "run").stdout == f"{said}no error, microseconds: 0\n"
 
 
+@needs_cc
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_a_sketch_begins_on_a_state_of_zeros(tmp_path):
+    """It does after the self-test, which leaves another one."""
+    folder = tmp_path / "stream"
+    onnx.save(stream(), tmp_path / "stream.onnx")
+    pairs = [word for pair in STATE.items() for word in ("--state", "=".join(pair))]
+    words = [str(tmp_path / "stream.onnx"), "--target", "c", "--project", "arduino", *pairs]
+    done = CliRunner().invoke(app, ["compile", *words, "-o", str(folder)])
+    assert done.exit_code == 0, done.output
+    calls = """int main() {
+        setup();
+        for (unsigned char byte : state) if (byte != 0) return 1;
+        loop();
+        for (unsigned char byte : state) if (byte != 0) return 0;
+        return 2;
+    }"""
+    sketch = (folder / "examples/stream/stream.ino").read_text()
+    (tmp_path / "sketch.cpp").write_text(ARDUINO + sketch + calls)
+    sources = [folder / "src" / f"{name}.c" for name in ("stream", "tbc_cpu", "tbc_self_test")]
+    files = ["-x", "c++", tmp_path / "sketch.cpp", *sources, f"-I{folder}/src"]
+    run("c++", "-std=c++11", "-Wall", "-Werror", "-o", tmp_path / "run", *files)
+    done = run(tmp_path / "run")
+    assert done.stdout.startswith("self-test: no error\nno error")
+
+
 ZEPHYR = """
 cmake_minimum_required(VERSION 3.16)
 project(user C)
@@ -217,16 +248,22 @@ macro(zephyr_library_named name)
 endmacro()
 macro(zephyr_library_sources)
   add_library(${library} STATIC ${ARGN})
+  list(APPEND libraries ${library})
+  set(libraries ${libraries} PARENT_SCOPE)
 endmacro()
 macro(zephyr_library_import name path)
   add_library(${name} STATIC IMPORTED GLOBAL)
   set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${path})
+  list(APPEND libraries ${name})
+  set(libraries ${libraries} PARENT_SCOPE)
 endmacro()
-add_subdirectory(model/zephyr)
-if(CONFIG_TBC_ADDER)
+foreach(model ${MODELS})
+  add_subdirectory(${model}/zephyr)
+  include_directories(${model}/include)
+endforeach()
+if(libraries)
   add_executable(user main.c)
-  target_include_directories(user PRIVATE model/include)
-  target_link_libraries(user PRIVATE adder adder_cpu)
+  target_link_libraries(user PRIVATE -Wl,--whole-archive ${libraries} -Wl,--no-whole-archive)
 endif()
 """
 
@@ -244,10 +281,43 @@ def test_a_zephyr_module(tmp_path):
     (tmp_path / "main.c").write_text(project_files(model)["main.c"])
     for chosen in ("", "y"):
         build = tmp_path / f"build{chosen}"
-        run("cmake", "-S", tmp_path, "-B", build, f"-DCONFIG_TBC_ADDER={chosen}")
+        defines = (f"-DCONFIG_TBC_ADDER={chosen}", "-DMODELS=model")
+        run("cmake", "-S", tmp_path, "-B", build, *defines)
         run("cmake", "--build", build)
     assert not (tmp_path / "build/user").exists()
     assert run(tmp_path / "buildy/user").stdout == OUTPUT
+
+
+BOTH = """
+#include <stdio.h>
+
+#include "digits_cnn.h"
+#include "digits_mlp.h"
+
+int main(void) {
+    puts(tbc_digits_cnn.name);
+    puts(tbc_digits_mlp.name);
+    return tbc_check(&tbc_digits_cnn, tbc_cpu_bits()) + tbc_check(&tbc_digits_mlp, tbc_cpu_bits());
+}
+"""
+
+
+@needs_cc
+@needs_cmake
+@pytest.mark.parametrize("target", ["native", "c"])
+def test_two_zephyr_modules(tmp_path, target):
+    """In one firmware, into which Zephyr links all libraries whole."""
+    for name in ("digits_cnn", "digits_mlp"):
+        words = [str(DIGITS / f"{name}.onnx"), "--target", target, "--project", "zephyr"]
+        done = CliRunner().invoke(app, ["compile", *words, "-o", str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+    (tmp_path / "CMakeLists.txt").write_text(ZEPHYR)
+    (tmp_path / "main.c").write_text(BOTH)
+    chosen = ("-DCONFIG_TBC_DIGITS_CNN=y", "-DCONFIG_TBC_DIGITS_MLP=y")
+    models = "-DMODELS=digits_cnn;digits_mlp"
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", *chosen, models)
+    run("cmake", "--build", tmp_path / "build")
+    assert run(tmp_path / "build/user").stdout == "digits_cnn\ndigits_mlp\n"
 
 
 def test_the_shared_library_is_a_target_of_its_own():
