@@ -72,7 +72,8 @@ def difference(got: Array, expected: Array, dtype: DType, rtol: float) -> Differ
         error = np.where(np.isfinite(error), error, np.inf)
         rel = np.where(same | (e == 0), 0.0, error / np.abs(e))
         finite = np.where(np.isfinite(e), e, 0.0)
-        scale = np.sqrt(np.mean(np.square(finite)))
+        largest = np.max(np.abs(finite)) or 1.0  # the squares of large numbers are not finite
+        scale = largest * np.sqrt(np.mean(np.square(finite / largest)))
         beyond = error > tolerance(dtype, rtol) * (np.abs(finite) + scale)
     if not dtype.is_float and dtype is not DType.bool:
         beyond |= got != expected  # 64-bit integers lose bits above

@@ -412,6 +412,12 @@ def test_numbers_that_are_not_finite(got: list[float], expected: list[float], be
     assert found.is_exact == (beyond == 0)
 
 
+def test_numbers_whose_squares_are_not_finite() -> None:
+    expected = np.array([1e200, -2e200, 0.0])
+    assert difference(expected * (1 + 1e-9), expected, DType.f64, 1e-4).beyond == 0
+    assert difference(expected * (1 + 1e-2), expected, DType.f64, 1e-4).beyond == 2
+
+
 def test_integers_are_compared_exactly_and_shapes_too() -> None:
     big = np.array([2**62], np.int64)
     assert difference(big + 1, big, DType.i64, 1.0).beyond == 1
