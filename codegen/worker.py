@@ -102,7 +102,26 @@ def _optimised(text: str, passes: bool, layout: str, tm: Any, attributes: str) -
         options.loop_unrolling = False
         builder = llvm.create_pass_builder(tm, options)
         builder.getModulePassManager().run(module, builder)
+        optimised = str(module)
+        if tm.triple.startswith(("arm", "thumb")) and "fpext half" in optimised:
+            module = llvm.parse_assembly(_COPYSIGN.sub(_SIGN_OF_BITS, optimised))
+            module.verify()
     return module
+
+
+_COPYSIGN = re.compile(
+    r"^  %([\w.]+) = (?:tail )?call float @llvm\.copysign\.f32\(float (\S+), float (\S+)\).*$",
+    re.MULTILINE,
+)
+_SIGN_OF_BITS = r"""
+  %to.\1 = bitcast float \2 to i32
+  %from.\1 = bitcast float \3 to i32
+  %magnitude.\1 = and i32 %to.\1, 2147483647
+  %sign.\1 = and i32 %from.\1, -2147483648
+  %bits.\1 = or i32 %magnitude.\1, %sign.\1
+  %\1 = bitcast i32 %bits.\1 to float"""
+"""What `copysign` means. Its selection for Arm with half registers (Cortex-M55) looks through the
+widening of a half, whose sign it then takes for one of 32 bits, and aborts."""
 
 
 def _internalize(module: Any, keep: frozenset[str], tm: Any) -> None:
