@@ -60,6 +60,8 @@ def read_feeds(texts: Iterable[str], inputs: Callable[[], Declared]) -> dict[str
             shape = numbers.shape or (1,) * rank
             feeds[name] = converted(numbers.reshape(shape), dtype, name)
             continue
+        if not rest:
+            raise TbcError(f"--input {text} gives nothing", hint=f"--input {text}1,2, or a file")
         data = _read(Path(rest if equals else text))
         if isinstance(data, dict):
             feeds |= data

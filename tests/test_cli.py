@@ -254,6 +254,7 @@ def test_a_file_of_the_project_is_not_written_twice() -> None:
         (["run", DIGITS], 2, ["input", "x"]),
         (["run", DIGITS, "--input", "/nowhere.npy"], 1, ["/nowhere.npy"]),
         (["run", DIGITS, "--input", DIGITS], 1, ["not an .npy or .npz"]),
+        (["run", DIGITS, "--input", "x="], 1, ["--input x= gives nothing"]),
         (["run", "/nowhere.so"], 1, ["/nowhere.so: cannot be read: No such file or directory\n"]),
         (["run", "/nowhere.so", "--dim", "batch=2"], 2, ["--dim is for ONNX files"]),
         (["inspect", "/nowhere.tbc"], 1, ["/nowhere.tbc: cannot be read: No such file or dire"]),
