@@ -245,11 +245,6 @@ def test_a_file_of_the_project_is_not_written_twice() -> None:
         (["compile", DIGITS, "--target", "armv8", "--mattr", "sve"], 1, ["called 'sve'"]),
         (["compile", DIGITS, "--ram-limit", "-1"], 2, ["--ram-limit -1 is no size", "64K"]),
         (["compile", DIGITS, "--fast-ram", "much"], 2, ["--fast-ram much is no size"]),
-        (
-            ["compile", DIGITS, "--linker", "/nowhere"],
-            1,
-            ["run /nowhere: No such file", "--linker"],
-        ),
         (["compile", DIGITS, "--wrong"], 2, ["--wrong"]),
         (["run", DIGITS], 2, ["input", "x"]),
         (["run", DIGITS, "--input", "/nowhere.npy"], 1, ["/nowhere.npy"]),
