@@ -100,8 +100,19 @@ def clip(
     return x if high is None else c.binary("min", x, c.reshape(high, ()))
 
 
+def _wide(c: Context, x: Value) -> Value:
+    """x in a type that has arithmetic."""
+    return c.cast(x, DType.f32) if x.type.dtype.is_small_float else x
+
+
+def is_nan(c: Context, node: Node, x: Value) -> Value:
+    """Whether x is no number."""
+    return c.unary("isnan", _wide(c, x))
+
+
 def is_inf(c: Context, node: Node, x: Value) -> Value:
     """Whether x is infinite, of the signs asked for."""
+    x = _wide(c, x)
     infinite = c.unary("isinf", x)
     if not node["detect_negative"]:
         infinite = c.binary("and", infinite, c.binary("gt", x, 0))
@@ -167,7 +178,7 @@ OPERATORS: Mapping[str, Lowering] = {
     "Asinh": unary("asinh"), "Atan": unary("atan"), "Atanh": unary("atanh"),
     "BitwiseNot": unary("invert"), "Ceil": unary("ceil"), "Cos": unary("cos"),
     "Cosh": unary("cosh"), "Erf": unary("erf"), "Exp": unary("exp"), "Floor": unary("floor"),
-    "IsNaN": unary("isnan"), "Log": unary("log"), "Neg": unary("neg"), "Not": unary("not"),
+    "IsNaN": is_nan, "Log": unary("log"), "Neg": unary("neg"), "Not": unary("not"),
     "Round": unary("round"), "Sigmoid": unary("sigmoid"), "Sign": unary("sign"),
     "Sin": unary("sin"), "Sinh": unary("sinh"), "Sqrt": unary("sqrt"), "Tan": unary("tan"),
     "Tanh": unary("tanh"), "Reciprocal": reciprocal,

@@ -24,6 +24,7 @@ from tbc.options import (
     TUNING,
     Activations,
     Dims,
+    FastRam,
     Fixed,
     Goal,
     Inputs,
@@ -140,9 +141,7 @@ def compile(
     ram_limit: Annotated[
         str, typer.Option(help="Fail if scratch memory, state and stack take more RAM: 16K.")
     ] = "",
-    fast_ram: Annotated[
-        str, typer.Option(help="Keep what is used most in so much faster memory: 16K.")
-    ] = "",
+    fast_ram: FastRam = "",
     print_ir_after: Annotated[
         list[str] | None, typer.Option(help="Print the graph after a pass. May be repeated.")
     ] = None,
@@ -326,6 +325,7 @@ def verify(
     threads: Annotated[
         int, typer.Option(min=1, help="Threads that share each run on this machine.")
     ] = 1,
+    fast_ram: FastRam = "",
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -335,10 +335,13 @@ def verify(
     compile`, and the other inputs are random; if it gives all inputs, they are what the code runs
     on. Several targets, with commas between them, are each compared.
     """
+    from tbc.budget import parse_size
     from tbc.codegen.host import resolve_target
     from tbc.console import print_verify, progress
     from tbc.report import to_json
     from tbc.verification import verify as check
+
+    fast = parse_size("--fast-ram", fast_ram) or 0
 
     names = target.split(",")
     for name in names:  # before the first of them has run for long
@@ -362,6 +365,7 @@ def verify(
                 layers=layers,
                 rtol=rtol,
                 threads=threads,
+                fast_ram=fast,
                 progress=show,
             )
             for name in names

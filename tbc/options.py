@@ -95,6 +95,7 @@ States = Annotated[
         "May be repeated.",
     ),
 ]
+FastRam = Annotated[str, typer.Option(help="Keep what is used most in so much faster memory: 16K.")]
 Name = Annotated[str, typer.Option("--name", help="The name in C; by default the file's.")]
 Threads = Annotated[
     int, typer.Option(min=0, help="Threads that share a run; 0: one for every core, if it pays.")

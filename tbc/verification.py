@@ -135,6 +135,7 @@ def verify(
     layers: bool = False,
     rtol: float = RTOL,
     threads: int = 1,
+    fast_ram: int = 0,
     progress: Progress = lambda _: None,
 ) -> VerifyReport:
     """Whether a model, compiled, computes what it should; foreign code runs in an emulator.
@@ -149,6 +150,7 @@ def verify(
         layers: also compare the result of every node.
         rtol: see `differences.difference`.
         threads: threads that share each run on this machine.
+        fast_ram: bytes of scratch memory that lie in fast memory, at most.
         progress: told what is being done.
 
     Raises:
@@ -159,7 +161,7 @@ def verify(
     """
     if not 0 <= rtol < math.inf:
         raise ValueError(f"a relative tolerance of {rtol}: a number from 0 on")
-    chosen = resolve_target(target, mcpu, mattr, optimize)
+    chosen = replace(resolve_target(target, mcpu, mattr, optimize), fast_ram=fast_ram)
     progress("importing")
     specialiser = Specialiser(model, dims or {}, inputs or {}, state or {})
     special = specialiser.bounded() if feeds is None else specialiser.specialise(feeds)

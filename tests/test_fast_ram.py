@@ -186,11 +186,17 @@ def test_the_report_tells_it(tmp_path: Path) -> None:
     assert "#define TBC_DIGITS_CNN_ARENA_SIZE 0\n" in (tmp_path / "b/digits_cnn.h").read_text()
 
 
+def test_verify_knows_it() -> None:
+    model = str(DIGITS / "digits_cnn.onnx")
+    done = CliRunner().invoke(app, ["verify", model, "--fast-ram=1K", "--samples=1"])
+    assert done.exit_code == 0, done.output
+
+
 def test_what_is_no_size_is_refused() -> None:
     model = str(DIGITS / "digits_cnn.onnx")
     done = CliRunner().invoke(app, ["compile", model, "--fast-ram=few"])
     assert done.exit_code == 2
-    assert "'few' is no size" in done.output
+    assert "--fast-ram few is no size" in done.output
 
 
 @needs_cc

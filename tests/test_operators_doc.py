@@ -45,6 +45,7 @@ EXCEPTIONS = {
     ("Col2Im", DType.bool): "there is no sum of bools",
     **{("NonZero", d): "a constant of floats" for d in DType if d.is_float},
     **{("ReduceL2", d): "a root of integers" for d in DType if d.is_int},
+    **{("Shrink", d): "onnx's function body negates it" for d in DType if d.kind == "u"},
 }
 """Element types that no case of onnx's, written in that type, can be imported with."""
 

@@ -89,6 +89,21 @@ def test_every_code_is_read(dtype: DType) -> None:
     assert_same(y, np.concatenate([codes, codes[:3]]).view(dtype.numpy).astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [d for d in SMALL if d.bits == 8 and "u" not in d.name])
+def test_what_is_no_number_or_infinite(dtype: DType) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    proto = model(
+        nodes("n = IsNaN(x)", "i = IsInf(x)", i={"detect_negative": 0}),
+        {"x": (dtype.onnx, [256])},
+        outputs=("n", "i"),
+        opset=24,
+    )
+    nans, infinities = by_tbc(frontend.load(proto), {"x": codes})
+    numbers = codes.view(dtype.numpy).astype(np.float64)
+    assert_same(nans, np.isnan(numbers))
+    assert_same(infinities, np.isposinf(numbers))
+
+
 def test_a_zero_point_of_small_floats_is_0() -> None:
     proto = model(
         nodes("y = QuantizeLinear(x, s, z)"),
