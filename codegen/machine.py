@@ -123,13 +123,17 @@ class _Process:
         return ok, value
 
     def last_words(self) -> str:
-        """What LLVM printed, without the stack trace."""
+        """Why LLVM died, as it printed that: without warnings of frames and the stack trace."""
         self._process.wait()
         self._log.seek(0)
-        text = self._log.read().decode(errors="replace")
+        text = worker.FRAME.sub("", self._log.read().decode(errors="replace"))
         text = re.split(r"(?m)^(?:PLEASE submit|Stack dump|#\d)", text)[0]
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return "; ".join(lines[-3:]) or f"exit status {self._process.returncode}"
+        errors = [i for i, line in enumerate(lines) if "LLVM ERROR" in line]
+        # Behind what it cannot select are the operands, and at last the function.
+        first, *rest = lines[errors[-1] :] if errors else lines[-3:] or [""]
+        said = "; ".join([first, *(rest[-1:] if errors else rest)])
+        return said or f"exit status {self._process.returncode}"
 
     def close(self) -> None:
         """End the process and wait for it."""

@@ -8,7 +8,7 @@ and replies are pickles on standard input and output:
     reply    (True, {kind: bytes}) or (False, what LLVM said)
 
 LLVM tells how large the frame of a function is only as a warning that it is larger than allowed, so
-nothing is allowed, and the warnings are read.
+nothing is allowed, and the warnings are read. They go to standard error, which must be a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import pickle
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -147,26 +146,25 @@ def _internalize(module: Any, keep: frozenset[str], tm: Any) -> None:
 
 RETURN = 8
 """Bytes of a return address, where it is not among the frame's own."""
-_FRAME = re.compile(r"stack frame size \((\d+)\) exceeds limit \(0\) in function '([^']+)'")
+FRAME = re.compile(r".*stack frame size \((\d+)\) exceeds limit \(0\) in function '([^']+)'.*\n?")
+"""LLVM's warning of a frame: its size, and whose it is."""
+
 _CALLEE = re.compile(r"\bcall [^@]*@([\w.$]+)\(")
 
 
 def _object(module: Any, tm: Any) -> tuple[bytes, dict[str, int]]:
-    """The object file, and the frames of its functions in bytes; those of none are left out."""
-    errors = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            obj = tm.emit_object(module)
-        finally:
-            os.dup2(errors, 2)
-            os.close(errors)
-            log.seek(0)
-            said = log.read().decode(errors="replace")
-            other = [line for line in said.splitlines() if not _FRAME.search(line)]
-            if other:
-                print(*other, sep="\n", file=sys.stderr, flush=True)
-    return obj, {name: int(size) for size, name in _FRAME.findall(said)}
+    """The object file, and the frames of its functions in bytes; those of none are left out.
+
+    Standard error is a file (`machine._Process` has it), which keeps what LLVM says as it dies.
+    """
+    start = os.lseek(2, 0, os.SEEK_END)
+    obj = tm.emit_object(module)
+    said = bytearray()
+    os.lseek(2, start, os.SEEK_SET)
+    while more := os.read(2, 1 << 20):
+        said += more
+    frames = FRAME.findall(said.decode(errors="replace"))
+    return obj, {name: int(size) for size, name in frames}
 
 
 def _calls(module: Any) -> dict[str, frozenset[str]]:

@@ -139,8 +139,33 @@ def test_bad_text_is_an_error(workers):
         workers.compile(job("x86-64", Part("define void @f() {\n", False), about="my_kernel"))
 
 
-def test_llvm_dying_is_an_error_that_names_function_and_target(workers):
-    with pytest.raises(InternalError, match=r"died compiling dot for x86-64-v3: .*LLVM ERROR"):
+UNSELECTED = """
+define void @framed() nounwind {
+  %p = alloca [256 x i8]
+  store volatile i8 1, ptr %p
+  ret void
+}
+declare void @llvm.set.rounding(i32)
+define void @f(i32 %x) nounwind {
+  call void @llvm.set.rounding(i32 %x)
+  ret void
+}
+"""
+
+
+@pytest.mark.parametrize("kinds", [KINDS, frozenset({"obj"})], ids=["with_asm", "object_alone"])
+def test_llvm_dying_is_an_error_that_says_why(workers, kinds):
+    """Its error and the function, neither the nodes between them nor the frames before them."""
+    keep = ("f", "framed")
+    assert workers.compile(job("x86-64", Part(UNSELECTED, False), keep=keep, kinds=kinds))
+    with pytest.raises(InternalError) as caught:
+        workers.compile(job("s390x", Part(UNSELECTED, False), keep=keep, kinds=kinds))
+    said = r"LLVM ERROR: Cannot select: [^;]*set_rounding[^;]*; In function: f"
+    assert re.fullmatch(rf"LLVM died compiling framed, f for s390x: {said}", caught.value.reason)
+
+
+def test_a_worker_that_died_is_replaced(workers):
+    with pytest.raises(InternalError, match="died compiling dot for x86-64-v3: LLVM ERROR: "):
         workers.compile(job("x86-64-v3", Part(VNNI, False), keep=("dot",)))
     done = workers.compile(job("x86-64-v4+vnni", Part(VNNI, False), keep=("dot",)))
     assert "vpdpbusd" in done["asm"].decode()
