@@ -44,6 +44,7 @@ from tbc.options import (
     held,
     product_of,
     read_model,
+    require_place,
     sizes_of,
     states_of,
     targets_of,
@@ -262,7 +263,8 @@ def _report(report: object, path: Path, json: bool, show: Callable[[], None]) ->
 @_command
 def run(
     model: Annotated[
-        Path, typer.Argument(help="An ONNX file, or a library or blob that tbc made.")
+        Path,
+        typer.Argument(help="An ONNX file, or a library or blob that tbc made.", metavar="MODEL"),
     ],
     input: Inputs = None,
     output: Annotated[
@@ -270,18 +272,26 @@ def run(
     ] = None,
     dim: Dims = None,
     state: States = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Calls in turn, each on the state that the last one left. Arrays with one axis "
+            "more than their input have a row for each call, and so have the outputs.",
+        ),
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a model on this machine: once, on a state of zeros if it has one."""
-    from tbc import api
+    """Run a model on this machine: once, or --calls times, from a state of zeros if it has one."""
+    from tbc import api, runtime
     from tbc.console import print_arrays, progress
-    from tbc.feeds import read_feeds, write_arrays
+    from tbc.feeds import in_turn, read_feeds, require_no_rows, stacked, write_arrays
     from tbc.report import to_json
-    from tbc.runtime import Pool
 
-    shared = Pool(threads, 0) if threads > 1 else threads
+    require_place("--output", output)
+    shared = runtime.Pool(threads, 0) if threads > 1 else threads
     with progress(json) as show, usage():
         show("compiling")
         if model.suffix in LIBRARIES:
@@ -289,14 +299,18 @@ def run(
                 if given:
                     reason = f"{option} is for ONNX files; this has been compiled already"
                     raise UsageError(reason)
-            library = api.load(model, threads=shared)
-            feeds = read_feeds(input or (), lambda: held(library.inputs))
-            outputs = library.run(feeds, library.new_state())
+            ready: api.Model | runtime.Model = api.load(model, threads=shared)
         else:
             kept = states_of(state)
-            compiled = api.compile(model, dims=sizes_of(dim), state=kept, threads=shared)
-            feeds = read_feeds(input or (), lambda: held(compiled.inputs))
-            outputs = compiled.run(feeds, compiled.new_state())
+            ready = api.compile(model, dims=sizes_of(dim), state=kept, threads=shared)
+        feeds = read_feeds(input or (), lambda: held(ready.inputs))
+        inputs, memory = held(ready.inputs), ready.new_state()
+        if calls is None:
+            require_no_rows(feeds, inputs)
+            outputs = ready.run(feeds, memory)
+        else:
+            each = in_turn(feeds, inputs, calls)
+            outputs = stacked(ready.run(fed, memory) for fed in each)
     if output is not None:
         write_arrays(output, outputs)
     if json:
@@ -482,6 +496,7 @@ def bench(
         raise UsageError("--steps shows models, and there are none", hint="--model net.onnx")
     if plot and not products:
         raise UsageError("--plot shows products, and there are none", hint="--gemv or --gemm")
+    require_place("--plot", plot)
     chosen = resolve_target(target, mcpu, mattr)
     if not is_native(chosen):
         reason = f"this machine cannot run code for {chosen.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.dims import Symbol, evaluate
-from tbc.errors import TbcError
+from tbc.errors import TbcError, UsageError
 from tbc.ir import Graph, Value
 from tbc.ops import Input
 
@@ -49,30 +49,77 @@ def read_feeds(texts: Iterable[str], inputs: Callable[[], Declared]) -> dict[str
             input.
 
     Raises:
-        TbcError: a file cannot be read, or it is not clear which input it is for.
+        TbcError: a file cannot be read, it is not clear which input it is for, or an input is
+            given twice.
         ValueError: an input cannot hold the numbers.
     """
     feeds: dict[str, Array] = {}
+
+    def give(name: str, array: Array) -> None:
+        if name in feeds:
+            raise UsageError(f"--input gives '{name}' twice", hint="each input once")
+        feeds[name] = array
+
     for text in texts:
         name, equals, rest = text.rpartition("=")
         if equals and (numbers := _numbers(rest)) is not None:
             dtype, rank = inputs().get(name, (numbers.dtype, numbers.ndim))
             shape = numbers.shape or (1,) * rank
-            feeds[name] = converted(numbers.reshape(shape), dtype, name)
+            give(name, converted(numbers.reshape(shape), dtype, name))
             continue
         if not rest:
-            raise TbcError(f"--input {text} gives nothing", hint=f"--input {text}1,2, or a file")
+            hint = f"--input {text or 'NAME='}1,2, or a file"
+            raise TbcError(f"--input {text or repr(text)} gives nothing", hint=hint)
         data = _read(Path(rest if equals else text))
         if isinstance(data, dict):
-            feeds |= data
+            for each, array in data.items():
+                give(each, array)
         elif equals:
-            feeds[name] = data
+            give(name, data)
         elif len(known := list(inputs())) == 1:
-            feeds[known[0]] = data
+            give(known[0], data)
         else:
             hint = " ".join(f"--input {n}=x.npy" for n in known)
             raise TbcError(f"the model has {len(known)} inputs", file=rest, hint=hint)
     return feeds
+
+
+def require_no_rows(feeds: Mapping[str, Array], inputs: Declared) -> None:
+    """Raise UsageError where an array has rows, as for calls in turn, and there is one call."""
+    for name, array in feeds.items():
+        rank = inputs[name][1] if name in inputs else array.ndim
+        if array.ndim == rank + 1 and len(array):
+            reason = f"input '{name}' has rank {array.ndim}, not {rank}: {array.shape}"
+            raise UsageError(reason, hint=f"--calls {len(array)} makes a call of each row")
+
+
+def in_turn(
+    feeds: Mapping[str, Array], inputs: Declared, calls: int
+) -> Iterator[Mapping[str, Array]]:
+    """What each of some calls is fed: a row of the arrays that have an axis more than their input.
+
+    Raises:
+        UsageError: there are more or fewer rows than calls.
+    """
+    rows = {n for n, array in feeds.items() if n in inputs and array.ndim == inputs[n][1] + 1}
+    for name in sorted(rows):
+        if (count := len(feeds[name])) != calls:
+            reason = f"the input '{name}' has {count} rows, and there are {calls} calls"
+            raise UsageError(reason, hint=f"--calls {count}")
+    for call in range(calls):
+        yield {name: a[call, ...] if name in rows else a for name, a in feeds.items()}
+
+
+def stacked(results: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
+    """The outputs of calls in turn, a row of each array for each call; UsageError if sizes vary."""
+    all_ = list(results)
+    for name, first in all_[0].items():
+        for call, outputs in enumerate(all_):
+            if outputs[name].shape != first.shape:
+                sizes = f"{list(first.shape)} in call 0 and {list(outputs[name].shape)} in {call}"
+                reason = f"the output '{name}' is {sizes}: they are no rows of one array"
+                raise UsageError(reason, hint="a call of tbc run for each")
+    return {name: np.stack([outputs[name] for outputs in all_]) for name in all_[0]}
 
 
 def _numbers(text: str) -> Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,6 +184,21 @@ def read_model(
     graph, batch = bound_batch(imported.graph)
     graph = tied(graph, kept, element_types(model))
     return imported, graph, batch.name if batch else ""
+
+
+def require_place(option: str, path: Path | None, is_folder: bool = False) -> None:
+    """Raise UsageError unless a file, or a folder, can be written there: before work is lost."""
+    if path is None:
+        return
+    if is_folder:
+        # mkdir makes what is missing.
+        there = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
+        if not there.is_dir():
+            raise UsageError(f"{option} {path}: {there} is no folder")
+    elif path.is_dir():
+        raise UsageError(f"{option} {path}: that is a folder", hint="the name of a file")
+    elif not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 
 
 def warned(warnings: Sequence[str], activations: str) -> tuple[str, ...]:

@@ -1,0 +1,118 @@
+"""The command line asked for odd things: what it refuses, when, and what it leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+from streams import STATE, by_numpy, frames, stream
+from test_cli import DIGITS, needs_linker, succeeded, tbc_cli
+
+from tbc.codegen.host import host_target
+from tbc.codegen.link import suffix
+
+KEPT = [word for pair in STATE.items() for word in ("--state", "=".join(pair))]
+
+
+def saved(folder: Path, text: str) -> Path:
+    """The file of a model in ONNX's text form."""
+    path = folder / "model.onnx"
+    onnx.save(parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]>\n{text}'), path)
+    return path
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Path:
+    """A model whose only input is kept."""
+    text = "count (float[2] old) => (float[2] y, float[2] new) <float[2] one = {1, 1}>"
+    return saved(tmp_path, text + "{ new = Add(one, old) y = Mul(new, new) }")
+
+
+@pytest.fixture
+def relu(tmp_path: Path) -> Path:
+    return saved(tmp_path, "relu (float[m, n] x) => (float[m, n] y) { y = Relu(x) }")
+
+
+# -- calls in turn --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["onnx", pytest.param("library", marks=needs_linker), "blob"])
+def test_calls_in_turn_keep_the_state(form: str, tmp_path: Path) -> None:
+    model, inputs = tmp_path / "stream.onnx", frames(5)
+    onnx.save(stream(), model)
+    np.save(tmp_path / "x.npy", np.stack(inputs))
+    given = ["--input", tmp_path / "x.npy", "--calls", 5, "-o", tmp_path / "y.npz"]
+    if form == "onnx":
+        given += KEPT
+    else:
+        kind = "shared" if form == "library" else "blob"
+        assert tbc_cli("compile", model, *KEPT, "-o", tmp_path, "--emit", kind).exit_code == 0
+        name = f"libstream{suffix(host_target())}" if form == "library" else "stream.tbc"
+        model = tmp_path / name
+    assert tbc_cli("run", model, *given).exit_code == 0
+    with np.load(tmp_path / "y.npz") as outputs:
+        assert list(outputs) == ["y"]
+        np.testing.assert_array_equal(outputs["y"], np.stack([y for y, _ in by_numpy(inputs)]))
+
+
+def test_calls_of_a_model_without_inputs_count(counter: Path) -> None:
+    printed = succeeded("run", counter, "--state", "old=new", "--calls", 3)
+    assert printed == {"y": {"type": "float32", "values": [[1, 1], [4, 4], [9, 9]]}}
+
+
+def test_an_array_of_the_inputs_rank_is_for_all_calls(tmp_path: Path) -> None:
+    text = "sums (float[2] a, float b) => (float[2] y) { y = Add(a, b) }"
+    given = ("--input", "a=[[1, 2], [3, 4]]", "--input", "b=10", "--calls", 2)
+    printed = succeeded("run", saved(tmp_path, text), *given)
+    assert printed["y"]["values"] == [[11, 12], [13, 14]]
+    given = ("--input", "a=1,2", "--input", "b=[10, 20, 30]", "--calls", 3)
+    printed = succeeded("run", tmp_path / "model.onnx", *given)
+    assert printed["y"]["values"] == [[11, 12], [21, 22], [31, 32]]
+
+
+def test_rows_and_calls_must_agree(relu: Path) -> None:
+    rows = ("run", relu, "--input", "x=[[[1]], [[2]]]")
+    result = tbc_cli(*rows)
+    assert (result.exit_code, "--calls 2 makes a call of each row" in result.stderr) == (2, True)
+    result = tbc_cli(*rows, "--calls", 3)
+    assert (result.exit_code, "has 2 rows, and there are 3 calls" in result.stderr) == (2, True)
+    assert "try: --calls 2\n" in result.stderr
+    assert tbc_cli(*rows, "--calls", 2).exit_code == 0
+
+
+def test_outputs_of_calls_that_differ_in_size(tmp_path: Path) -> None:
+    text = "up (int64[1] n) => (float[k] y) <float one = {1}> { y = Expand(one, n) }"
+    result = tbc_cli("run", saved(tmp_path, text), "--input", "n=[[2], [3]]", "--calls", 2)
+    assert result.exit_code == 2
+    assert "the output 'y' is [2] in call 0 and [3] in 1" in result.stderr
+
+
+# -- given twice ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "compile", "inspect"])
+def test_an_input_is_given_once(command: str, relu: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=np.ones((1, 2), np.float32))
+    for first, second in (("x=[[1]]", "x=[[2]]"), (f"{tmp_path}/all.npz", "x=1")):
+        result = tbc_cli(command, relu, "--input", first, "--input", second)
+        assert (result.exit_code, "gives 'x' twice" in result.stderr) == (2, True), result.output
+
+
+# -- before any work ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("place", "words"), [("no/x", "there is no folder"), ("", "is a folder")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    place: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("it began")
+
+    monkeypatch.setattr("tbc.bench.run.Bench.report", work)
+    monkeypatch.setattr("tbc.api.compile", work)
+    for arguments in (["bench", "--plot"], ["run", DIGITS, "-o"]):
+        result = tbc_cli(*arguments, tmp_path / place)
+        assert (result.exit_code, words in result.stderr) == (2, True), result.output
