@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc.codegen.archive import Member, symbol_name, write_archive
-from tbc.codegen.link import can_link, link_shared, suffix
+from tbc.codegen.link import can_link, link_shared, linker_for, suffix
 from tbc.codegen.modelinfo import ModelInfo, exported
-from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
+from tbc.codegen.project import PROJECTS, check_project, header, project_files, runtime_file
 from tbc.errors import Unsupported
 from tbc.target import PORTABLE, Target, parse
 
@@ -29,12 +29,34 @@ class Written:
     kind: str
     tool: str = ""
 
+    def moved(self, place: Path, folder: Path) -> Written:
+        """The same, after what lies in one folder has moved to another."""
+        return replace(self, path=folder / self.path.relative_to(place))
 
-def default_kinds(target: Target) -> tuple[str, ...]:
-    """What is written where nothing is asked for: a project, with a shared library if possible."""
-    if target.arch == "c":
-        return ("c", "header", "project")
-    return ("static", "header", *(("shared",) if can_link(target) else ()), "project")
+
+def kinds_of(
+    kinds: tuple[str, ...], target: Target, linker: str = "", project: str = "cmake"
+) -> tuple[str, ...]:
+    """What is written: what is asked for, or a project, with a shared library if possible.
+
+    Raises:
+        Unsupported: the project cannot be for the target, no linker is at hand for a library, or
+            one is given and has nothing to link.
+    """
+    if "project" in kinds:
+        check_project(project, target)
+    elif not kinds and target.arch == "c":
+        kinds = ("c", "header", "project")
+    elif not kinds:
+        shared = can_link(target, linker)
+        kinds = ("static", "header", *(("shared",) if shared else ()), "project")
+    is_web = "project" in kinds and PROJECTS[project].language == "js"
+    if "shared" in kinds or is_web:
+        linker_for(target, linker)
+    elif linker:
+        reason = f"--linker={linker} is for shared libraries, and none is written"
+        raise Unsupported(reason, hint="--emit=shared, or no linker")
+    return kinds
 
 
 def target_of(kinds: Iterable[str], target: Target) -> Target:
@@ -82,7 +104,7 @@ def write_artifacts(
     linker: str = "",
     project: str = "cmake",
 ) -> Iterator[Written]:
-    """Write a model's artifacts into a folder, which is made if it is not there.
+    """Write a model's artifacts into a folder, which is made if it is not there; see `staged`.
 
     Args:
         folder: where to.
@@ -104,9 +126,6 @@ def write_artifacts(
             hint="--project=cmake",
         )
     place = PROJECTS[project if "project" in kinds else "cmake"]
-    if place.language == "js" and (target.arch != "wasm" or target.index_bits != 32):
-        reason = f"a project of {project} is WebAssembly of 32 bits, and {target.name} is not"
-        raise Unsupported(reason, hint="--target=wasm32+simd128")
     folder.mkdir(parents=True, exist_ok=True)
     if "project" in kinds:
         kinds |= {"header", library} if place.language == "c" else {"shared"}

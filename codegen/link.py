@@ -56,18 +56,12 @@ def link_shared(
         Unsupported: no linker is at hand, or the target has no shared libraries.
         LinkFailed: the linker says so.
     """
-    if target.object_format == "elf" and target.os == "none":
-        reason = f"{target.name} has no operating system to load a shared library"
-        raise Unsupported(reason, hint="--emit static,header")
-    if not linker and _writes(target):
+    chosen = linker_for(target, linker)
+    if chosen is None:
         library = write_shared(obj, path.name, exports)
         path.unlink(missing_ok=True)  # a process that has mapped the last one keeps it
         path.write_bytes(library)
         return Linked(path, "")
-    chosen = _named(linker) if linker else find_linker(target)
-    if chosen is None:
-        hint = "pip install tbc[cross], or --linker=PATH, or --emit static,header"
-        raise Unsupported(f"no linker for {target.name} is at hand", hint=hint)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.o"
         source.write_bytes(obj)
@@ -80,15 +74,35 @@ def link_shared(
             raise LinkFailed(f"cannot run {chosen.name}: {why}", hint="--linker") from error
     if done.returncode != 0 or not path.exists():
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
-        raise LinkFailed(f"{chosen.name} failed: {said}", file=str(path))
+        raise LinkFailed(f"{chosen.name} failed: {said}", file=path.name)
     return Linked(path, chosen.name)
 
 
-def can_link(target: Target) -> bool:
-    """Whether `link_shared` makes a library for a target when no linker is named."""
+def linker_for(target: Target, linker: str = "") -> Linker | None:
+    """What makes shared libraries for a target: the linker if one is named; None is tbc itself.
+
+    Raises:
+        Unsupported: no linker is at hand, or the target has no shared libraries.
+        LinkFailed: the name is empty.
+    """
+    if target.object_format == "elf" and target.os == "none":
+        reason = f"{target.name} has no operating system to load a shared library"
+        raise Unsupported(reason, hint="--emit static,header")
+    if linker:
+        return _named(linker)
+    if _writes(target):
+        return None
+    if found := find_linker(target):
+        return found
+    hint = "pip install tbc[cross], or --linker=PATH, or --emit static,header"
+    raise Unsupported(f"no linker for {target.name} is at hand", hint=hint)
+
+
+def can_link(target: Target, linker: str = "") -> bool:
+    """Whether `link_shared` makes a library for a target, by the linker if one is named."""
     if target.object_format == "elf" and target.os == "none":
         return False
-    return _writes(target) or find_linker(target) is not None
+    return bool(linker) or _writes(target) or find_linker(target) is not None
 
 
 def _writes(target: Target) -> bool:
@@ -116,6 +130,8 @@ def find_linker(target: Target) -> Linker | None:
 def _named(linker: str) -> Linker:
     """What `--linker` names: by its name, a linker proper (…ld, ld.lld, lld-link) or a compiler."""
     words = linker.split() if shutil.which(linker) is None else [linker]
+    if not words:
+        raise LinkFailed("no linker is named", hint="--linker=PATH")
     name = Path(words[-1]).name.lower().removesuffix(".exe")
     proper = name.startswith(("ld", "lld")) or name.endswith(("ld", "link")) or ".lld" in name
     return Linker(tuple(words), not proper, linker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,6 +12,8 @@ import jinja2
 
 import tbc
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo
+from tbc.errors import Unsupported
+from tbc.target import Target
 
 _DTYPES: dict[int, tuple[str, str, str, str]] = {
     1: ("float32", "float", "double", "%g"),
@@ -74,6 +76,10 @@ class Project(NamedTuple):
         sources: that of the C sources of tbc.
         texts: file -> template of everything else; {name} is the model's.
         language: "c", or "js" for a WebAssembly module and tbc.mjs instead of those.
+        format: the format of the objects that it links; any if empty.
+        machines: the architectures that it links, with their bits; any if empty.
+        kind: what targets it is for, in words.
+        instead: the targets to try, as a hint.
     """
 
     headers: str
@@ -81,6 +87,10 @@ class Project(NamedTuple):
     sources: str
     texts: Mapping[str, str]
     language: str = "c"
+    format: str = ""
+    machines: Sequence[str] = ()
+    kind: str = ""
+    instead: str = ""
 
 
 PROJECTS: Mapping[str, Project] = {
@@ -104,6 +114,11 @@ PROJECTS: Mapping[str, Project] = {
             "library.properties": "arduino/library.properties.j2",
             "examples/{name}/{name}.ino": "arduino/example.ino.j2",
         },
+        format="elf",
+        # Of boards from the Uno's successors to those that run Linux on Arm or an Intel Quark.
+        machines=("arm-32", "aarch64-64", "riscv-32", "riscv-64", "mips-32", "x86-32"),
+        kind="CPUs of Arduino boards",
+        instead="the board's CPU, as --target=cortex-m4f, or --target=c",
     ),
     # https://docs.zephyrproject.org/latest/develop/modules.html
     "zephyr": Project(
@@ -115,10 +130,37 @@ PROJECTS: Mapping[str, Project] = {
             "zephyr/Kconfig": "zephyr/Kconfig.j2",
             "zephyr/CMakeLists.txt": "zephyr/CMakeLists.txt.j2",
         },
+        format="elf",  # of any machine: native_sim is a program of the one that builds
+        kind="targets with ELF objects",
+        instead="the board's CPU, as --target=cortex-m4f, x86-64 for native_sim, or --target=c",
     ),
-    "web": Project(".", ".", ".", {"index.html": "web/index.html.j2"}, "js"),
+    "web": Project(
+        ".",
+        ".",
+        ".",
+        {"index.html": "web/index.html.j2"},
+        "js",
+        format="wasm",
+        machines=("wasm-32",),
+        kind="WebAssembly of 32 bits",
+        instead="--target=wasm32+simd128",
+    ),
 }
 """What `--project` takes."""
+
+
+def check_project(name: str, target: Target) -> None:
+    """Raise Unsupported for a target whose code no build of a project of that name can link."""
+    project = PROJECTS[name]
+    if target.arch == "c" and project.language == "c":
+        return
+    machine = f"{target.arch}-{target.index_bits}"
+    is_linked = project.format in ("", target.object_format)
+    if not is_linked or (project.machines and machine not in project.machines):
+        raise Unsupported(
+            f"a project of {name} is for {project.kind}, and {target.name} is none",
+            hint=project.instead,
+        )
 
 
 SOURCES = ("tbc_cpu.c", "tbc_self_test.c")

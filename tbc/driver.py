@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbc import __version__
-from tbc.codegen.artifacts import Written, default_kinds, needed, target_of, write_artifacts
+from tbc.codegen.artifacts import Written, kinds_of, needed, target_of, write_artifacts
 from tbc.codegen.blob import check_target, write_blob
 from tbc.codegen.builtins import builtins_text
 from tbc.codegen.c_model import c_source
@@ -28,6 +28,7 @@ from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.model import ModelCode, emit_model, weight_blocks
 from tbc.codegen.modelinfo import ModelInfo, TensorInfo, entry_points, model_constant, symbol_of
 from tbc.codegen.objfile import undefined_symbols
+from tbc.codegen.staging import staged
 from tbc.dims import Dim, Expr, Symbol, symbols_of, upper
 from tbc.errors import Unbounded, Unsupported
 from tbc.ir import Graph, bind
@@ -370,7 +371,7 @@ def write(
         self_test: whether to put a self-test in; by default, if the reference is quick to run.
     """
     target = target_of(kinds, target)
-    kinds = kinds or default_kinds(target)
+    kinds = kinds_of(kinds, target, linker, project)
     if "blob" in kinds:
         check_target(target)
     wanted = needed(kinds) | also
@@ -379,18 +380,16 @@ def write(
     compiled = assemble(program, target, name, workers, wanted, test=test)
     check(compiled)
     weights = None if compiled.embedded else compiled.weights()
-    written = list(
-        write_artifacts(
-            folder, compiled.info, target, compiled.files, kinds, weights, linker, project
-        )
-    )
-    if "blob" in kinds:
-        path = folder / f"{name}.tbc"
-        obj = movable_object(compiled, workers)
-        write_blob(path, obj, compiled.info, target, compiled.weights())
-        written.append(Written(path, "blob"))
-    if "ir" in kinds:
-        path = folder / f"{name}.ir"
-        path.write_text(print_graph(graph))
-        written.append(Written(path, "ir"))
-    return compiled, tuple(written)
+    with staged(folder) as place:
+        made = compiled.info, target, compiled.files, kinds, weights, linker, project
+        written = list(write_artifacts(place, *made))
+        if "blob" in kinds:
+            path = place / f"{name}.tbc"
+            obj = movable_object(compiled, workers)
+            write_blob(path, obj, compiled.info, target, compiled.weights())
+            written.append(Written(path, "blob"))
+        if "ir" in kinds:
+            path = place / f"{name}.ir"
+            path.write_text(print_graph(graph))
+            written.append(Written(path, "ir"))
+    return compiled, tuple(each.moved(place, folder) for each in written)

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from zlib import crc32
 
-from tbc.codegen.artifacts import Written, default_kinds, needed, write_artifacts
+from tbc.codegen.artifacts import Written, kinds_of, needed, write_artifacts
 from tbc.codegen.llvm_text import Module
 from tbc.codegen.machine import Part, Workers, variant_attributes
 from tbc.codegen.model import emit_model, shared_blocks
@@ -28,6 +28,7 @@ from tbc.codegen.modelinfo import (
     model_constant,
     symbol_of,
 )
+from tbc.codegen.staging import staged
 from tbc.driver import (
     EMBEDDED_WEIGHTS,
     Compiled,
@@ -111,12 +112,12 @@ def write_variants(
         Unsupported: something is asked for that holds one variant.
     """
     least = targets[-1]
-    kinds = kinds or default_kinds(least)
     if alone := sorted({*kinds} & {*ALONE}):
         reason = f"--emit={alone[0]} is for one target, and there are {len(targets)}"
         raise Unsupported(reason, hint="shared, static, obj, header, asm, llvm, project")
     if project != "cmake":
         raise Unsupported(f"--project={project} is for one target", hint="--project=cmake")
+    kinds = kinds_of(kinds, least, linker)
     image = Image()
     programs = [
         lower(graph, target, observe, image=image)
@@ -127,10 +128,10 @@ def write_variants(
     check(made.whole)
     weights = None if made.whole.embedded else shared_blocks(programs, least.little_endian)
     whole = made.whole
-    written = write_artifacts(
-        folder, whole.info, least, whole.files, kinds, weights, linker, project
-    )
-    return made, tuple(written)
+    with staged(folder) as place:
+        found = whole.info, least, whole.files, kinds, weights, linker, project
+        written = list(write_artifacts(place, *found))
+    return made, tuple(each.moved(place, folder) for each in written)
 
 
 def _assemble(

@@ -116,3 +116,91 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     for arguments in (["bench", "--plot"], ["run", DIGITS, "-o"]):
         result = tbc_cli(*arguments, tmp_path / place)
         assert (result.exit_code, words in result.stderr) == (2, True), result.output
+
+
+# -- all files or none ----------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+FAILING = """#!/bin/sh
+for word; do case $last in -o) echo partial > "$word";; esac; last=$word; done
+echo no such luck >&2
+exit 3
+"""
+
+
+@pytest.fixture
+def failing_linker(tmp_path: Path) -> Path:
+    """A linker that writes a part of its output before it fails."""
+    path = tmp_path / "failing-ld"
+    path.write_text(FAILING)
+    path.chmod(0o755)
+    return path
+
+
+def test_a_failing_linker_leaves_nothing(failing_linker: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new/out"
+    result = tbc_cli("compile", DIGITS, "-o", folder, "--linker", failing_linker)
+    assert result.exit_code == 1
+    assert "libdigits_mlp" in result.stderr
+    assert "no such luck" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("targets", ["armv8", "armv8.6,armv8"])
+def test_a_failing_linker_leaves_what_was_there(
+    targets: str, failing_linker: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    assert tbc_cli("compile", DIGITS, "-o", folder, "--target", "x86-64").exit_code == 0
+    (folder / "notes.txt").write_text("mine")
+    before = contents(folder)
+    wanted = ("--target", targets, "--linker", failing_linker)
+    assert tbc_cli("compile", DIGITS, "-o", folder, *wanted).exit_code == 1
+    assert contents(folder) == before
+    assert tbc_cli("compile", DIGITS, "-o", folder, "--target", targets).exit_code == 0
+    after = contents(folder)
+    assert after.keys() == before.keys()
+    assert after["libdigits_mlp.a"] != before["libdigits_mlp.a"]
+    assert after["notes.txt"] == b"mine"
+
+
+def test_a_folder_in_the_way_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "digits_mlp.s").mkdir()
+    result = tbc_cli("compile", DIGITS, "-o", tmp_path, "--emit", "obj,asm,header")
+    assert (result.exit_code, "digits_mlp.s: Is a directory" in result.stderr) == (1, True)
+    assert contents(tmp_path) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["digits_mlp.s"]
+
+
+def test_a_library_that_is_loaded_is_replaced_not_changed(relu: Path, tmp_path: Path) -> None:
+    (tmp_path / "relu.o").write_bytes(b"old")
+    with (tmp_path / "relu.o").open("rb") as old:
+        arguments = ("-o", tmp_path, "--name", "relu", "--emit", "obj", "--dim", "n=4")
+        assert tbc_cli("compile", relu, *arguments, "--dim", "m=2").exit_code == 0
+        assert old.read() == b"old"
+    assert (tmp_path / "relu.o").stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--emit", "obj", "--linker", "ld"), "is for shared libraries, and none is written"),
+        (("--target", "cortex-m4", "--linker", "ld"), "for shared libraries, and none"),
+        (("--target", "c", "--linker", "ld"), "for shared libraries, and none"),
+        (("--linker", " "), "no linker is named"),
+        (("--target", "cortex-m4", "--emit", "shared"), "no operating system to load"),
+    ],
+)
+def test_a_linker_without_work_and_work_without_a_linker(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before anything is compiled."""
+    monkeypatch.setattr("tbc.driver.lower", None)
+    result = tbc_cli("compile", DIGITS, "-o", tmp_path / "out", *arguments)
+    assert (result.exit_code, words in result.stderr) == (1, True), result.stderr
+    assert not (tmp_path / "out").exists()

@@ -28,7 +28,6 @@ from tbc.codegen.artifacts import write_artifacts
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
 from tbc.driver import bound_batch, write
-from tbc.errors import Unsupported
 from tbc.runtime.structs import DTYPES
 from tbc.self_test import Rule, SelfTest, checksum, elements
 from tbc.target import parse
@@ -461,12 +460,3 @@ def test_project(tmp_path: Path) -> None:
     (tmp_path / "run.mjs").write_text(f'{page}\nawait import("./page.mjs");')
     done = subprocess.run(["node", "run.mjs"], capture_output=True, text=True, cwd=tmp_path)
     assert re.fullmatch(r"logits\[1,10\]:( -?\d+\.\d+){10}\n", done.stdout), done
-
-
-@pytest.mark.parametrize("target", ["x86-64", "c", "wasm64-unknown-unknown"])
-def test_the_project_is_webassembly(target: str, tmp_path: Path) -> None:
-    chosen = parse(target)
-    info = adder.info(parse("x86-64"))
-    with pytest.raises(Unsupported, match="a project of web is WebAssembly"):
-        list(write_artifacts(tmp_path / "out", info, chosen, {}, ("project",), None, project="web"))
-    assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ from tbc.cli import app
 from tbc.codegen.archive import Member, symbol_name, write_archive
 from tbc.codegen.host import host_target
 from tbc.codegen.modelinfo import TensorInfo
-from tbc.codegen.project import PROJECTS, header, project_files, runtime_file
+from tbc.codegen.project import PROJECTS, check_project, header, project_files, runtime_file
+from tbc.errors import Unsupported
 from tbc.self_test import Rule, SelfTest
 from tbc.target import parse
 
@@ -332,3 +333,36 @@ def test_the_runtime_comes_along():
     files = project_files(adder.info(parse("x86-64")))
     assert files["tbc.h"] == (INCLUDE / "tbc.h").read_text()
     assert files["tbc_cpu.c"] == CPU_SOURCE.read_text() == runtime_file("src/tbc_cpu.c")
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+FOREIGN = ("windows-x86-64", "windows-arm64", "macos-x86-64", "apple-m1")
+BOARDS = ("cortex-m0plus", "cortex-m55", "rv32imc", "armv7", "armv8", "i686", "c")
+
+
+@pytest.mark.parametrize(
+    ("project", "refused", "taken"),
+    [
+        ("zephyr", (*FOREIGN, "wasm32"), (*BOARDS, "x86-64-v3")),
+        ("arduino", (*FOREIGN, "wasm32", "x86-64-v3", "s390x"), BOARDS),
+        ("web", (*FOREIGN, *BOARDS, "x86-64", "wasm64-unknown-unknown"), ("wasm32+simd128",)),
+        ("cmake", (), (*FOREIGN, *BOARDS, "wasm32", "x86-64", "s390x")),
+    ],
+)
+def test_a_project_is_for_targets_whose_code_it_can_link(project, refused, taken):
+    for name in taken:
+        check_project(project, parse(name))
+    for name in refused:
+        with pytest.raises(Unsupported, match=rf"of {project} is for .*, and {name} is none") as e:
+            check_project(project, parse(name))
+        assert "--target=" in e.value.hint
+
+
+@pytest.mark.parametrize(("project", "target"), [("arduino", "x86-64"), ("zephyr", "wasm32")])
+def test_what_cannot_be_linked_is_not_compiled(project, target, tmp_path, monkeypatch):
+    monkeypatch.setattr("tbc.driver.lower", None)
+    words = [str(DIGITS / "digits_mlp.onnx"), "--target", target, "--project", project]
+    done = CliRunner().invoke(app, ["compile", *words, "-o", str(tmp_path / "out")])
+    assert (done.exit_code, f"project of {project}" in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "out").exists()
