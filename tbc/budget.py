@@ -15,6 +15,8 @@ from tbc.errors import TooLarge, Unsupported, UsageError
 from tbc.program import Program, crowded
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+UNKNOWN_STACK = "stack not counted: it is the C compiler's"
+"""What is said of portable C beside the RAM that it takes."""
 TOP = 12
 """Lines of a table; the rest is one more."""
 
@@ -27,19 +29,27 @@ class Budget:
     ram: int | None = None
 
     def check(self, compiled: Compiled) -> None:
-        """Nothing if a model fits.
+        """Nothing if a model fits; of portable C the stack is not known, and not counted.
 
         Raises:
             TooLarge: it does not; the error has the table of what takes the space.
-            Unsupported: the target's objects do not tell how large they are.
+            Unsupported: the target's objects do not tell how much flash they take.
         """
         flash = flash_of(compiled) if self.flash is not None else {}
-        if flash is None or (self.ram is not None and compiled.stack is None):
-            kind = compiled.target.object_format
-            what = f"an object of the format {kind}" if compiled.stack is not None else "portable C"
-            raise Unsupported(f"{what} does not tell what it takes", file=compiled.info.name)
+        if flash is None:
+            is_c = compiled.target.arch == "c"
+            kind = f"an object of the format {compiled.target.object_format}"
+            raise Unsupported(
+                f"{'portable C' if is_c else kind} does not tell how much flash it takes",
+                file=compiled.info.name,
+                hint="no --flash-limit" + (", but one of the linker's" if is_c else ""),
+            )
         ram = ram_of(compiled)
-        for name, limit, parts in (("flash", self.flash, flash), ("RAM", self.ram, ram)):
+        what = "RAM" if compiled.stack is not None else f"RAM ({UNKNOWN_STACK})"
+        for name, limit, parts in (
+            ("flash", self.flash, flash),
+            (what, self.ram, ram),
+        ):
             total = sum(parts.values())
             if limit is not None and total > limit:
                 raise TooLarge(
@@ -113,7 +123,10 @@ def _weights(program: Program) -> Iterator[tuple[str, int]]:
 
 
 def ram_of(compiled: Compiled) -> dict[str, int]:
-    """Bytes of RAM by what takes them, when most of the arena, and of fast memory, is in use."""
+    """Bytes of RAM by what takes them, when most of the arena, and of fast memory, is in use.
+
+    Of portable C without the stack.
+    """
     program, info = compiled.program, compiled.info
     parts: dict[str, int] = defaultdict(int)
     regions = {  # of variants, each as large as the one that needs the most of it

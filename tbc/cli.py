@@ -140,7 +140,11 @@ def compile(
     ] = None,
     flash_limit: Annotated[str, typer.Option(help="Fail if the model takes more flash: 64K.")] = "",
     ram_limit: Annotated[
-        str, typer.Option(help="Fail if scratch memory, state and stack take more RAM: 16K.")
+        str,
+        typer.Option(
+            help="Fail if scratch memory, state and stack take more RAM: 16K. Of portable C the "
+            "stack is not known, and not counted."
+        ),
     ] = "",
     fast_ram: FastRam = "",
     print_ir_after: Annotated[

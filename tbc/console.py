@@ -134,8 +134,8 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
         yield "fast RAM", _bytes(report.fast)
     if report.state:
         yield "state", _bytes(report.state)
-    if report.stack is not None:
-        yield "stack", _bytes(report.stack)
+    known = report.stack is not None
+    yield "stack", _bytes(report.stack or 0) if known else "not known: it is the C compiler's"
     yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
     yield "weights read", _bytes(report.weights_read)
     if not report.self_test:

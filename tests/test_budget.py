@@ -112,9 +112,24 @@ def test_formats_that_do_not_tell(workers: Workers) -> None:
         Budget(flash=1 << 20).check(made)
     source = compiled("c", workers)
     Budget().check(source)
-    for budget in (Budget(flash=1 << 20), Budget(ram=1 << 20)):
-        with pytest.raises(Unsupported, match="portable C does not tell"):
-            budget.check(source)
+    with pytest.raises(Unsupported, match="portable C does not tell how much flash"):
+        Budget(flash=1 << 20).check(source)
+
+
+def test_portable_c_takes_ram_beside_its_stack(workers: Workers) -> None:
+    made = compiled("c", workers)
+    assert made.stack is None
+    size = made.info.arena_size
+    assert size > 512  # the activations of the first layer
+    assert sum(ram_of(made).values()) == size
+    Budget(ram=size).check(made)
+    words = (
+        rf"{size} bytes of RAM \(stack not counted: it is the C compiler's\), and {size - 1} are"
+    )
+    with pytest.raises(TooLarge, match=words) as caught:
+        Budget(ram=size - 1).check(made)
+    assert sum(caught.value.parts.values()) == size
+    assert "stack" not in caught.value.parts
 
 
 @needs_cc

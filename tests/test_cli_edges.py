@@ -204,3 +204,20 @@ def test_a_linker_without_work_and_work_without_a_linker(
     result = tbc_cli("compile", DIGITS, "-o", tmp_path / "out", *arguments)
     assert (result.exit_code, words in result.stderr) == (1, True), result.stderr
     assert not (tmp_path / "out").exists()
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+def test_the_ram_of_portable_c_is_limited_without_its_stack(tmp_path: Path) -> None:
+    wanted = ("compile", DIGITS, "--target", "c", "-o", tmp_path / "out")
+    result = tbc_cli(*wanted, "--ram-limit", 100)
+    assert result.exit_code == 1
+    assert "stack not counted: it is the C compiler's" in result.stderr
+    assert "result of node_" in result.stderr
+    assert not (tmp_path / "out").exists()
+    report = succeeded(*wanted, "--ram-limit", "64K")
+    assert report["stack"] is None
+    text = tbc_cli(*wanted, "--ram-limit", report["arena"]).stdout
+    assert "stack" in text
+    assert "not known: it is the C compiler's" in text
