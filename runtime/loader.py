@@ -359,7 +359,7 @@ def load(
             machine.
     """
     path = Path(path).absolute()
-    if is_blob(path):
+    if is_blob(path) or path.suffix == ".tbc":
         opened = Opened(path)
         try:
             return Model(opened.address, cpu_bits, keep=opened, pool=pool)
@@ -370,7 +370,7 @@ def load(
             raise OSError(found_damage)
         library = ctypes.CDLL(str(path))
         table = ctypes.c_void_p.in_dll(library, "tbc_models")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise IncompatibleArtifact(f"cannot be read: {error.strerror}", file=str(path)) from error
     except (OSError, ValueError) as error:
         reason = f"this is not a model that this machine can load: {error}"

@@ -8,6 +8,8 @@ quick.
 from __future__ import annotations
 
 import functools
+import io
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,11 +44,15 @@ from tbc.options import (
     Verbose,
     given_inputs,
     held,
+    kinds_asked,
     product_of,
     read_model,
+    require_no,
+    require_onnx,
     require_place,
     sizes_of,
     states_of,
+    target_names,
     targets_of,
     tuned_here,
     usage,
@@ -106,7 +112,7 @@ def _options(
 @_command
 def compile(
     model: Model,
-    target: TargetOption = "native",
+    target: TargetOption = None,
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     optimize: Optimize = Goal.balanced,
@@ -170,14 +176,15 @@ def compile(
 
     if unknown := sorted({*(print_ir_after or ())} - {*STAGES}):
         raise UsageError(f"there is no pass {unknown[0]}", hint=f"one of {', '.join(STAGES)}")
+    require_place(dump_dir, is_folder=True)
     budget = Budget(parse_size("--flash-limit", flash_limit), parse_size("--ram-limit", ram_limit))
-    kinds = tuple(k for text in emit or () for k in text.split(",") if k)
+    kinds, names = kinds_asked(emit), target_names(target)
     fast = parse_size("--fast-ram", fast_ram) or 0
-    targets = targets_of(target, mcpu, mattr, optimize, activations, kinds)
+    targets = targets_of(names, mcpu, mattr, optimize, activations, kinds)
     chosen, *others = (replace(each, fast_ram=fast) for each in targets)
     if project is not Project.cmake:
         kinds = (*kinds, "project")
-    options = {"target": [target], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
+    options = {"target": [names], "mcpu": [mcpu], "mattr": [mattr], "emit": kinds, "name": [name]}
     if optimize is not Goal.balanced:
         options["optimize"] = [optimize]
     if activations is not Activations.float:
@@ -199,8 +206,9 @@ def compile(
         show("importing")
         imported, graph, batch = read_model(model, dim, input, state)
         symbol = identifier(name or model.stem)
-        machine = chosen.name if chosen.arch == "c" else target
+        machine = chosen.name if chosen.arch == "c" else names
         folder = output or Path(f"{symbol}-{machine}")
+        require_place(folder, is_folder=True)
         if tune:
             if others:
                 raise UsageError("--tune is for one target, and there are several")
@@ -294,15 +302,13 @@ def run(
     from tbc.feeds import in_turn, read_feeds, require_no_rows, stacked, write_arrays
     from tbc.report import to_json
 
-    require_place("--output", output)
+    require_place(output)
     shared = runtime.Pool(threads, 0) if threads > 1 else threads
     with progress(json) as show, usage():
         show("compiling")
         if model.suffix in LIBRARIES:
             for option, given in (("--state", state), ("--dim", dim)):
-                if given:
-                    reason = f"{option} is for ONNX files; this has been compiled already"
-                    raise UsageError(reason)
+                require_no(option, given)
             ready: api.Model | runtime.Model = api.load(model, threads=shared)
         else:
             kept = states_of(state)
@@ -327,7 +333,7 @@ def run(
 @_command
 def verify(
     model: Model,
-    target: TargetOption = "native",
+    target: TargetOption = None,
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     optimize: Optimize = Goal.balanced,
@@ -361,7 +367,8 @@ def verify(
 
     fast = parse_size("--fast-ram", fast_ram) or 0
 
-    names = target.split(",")
+    require_onnx(model)
+    names = list(dict.fromkeys(target_names(target).split(",")))
     for name in names:  # before the first of them has run for long
         resolve_target(name, mcpu, mattr, optimize)
     with progress(json) as show, usage():
@@ -401,7 +408,7 @@ def inspect(
     model: Annotated[
         Path, typer.Argument(help="An ONNX file, or a blob that tbc made.", metavar="MODEL")
     ],
-    target: TargetOption = "native",
+    target: TargetOption = None,
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     optimize: Optimize = Goal.balanced,
@@ -421,13 +428,15 @@ def inspect(
     from tbc.runtime.blob import read_blob
 
     if model.suffix == BLOB:
+        for option, given in (("--dim", dim), ("--input", input), ("--state", state)):
+            require_no(option, given)
         blob = read_blob(model)
         if json:
             typer.echo(to_json(blob))
         else:
             print_blob(blob)
         return
-    chosen, *others = targets_of(target, mcpu, mattr, optimize, activations)
+    chosen, *others = targets_of(target_names(target), mcpu, mattr, optimize, activations)
     with progress(json) as show:
         show("importing")
         imported, graph, batch = read_model(model, dim, input, state)
@@ -453,7 +462,7 @@ def bench(
         typer.Option(help="A product of M rows: MxNxK, or 1..16xNxK. May be repeated."),
     ] = None,
     model: Annotated[list[Path] | None, typer.Option(help="An ONNX file. May be repeated.")] = None,
-    target: TargetOption = "native",
+    target: TargetOption = None,
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     dim: Dims = None,
@@ -498,10 +507,13 @@ def bench(
         products += [product_of("--gemm", "128x2560x2560", "MxNxK")]
     if steps and not model:
         raise UsageError("--steps shows models, and there are none", hint="--model net.onnx")
+    for option, texts in (("--dim", dim), ("--state", state)):
+        if texts and not model:
+            raise UsageError(f"{option} is for models, and there are none", hint="--model net.onnx")
     if plot and not products:
         raise UsageError("--plot shows products, and there are none", hint="--gemv or --gemm")
-    require_place("--plot", plot)
-    chosen = resolve_target(target, mcpu, mattr)
+    require_place(plot)
+    chosen = resolve_target(target_names(target), mcpu, mattr)
     if not is_native(chosen):
         reason = f"this machine cannot run code for {chosen.name}"
         raise Unsupported(reason, hint="a target that it has the features of")
@@ -534,4 +546,7 @@ def targets(json: Json = False, verbose: Verbose = False) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every one knows all characters of names
+            stream.reconfigure(errors="backslashreplace")
     app()

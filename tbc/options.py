@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbc.errors import UsageError
+from tbc.errors import TbcError, UsageError
 
 if TYPE_CHECKING:
     from tbc.bench.dots import Product, Sweep
@@ -61,7 +61,12 @@ class Project(StrEnum):
 
 Model = Annotated[Path, typer.Argument(help="An ONNX file.", metavar="MODEL.onnx")]
 TargetOption = Annotated[
-    str, typer.Option("--target", help="What to compile for: `tbc targets`; with commas, several.")
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="What to compile for: `tbc targets`; with commas, several. By default native.",
+        show_default=False,
+    ),
 ]
 Optimize = Annotated[
     Goal, typer.Option(help="On microcontrollers: how much flash weights may take as code.")
@@ -176,6 +181,7 @@ def read_model(
     from tbc.frontend import element_types, load
     from tbc.states import require_not_given, tied
 
+    require_onnx(model)
     kept = states_of(state)
     with usage():
         values, _ = given_inputs(model, input)
@@ -186,25 +192,52 @@ def read_model(
     return imported, graph, batch.name if batch else ""
 
 
-def require_place(option: str, path: Path | None, is_folder: bool = False) -> None:
-    """Raise UsageError unless a file, or a folder, can be written there: before work is lost."""
+def require_place(path: Path | None, is_folder: bool = False) -> None:
+    """Raise unless a file, or a folder, can be written there: before work is lost."""
     if path is None:
         return
     if is_folder:
         # mkdir makes what is missing.
         there = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
         if not there.is_dir():
-            raise UsageError(f"{option} {path}: {there} is no folder")
+            raise TbcError("this is no folder, into which files could go", file=str(there))
     elif path.is_dir():
-        raise UsageError(f"{option} {path}: that is a folder", hint="the name of a file")
+        raise TbcError("this is a folder", file=str(path), hint="the name of a file in it")
     elif not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+        raise TbcError(f"there is no folder {path.parent}", file=str(path))
 
 
 def warned(warnings: Sequence[str], activations: str) -> tuple[str, ...]:
     """What is unusual in a model, and what is done to it."""
     asked = () if activations == Activations.float else (ROUNDED,)
     return (*warnings, *asked)
+
+
+def require_no(option: str, given: object) -> None:
+    """Raise UsageError where an option is given that a compiled model leaves nothing to do."""
+    if given:
+        raise UsageError(f"{option} is for ONNX files; this has been compiled already")
+
+
+def target_names(given: list[str] | None) -> str:
+    """What `--target` says, with commas between several; `--target a --target b` is `a,b`."""
+    return "native" if given is None else ",".join(given)
+
+
+def kinds_asked(given: list[str] | None) -> tuple[str, ...]:
+    """What `--emit` says; () if it is not given."""
+    kinds = tuple(k.strip() for text in given or () for k in text.split(",") if k.strip())
+    if given and not kinds:
+        raise UsageError("--emit names nothing", hint="--emit static,header")
+    return kinds
+
+
+def require_onnx(model: Path) -> None:
+    """Raise UsageError for a file that tbc has made of a model."""
+    if model.suffix in LIBRARIES:
+        commands = "tbc run and inspect take" if model.suffix == BLOB else "tbc run takes"
+        hint = f"the ONNX file that it was made of; {commands} this one"
+        raise UsageError(f"{model} is compiled already", hint=hint)
 
 
 def targets_of(

@@ -21,6 +21,7 @@ from tbc.target_names import (
     arch_of,
     canonical,
     is_triple,
+    likely,
 )
 from tbc.tuning import UNTUNED, Tuning
 
@@ -265,7 +266,7 @@ _ARM_VERSIONS = {
 def _closest(word: str, known: Iterable[str]) -> str:
     """A hint with the names that look like `word`, or ""."""
     names = [name for name in dict.fromkeys(known) if name != word]
-    return ", ".join(difflib.get_close_matches(word, names, n=4, cutoff=0.5))
+    return ", ".join(difflib.get_close_matches(word.lower(), names, n=4, cutoff=0.5))
 
 
 def _changes(arch: str, text: str, what: str) -> list[str]:
@@ -372,7 +373,7 @@ def _base(name: str) -> tuple[NamedTarget, str]:
             return found, name[cut:]
     cpus = [cpu for cpus in CPUS.values() for cpu in cpus if _of_cpu(cpu)]
     known = ["native", PORTABLE.name, *(named.name for named in TARGETS), *cpus]
-    hint = _closest(name, known) or "`tbc targets` lists them"
+    hint = ", ".join(likely(name)) or _closest(name, known) or "`tbc targets` lists them"
     raise BadTarget(f"there is no target called '{name}'", hint=hint)
 
 

@@ -176,3 +176,24 @@ def is_triple(name: str) -> bool:
     first, *rest = name.split("-")
     known = any(re.fullmatch(arch, first) for arch in _ARCHES)
     return known and (len(rest) > 1 or any(re.match(_SYSTEMS, part) for part in rest))
+
+
+_WITHOUT_LLVM = r"avr|atmega|attiny|xtensa|esp\d|msp430|pic\d|8051|stm8"
+"""How names of CPUs and chips begin that have none of the architectures."""
+
+
+def likely(word: str) -> list[str]:
+    """The friendly names of what a word means that is none: an architecture, a board, a chip."""
+    word = word.lower()
+    plain = re.sub(r"[^a-z0-9]", "", word)
+    arches = {arch for pattern, arch in _ARCHES.items() if re.fullmatch(pattern, word)}
+    described = {
+        target.name: re.sub(r"[^a-z0-9]", "", target.description.lower()) for target in TARGETS
+    }
+    found = [PORTABLE.name] if re.match(_WITHOUT_LLVM, plain) else []
+    found += [name for name, text in described.items() if len(plain) > 3 and plain in text]
+    same = [target for target in TARGETS if arch_of(target.triple) in arches]
+    found += [
+        t.name for t in sorted(same, key=lambda t: "windows" in t.name or "apple" in t.triple)
+    ]
+    return list(dict.fromkeys(found))[:4]

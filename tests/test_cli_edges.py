@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import onnx
 import pytest
 from onnx import parser
 from streams import STATE, by_numpy, frames, stream
-from test_cli import DIGITS, needs_linker, succeeded, tbc_cli
+from test_cli import DIGITS, ROOT, needs_linker, succeeded, tbc_cli
 
 from tbc.codegen.host import host_target
 from tbc.codegen.link import suffix
@@ -115,7 +119,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch.setattr("tbc.api.compile", work)
     for arguments in (["bench", "--plot"], ["run", DIGITS, "-o"]):
         result = tbc_cli(*arguments, tmp_path / place)
-        assert (result.exit_code, words in result.stderr) == (2, True), result.output
+        assert (result.exit_code, words in result.stderr) == (1, True), result.output
 
 
 # -- all files or none ----------------------------------------------------------------------------
@@ -221,3 +225,112 @@ def test_the_ram_of_portable_c_is_limited_without_its_stack(tmp_path: Path) -> N
     text = tbc_cli(*wanted, "--ram-limit", report["arena"]).stdout
     assert "stack" in text
     assert "not known: it is the C compiler's" in text
+
+
+# -- several targets, and none --------------------------------------------------------------------
+
+
+def test_targets_given_one_by_one_are_those_with_commas(tmp_path: Path) -> None:
+    wanted = ("compile", DIGITS, "-o", tmp_path, "--emit", "obj")
+    targets = ("--target", "armv8", "--target", "armv8.6")
+    one_by_one, at_once = (
+        succeeded(*wanted, *words) for words in (targets, ("--target", "armv8,armv8.6"))
+    )
+    assert one_by_one == at_once
+    assert one_by_one["variants"][0]["target"] == "armv8.6"
+    result = tbc_cli("bench", *targets)
+    assert (result.exit_code, "no target called 'armv8,armv8.6'" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("arm64", "armv8"),
+        ("amd64", "x86-64"),
+        ("riscv32", "rv32imc"),
+        ("RP2040", "cortex-m0plus"),
+        ("Cortex-M7", "cortex-m7"),
+        ("attiny85", "c"),
+    ],
+)
+def test_what_a_target_is_called_elsewhere(name: str, meant: str) -> None:
+    result = tbc_cli("inspect", DIGITS, "--target", name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.search(rf"no target called '{name}'\ntry: {meant}(,|$)", result.stderr, re.MULTILINE)
+
+
+# -- what is no place, no list and no model -------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--output", "--dump-dir"])
+def test_a_file_in_the_place_of_a_folder(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tbc.driver.lower", None)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for place, blocked in (("file", "file"), ("file/in", "file"), ("dangling/in", "dangling")):
+        result = tbc_cli("compile", DIGITS, option, tmp_path / place)
+        assert result.exit_code == 1
+        assert f"{tmp_path / blocked}: this is no folder" in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_kinds_may_have_spaces_but_must_be_some(tmp_path: Path) -> None:
+    report = succeeded("compile", DIGITS, "-o", tmp_path, "--emit", " obj, header ")
+    assert {file["kind"] for file in report["files"]} == {"obj", "header"}
+    result = tbc_cli("compile", DIGITS, "-o", tmp_path, "--emit", ",")
+    assert (result.exit_code, "--emit names nothing" in result.stderr) == (2, True)
+
+
+def test_a_compiled_model_is_told_from_onnx(counter: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path, "--emit", "blob,shared", "--target", "x86-64")
+    assert tbc_cli("compile", counter, *options).exit_code == 0
+    for name, takes in (
+        ("model.tbc", "tbc run and inspect take"),
+        ("libmodel.so", "tbc run takes"),
+    ):
+        for command in (("compile",), ("verify",), ("inspect",), ("bench", "--model")):
+            if (command, name) == (("inspect",), "model.tbc"):
+                continue
+            result = tbc_cli(*command, tmp_path / name)
+            assert (result.exit_code, f"{takes} this one" in result.stderr) == (2, True)
+    for option in ("--dim", "--input", "--state"):
+        result = tbc_cli("inspect", tmp_path / "model.tbc", option, "x=1")
+        assert (result.exit_code, f"{option} is for ONNX files" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("x.tbc", b"junk" * 99, "x.tbc: this is not a blob"),
+        ("x.tbc", b"", "x.tbc: cannot be read"),
+        ("x.so", b"junk" * 99, "x.so: this is not a model that this machine can load"),
+        ("x.tbc", None, "x.tbc: cannot be read: Is a directory"),
+        ("x.so", None, "x.so: cannot be read: Is a directory"),
+        ("x.onnx", None, "x.onnx: the file cannot be read: Is a directory"),
+    ],
+)
+def test_what_cannot_be_run(name: str, data: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.mkdir() if data is None else path.write_bytes(data)
+    result = tbc_cli("run", path)
+    assert (result.exit_code, words in result.stderr) == (1, True), result.stderr
+
+
+@pytest.mark.parametrize("option", ["--dim", "--state"])
+def test_bench_needs_models_for_what_is_of_models(option: str) -> None:
+    result = tbc_cli("bench", "--gemv", "64x64", option, "a=1")
+    assert (result.exit_code, f"{option} is for models" in result.stderr) == (2, True)
+
+
+def test_characters_that_a_terminal_lacks_are_escaped(tmp_path: Path) -> None:
+    text = "odd (float[2] x) => (float[2] y) { y = Relu(x) }"
+    model = onnx.load(saved(tmp_path, text))
+    model.graph.output[0].name = model.graph.node[0].output[0] = "größe ☃"
+    onnx.save(model, tmp_path / "model.onnx")
+    command = [sys.executable, "-m", "tbc", "run", tmp_path / "model.onnx", "--input", "x=1,2"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"gr\xf6\xdfe \u2603" in done.stdout
