@@ -106,8 +106,13 @@ static void put(const void *at, size_t size) {
 #ifdef SELF_TEST
 #if defined(__riscv) && !defined(__riscv_mul)
 /* What the library of the compiler has, which is not linked: the test multiplies. */
-uint32_t __mulsi3(uint32_t a, uint32_t b) {
-    uint32_t sum = 0;
+#if __riscv_xlen == 64
+#define MULTIPLY __muldi3
+#else
+#define MULTIPLY __mulsi3
+#endif
+unsigned long MULTIPLY(unsigned long a, unsigned long b) {
+    unsigned long sum = 0;
     for (; b != 0; a <<= 1, b >>= 1) sum += b & 1 ? a : 0;
     return sum;
 }

@@ -221,7 +221,9 @@ def require_no(option: str, given: object) -> None:
 
 def target_names(given: list[str] | None) -> str:
     """What `--target` says, with commas between several; `--target a --target b` is `a,b`."""
-    return "native" if given is None else ",".join(given)
+    if given is None:
+        return "native"
+    return ",".join(name.strip() for text in given for name in text.split(","))
 
 
 def kinds_asked(given: list[str] | None) -> tuple[str, ...]:

@@ -280,7 +280,7 @@ def _changes(arch: str, text: str, what: str) -> list[str]:
             word = re.split(r"[+,]", text.lstrip("+-"))[0]
             names = [*known, *(n.name.removeprefix(f"{what}-") for n in TARGETS)]
             reason = f"{what} has no feature, and no variant, called '{word}'"
-            raise BadTarget(reason, hint=_closest(word, names))
+            raise BadTarget(reason, hint=f"+{word}" if word in known else _closest(word, names))
         changes += [match[1] + name for name in known[match[2]].split()]
         text = text[match.end() :]
     return changes
@@ -388,7 +388,9 @@ def parse(name: str, mcpu: str = "", mattr: str = "") -> Target:
     Raises:
         BadTarget: a part of it is unknown (with close matches as the hint), or they do not fit.
     """
-    if name == PORTABLE.name and not (mcpu or mattr):
+    if name == PORTABLE.name:
+        if mcpu or mattr:
+            raise BadTarget("portable C has no CPU and no features", hint="--target=c alone")
         return Target(name, PORTABLE.triple, PORTABLE.cpu, frozenset(), "", "")
     base, suffix = _base(name)
     arch = arch_of(base.triple).family

@@ -104,7 +104,8 @@ def test_the_shipped_network_is_right_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["armv8", "cortex-m0", "cortex-m55", "rv32ic", "s390x", "wasm32", "wasm32+simd128"]
+    "target",
+    ["armv8", "cortex-m0", "cortex-m55", "rv32ic", "rv64ic", "s390x", "wasm32", "wasm32+simd128"],
 )
 def test_the_shipped_network_is_right_elsewhere(target: str) -> None:
     if missing := emulate.can_run(parse(target)):
