@@ -292,7 +292,8 @@ def print_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path | None) -> N
     screen = console()
     table = _table("output", "type", "elements" if path is None else "file")
     for name, array in arrays.items():
-        few = " ".join(f"{x:.6g}" for x in array.reshape(-1)[:8].tolist())
+        first = array.reshape(-1)[:8].tolist()
+        few = " ".join(f"{x:d}" if isinstance(x, int) else f"{x:.6g}" for x in first)
         text = few + (" …" if array.size > 8 else "") if path is None else str(path)
         table.add_row(escape(name), escape(f"{array.dtype}{list(array.shape)}"), escape(text))
     screen.print(table)

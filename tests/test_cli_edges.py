@@ -87,6 +87,12 @@ def test_rows_and_calls_must_agree(relu: Path) -> None:
     assert tbc_cli(*rows, "--calls", 2).exit_code == 0
 
 
+def test_integers_are_printed_whole(tmp_path: Path) -> None:
+    text = "same (int64[2] x) => (int64[2] y) { y = Identity(x) }"
+    result = tbc_cli("run", saved(tmp_path, text), "--input", "x=9007199254740993,-7")
+    assert " 9007199254740993 -7" in result.stdout
+
+
 def test_outputs_of_calls_that_differ_in_size(tmp_path: Path) -> None:
     text = "up (int64[1] n) => (float[k] y) <float one = {1}> { y = Expand(one, n) }"
     result = tbc_cli("run", saved(tmp_path, text), "--input", "n=[[2], [3]]", "--calls", 2)
