@@ -209,6 +209,7 @@ def compile(
         machine = chosen.name if chosen.arch == "c" else names
         folder = output or Path(f"{symbol}-{machine}")
         require_place(folder, is_folder=True)
+        require_place(folder / "report.json" if folder.is_dir() else None)
         if tune:
             if others:
                 raise UsageError("--tune is for one target, and there are several")

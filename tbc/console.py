@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tbc.errors import InternalError, TbcError, TooLarge
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 _WIDE = 200
 """Columns of what is not a terminal, so that nothing is cut."""
+
+
+def escape(text: str) -> str:
+    """Text of others as text: neither markup nor what steers a terminal."""
+    plain = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text)
+    return markup.escape(plain)
 
 
 def console(stderr: bool = False) -> Console:

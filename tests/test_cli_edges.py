@@ -187,6 +187,13 @@ def test_a_folder_in_the_way_of_a_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["digits_mlp.s"]
 
 
+def test_a_folder_in_the_way_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "report.json").mkdir()
+    result = tbc_cli("compile", DIGITS, "-o", tmp_path, "--emit", "obj")
+    assert (result.exit_code, "report.json: this is a folder" in result.stderr) == (1, True)
+    assert contents(tmp_path) == {}
+
+
 def test_a_library_that_is_loaded_is_replaced_not_changed(relu: Path, tmp_path: Path) -> None:
     (tmp_path / "relu.o").write_bytes(b"old")
     with (tmp_path / "relu.o").open("rb") as old:
@@ -328,6 +335,19 @@ def test_what_cannot_be_run(name: str, data: bytes | None, words: str, tmp_path:
 def test_bench_needs_models_for_what_is_of_models(option: str) -> None:
     result = tbc_cli("bench", "--gemv", "64x64", option, "a=1")
     assert (result.exit_code, f"{option} is for models" in result.stderr) == (2, True)
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    model = onnx.load(saved(tmp_path, "odd (float[2] x) => (float[2] y) { y = Relu(x) }"))
+    name = "[bold]\x1b[31mred\x07"
+    model.graph.input[0].name = model.graph.node[0].input[0] = f"in{name}"
+    model.graph.output[0].name = model.graph.node[0].output[0] = f"out{name}"
+    onnx.save(model, tmp_path / "model.onnx")
+    refused = tbc_cli("run", tmp_path / "model.onnx")
+    ran = tbc_cli("run", tmp_path / "model.onnx", "--input", f"in{name}=1,2")
+    for text, kind in ((refused.stderr, "in"), (ran.stdout, "out")):
+        assert rf"{kind}[bold]\x1b[31mred\x07" in text
+        assert not {"\x1b", "\x07"} & {*text}
 
 
 def test_characters_that_a_terminal_lacks_are_escaped(tmp_path: Path) -> None:
