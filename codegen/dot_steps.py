@@ -84,11 +84,13 @@ def _emit_by_row(
     room = _room(e, x, width * (2 if halves else 1), always=halves)
     gathered = f.offset(room, const(e.index_type, width)) if halves else room
     with _each_row(e, x, op.k, gathered, width, share, target) as (number, row):
-        for value in sums:
-            e.bind(value, row_sum(f, row, width, unsigned, target, e.index_type))
         if halves:
-            widen(f, row, room, width, unsigned, e.index_type)
+            total = widen(f, row, room, width, unsigned, e.index_type)
             row = room
+        elif sums:
+            total = row_sum(f, row, width, unsigned, target, e.index_type)
+        for value in sums:
+            e.bind(value, total)
 
         def store(f: Function, _: Val, first: Val, acc: Val) -> None:
             epilogue(f, number, first, acc)

@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const
+from tbc.codegen.moves import bytes_at_once, fill, held, move
+from tbc.constants import value_of
 from tbc.dims import Dim, Expr, Symbol, bounds, product, symbols_of
 from tbc.indices import Index, split_index, touched
 from tbc.ir import Value
 from tbc.pieces import Map, Source, pieces
 from tbc.program import ByRows, Step, loop_index, row_axis
+from tbc.target import Target
 
 SPLIT = 64
 """Elements to whose multiples a flat loop is divided among parts: a cache line of bytes."""
@@ -169,6 +172,17 @@ def innermost(
     return _of_merged(domain, _merge(domain, probe))
 
 
+def is_run(
+    domain: tuple[Dim, ...],
+    probe: Callable[[Index], Iterator[Dim | None]],
+    positions: Callable[[Index], Iterator[Dim | None]],
+) -> bool:
+    """Whether a nest's innermost loop goes through each of some positions one by one."""
+    along, index = innermost(domain, probe)
+    one = Expr.of(along)
+    return all(p is not None and not mentions(p - one, along) for p in positions(index))
+
+
 def _of_merged(domain: tuple[Dim, ...], merged: int) -> tuple[Symbol, Index]:
     """A symbol that runs through the last axes, and the index with it and symbols of the others."""
     inner = domain[len(domain) - merged :]
@@ -235,11 +249,13 @@ def _varies(index: Index) -> bool:
 # -- plain steps ----------------------------------------------------------------------------------
 
 
-def emit_loops(e: Emitter, step: Step, out: Memory, share: Share, lanes: int) -> None:
+def emit_loops(
+    e: Emitter, step: Step, out: Memory, share: Share, lanes: int, target: Target
+) -> None:
     """A step without a contraction: every element of the root from what it reads."""
     for domain, place, source in pieces(step):
         rows = rows_of(step, loop_index(domain), place)
-        emit_piece(e, step.root, out, share, lanes, domain, place, source, rows)
+        emit_piece(e, step.root, out, share, lanes, target, domain, place, source, rows)
 
 
 def rows_of(step: Step, loops: Index, place: Map) -> ByRows | None:
@@ -257,6 +273,7 @@ def emit_piece(
     out: Memory,
     share: Share,
     lanes: int,
+    target: Target,
     domain: tuple[Dim, ...],
     place: Map,
     source: Source,
@@ -269,7 +286,25 @@ def emit_piece(
     def visit(index: Index) -> None:
         index = unordered(index, order)
         value, at = source(index)
-        e.store(out, root, place(index), e.element(value, at))
+        if not moves or e.lanes == 1:
+            e.store(out, root, place(index), e.element(value, at))
+            return
+        to = e.address(out, root, place(index))
+        if value.is_constant:
+            fill(e, value_of(value), to)
+            return
+        found = held(e, value, at)
+        assert found is not None
+        memory, position = found
+        move(e, e.f.offset(memory.pointer, e.index(position)), to)
+
+    def moved(index: Index) -> Iterator[Dim | None]:
+        index = unordered(index, order)
+        value, at = source(index)
+        yield out.address(root, place(index))
+        if not (value.is_constant and value.type.shape == ()):
+            found = held(e, value, at)
+            yield found and found[1]
 
     def probe(index: Index) -> Iterator[Dim | None]:
         index = unordered(index, order)
@@ -277,7 +312,10 @@ def emit_piece(
         yield out.address(root, place(index))
         yield from accesses(e, value, at)
 
-    nest(e, tuple(domain[a] for a in order), share, probe, visit, lanes, rows=within(order, rows))
+    ordered = tuple(domain[a] for a in order)
+    wide = bytes_at_once(target)
+    moves = wide > 1 and root.type.dtype.bytes == 1 and is_run(ordered, probe, moved)
+    nest(e, ordered, share, probe, visit, wide if moves else lanes, rows=within(order, rows))
 
 
 def within(order: tuple[int, ...], rows: ByRows | None) -> tuple[int, int] | None:

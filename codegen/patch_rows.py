@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from tbc import ops
 from tbc.codegen.dots_thumb import halves_of
-from tbc.codegen.expressions import Emitter, Memory
+from tbc.codegen.expressions import Emitter
 from tbc.codegen.llvm_text import Function, Val, const
-from tbc.codegen.loops import Share, accesses, innermost, mentions, nest
-from tbc.dims import Dim, Expr, product
-from tbc.indices import Index, mapped_index, reshape_index, windows_index
+from tbc.codegen.loops import Share, accesses, is_run, nest
+from tbc.codegen.moves import bytes_at_once, held, move
+from tbc.dims import Dim, product
+from tbc.indices import Index, reshape_index
 from tbc.ir import Value
-from tbc.patches import VIEWS, patches_of
+from tbc.patches import patches_of
 from tbc.program import reshapes
 from tbc.target import Target
 
@@ -23,9 +24,9 @@ HALVES = 128
 
 def gather_patch(e: Emitter, x: Value, number: Val, to: Val, target: Target) -> None:
     """Store the k elements of row `number` of x, which are a patch, one behind the other."""
-    found = patches_of(x)
-    assert found is not None
-    patches, axes = found.values, found.axes
+    whole = patches_of(x)
+    assert whole is not None
+    patches, axes = whole.values, whole.axes
     if isinstance(x.op, ops.Pad) and patches not in e.memory:
         (rows, _) = x.args
         if any(value in e.memory for value in reshapes(rows)):
@@ -47,55 +48,37 @@ def gather_patch(e: Emitter, x: Value, number: Val, to: Val, target: Target) -> 
             if e.lanes == 1:
                 e.f.store(e.element(patches, (*head, *index)), place, 1)
                 return
-            held = _held(e, patches, (*head, *index))
-            assert held is not None
-            memory, address = held
-            bytes_ = "<16 x i8>" if e.lanes == 16 else f"i{8 * e.lanes}"
-            source = e.f.offset(memory.pointer, e.index(address))
-            e.f.store(e.f.load(bytes_, source, 1), place, 1)
+            found = held(e, patches, (*head, *index))
+            assert found is not None
+            memory, address = found
+            move(e, e.f.offset(memory.pointer, e.index(address)), place)
 
-        run, index = innermost(tail, probe)
-        held = _held(e, patches, (*head, *index))
-        is_run = held is not None and not mentions(held[1] - Expr.of(run), run)
-        nest(e, tail, Share.whole(e), probe, visit, _lanes(target) if is_run else 1)
+        def source(index: Index) -> Iterator[Dim | None]:
+            found = held(e, patches, (*head, *index))
+            yield found and found[1]
 
-
-def _lanes(target: Target) -> int:
-    """Bytes that are copied at once, wherever they lie."""
-    if target.arch != "arm" or target.is_thumb1:
-        return 1
-    return 16 if "mve" in target.features else 4
+        lanes = bytes_at_once(target) if is_run(tail, probe, source) else 1
+        nest(e, tail, Share.whole(e), probe, visit, lanes)
 
 
-def _held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
-    """Where an element lies, if no more than views are between it and what is in memory."""
-    while value not in e.memory:
-        if not isinstance(value.op, VIEWS):
-            return None
-        if isinstance(value.op, ops.Windows):
-            if not value.op.fits(value.args[0].type):
-                return None
-            index = windows_index(value, index)
-        else:
-            index = mapped_index(value, index)
-        value = value.args[0]
-    memory = e.memory[value]
-    return memory, memory.address(value, index)
+def widen(f: Function, row: Val, to: Val, width: int, unsigned: bool, index: str) -> Val:
+    """i32: the sum of i8 or u8 [width] at `row`, a multiple of 16, which are stored for smlad.
 
-
-def widen(f: Function, row: Val, to: Val, width: int, unsigned: bool, index: str) -> None:
-    """Store i8 or u8 [width] at `row`, a multiple of 16, as smlad takes them: halves of 16 bits.
-
-    Of each four, bytes 0 and 2 and then 1 and 3. The row may be the second half of where they go.
+    It takes halves of 16 bits: of each four bytes, 0 and 2 and then 1 and 3. The row may be the
+    second half of where they go.
     """
-    with f.loop(const(index, 0), const(index, width), 16) as loop:
+    with f.loop(const(index, 0), const(index, width), 16, (const(WORD, 0),)) as loop:
         source = f.offset(row, loop.index)
         place = f.offset(to, f.op("mul nsw", loop.index, const(index, 2)))
+        (total,) = loop.carried
         for number in range(0, 16, 4):
             dword = f.load(WORD, f.offset(source, const(index, number)), 4)
+            total = _add_bytes(f, dword, unsigned, total)
             for odd in (0, 8):
                 at = f.offset(place, const(index, 2 * number + odd // 2))
                 f.store(halves_of(f, dword, odd, unsigned), at, 4)
+        loop.yield_(total)
+    return _signed_sum(f, loop.results[0], width, unsigned)
 
 
 def row_sum(f: Function, row: Val, width: int, unsigned: bool, target: Target, index: str) -> Val:
@@ -106,8 +89,23 @@ def row_sum(f: Function, row: Val, width: int, unsigned: bool, target: Target, i
     if "mve" in target.features:
         return _by_vectors(f, row, width, unsigned, index)
     total = _by_words if target.arch == "arm" and "dsp" in target.features else _by_halves
-    sums = total(f, row, width // 4, unsigned, index)
-    return sums if unsigned else f.op("sub", sums, const(WORD, 128 * width))
+    return _signed_sum(f, total(f, row, width // 4, unsigned, index), width, unsigned)
+
+
+def _signed_sum(f: Function, total: Val, width: int, unsigned: bool) -> Val:
+    """A sum of bytes; of those with a sign, out of that of b + 128."""
+    return total if unsigned else f.op("sub", total, const(WORD, 128 * width))
+
+
+def _without_sign(f: Function, word: Val, unsigned: bool) -> Val:
+    """The bytes of a word; of those with a sign, b + 128."""
+    return word if unsigned else f.op("xor", word, const(WORD, 0x80808080))
+
+
+def _add_bytes(f: Function, word: Val, unsigned: bool, total: Val) -> Val:
+    """usada8: a sum, and the four bytes of a word."""
+    word = _without_sign(f, word, unsigned)
+    return f.intrinsic(WORD, "llvm.arm.usada8", word, const(WORD, 0), total)
 
 
 def _by_vectors(f: Function, row: Val, width: int, unsigned: bool, index: str) -> Val:
@@ -121,16 +119,15 @@ def _by_vectors(f: Function, row: Val, width: int, unsigned: bool, index: str) -
     return loop.results[0]
 
 
-def _load(f: Function, row: Val, number: Val, unsigned: bool) -> Val:
-    word = f.load(WORD, f.offset(row, number, WORD), 4)
-    return word if unsigned else f.op("xor", word, const(WORD, 0x80808080))
+def _load(f: Function, row: Val, number: Val) -> Val:
+    return f.load(WORD, f.offset(row, number, WORD), 4)
 
 
 def _by_words(f: Function, row: Val, words: int, unsigned: bool, index: str) -> Val:
     """usada8: the four bytes of a word."""
     with f.loop(const(index, 0), const(index, words), carried=(const(WORD, 0),)) as loop:
-        word = _load(f, row, loop.index, unsigned)
-        loop.yield_(f.intrinsic(WORD, "llvm.arm.usada8", word, const(WORD, 0), loop.carried[0]))
+        word = _load(f, row, loop.index)
+        loop.yield_(_add_bytes(f, word, unsigned, loop.carried[0]))
     return loop.results[0]
 
 
@@ -141,7 +138,7 @@ def _by_halves(f: Function, row: Val, words: int, unsigned: bool, index: str) ->
         stop = f.op("add nsw", chunk.index, const(index, HALVES))
         stop = end if words <= HALVES else f.select(f.icmp("slt", stop, end), stop, end)
         with f.loop(chunk.index, stop, carried=(const(WORD, 0),)) as loop:
-            word = _load(f, row, loop.index, unsigned)
+            word = _without_sign(f, _load(f, row, loop.index), unsigned)
             odd = f.op("and", f.op("lshr", word, const(WORD, 8)), mask)
             both = f.op("add", f.op("and", word, mask), odd)
             loop.yield_(f.op("add", loop.carried[0], both))

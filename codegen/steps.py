@@ -91,7 +91,7 @@ def _emit(
         case _ if step.root.type.size == 0:
             pass
         case _ if step.copy_to is not None:
-            emit_loops(e, step, destination, share, lanes)
+            emit_loops(e, step, destination, share, lanes, target)
         case ops.PackedDot() | ops.PackedGroupedDot() | ops.CodedDot():
             emit_dot_step(e, step, destination, share, target)
         case ops.MatMul():
@@ -106,7 +106,7 @@ def _emit(
             emit_sort(e, step, destination, share)
         case _:
             wide = lanes * side_by_side(inside(step), target)
-            emit_loops(e, step, destination, share, wide)
+            emit_loops(e, step, destination, share, wide, target)
 
 
 def signature(
