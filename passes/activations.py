@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tbc.ir import Value
-from tbc.ops import Cast, Input
+from tbc.ops import Binary, Cast, Input
 from tbc.passes.codes import carrier, factor
 from tbc.passes.ranges import Ranges
 from tbc.passes.refusal import Refusal
@@ -21,6 +21,9 @@ def why_float(x: Value, grouped: bool, ranges: Ranges) -> Refusal:
         known = ranges(step)
         if known.integer and known.hi - known.lo <= 255:
             reason = f"{_made(step)} gives 8-bit codes, but their scale or offset changes along k"
+            if _by_column(x):
+                reason += ": each column, or each of the weight's, has a scale of its own"
+                return Refusal(reason, "multiply by the columns' scales before rounding to codes")
             return Refusal(reason, "use one scale a row, or scales of the weight's groups")
         if known.integer:
             span = f"from {known.lo:.6g} to {known.hi:.6g}"
@@ -31,6 +34,15 @@ def why_float(x: Value, grouped: bool, ranges: Ranges) -> Refusal:
         (last,) = last.args
     reason = f"no quantiser is found: {_made(last)} gives floats that nothing rounds"
     return Refusal(reason, "quantise activations in training, or --activations=int8")
+
+
+def _by_column(x: Value) -> bool:
+    """Whether constants along k, as the gains of a weight's columns, scale the activations last."""
+    return (
+        isinstance(x.op, Binary)
+        and x.op.fn == "mul"
+        and any(a.is_constant and a.type.rank == 1 and a.type.size != 1 for a in x.args)
+    )
 
 
 def _made(value: Value) -> str:

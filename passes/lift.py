@@ -4,7 +4,8 @@ How a weight came about (a quantiser's formula, packed codes, a folded initializ
 its elements are computed and looked at. The float dot with a lifted weight sums x or -x and
 multiplies by the scale once, where the product summed s*x or -s*x: it is the same number in fewer
 roundings, except that a weight of 0 contributes nothing where x is infinite or not a number. A
-weight of several planes is a sum of such dots.
+weight of several planes is a sum of such dots. Scales of columns are multiplied to the activations
+first, as floats.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tbc.passes.carry import reshaped, swapped
 from tbc.passes.codes import factor, integer_dot
 from tbc.passes.columns import Part, detect_parts
 from tbc.passes.estimators import straight_through
+from tbc.passes.gains import Gained, detect_gains
 from tbc.passes.planes import WORTH
 from tbc.passes.ranges import Ranges
 from tbc.passes.refusal import Refusal
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from tbc.target import Target
 
 FLOATS = (DType.f32, DType.f16, DType.bf16)
+
+Found = LowBit | Gained | tuple[Part, ...]
+"""What a weight was found to be."""
 
 BATCHES = 64
 """A batch of more weights than these is not lifted: each one is a dot of its own."""
@@ -62,7 +67,7 @@ class Lifter:
 
     def __init__(self, unsigned: bool = False) -> None:
         self._ranges, self._unsigned = Ranges(), unsigned
-        self._found: dict[Value, LowBit | tuple[Part, ...] | str] = {}
+        self._found: dict[Value, Found | str] = {}
 
     def __call__(self, y: Value) -> Value | Refusal:
         """The product as a dot with a low-bit weight, or the reason why it stays as it is."""
@@ -88,22 +93,27 @@ class Lifter:
             return Refusal("", weight=b)
         return self._integer(a, b, low) if a.type.dtype is DType.i32 else _float(a, b, low)
 
-    def _look(self, b: Value) -> LowBit | tuple[Part, ...] | str:
+    def _look(self, b: Value) -> Found | str:
         if b not in self._found:
             w = value_of(b).T
-            found: LowBit | tuple[Part, ...] | str = detect(w)
+            found: Found | str = detect(w)
             if isinstance(found, str):
-                found = detect_parts(w)
+                gained = detect_gains(w)
+                worth = gained is not None and _packed_bits(gained, *w.shape) < WORTH
+                found = gained if gained is not None and worth else detect_parts(w)
             self._found[b] = found
         return self._found[b]
 
-    def _integer(self, a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value | Refusal:
+    def _integer(self, a: Value, b: Value, low: Found) -> Value | Refusal:
         """The dot of integers, exact modulo 2^32 like the product."""
         codes, known = factor(a, self._ranges, self._unsigned), self._ranges(a)
         if codes is None or codes.scales:
             span = f"from {known.lo:.0f} to {known.hi:.0f}"
             reason = f"integer activations {span} do not fit 8 bits"
             return Refusal(reason, "clip them to 8 bits in the model")
+        if isinstance(low, Gained):
+            reason = "integer weights have a scale for each column, which no sum of integers allows"
+            return Refusal(reason, "scale the activations before they are rounded")
         wide = a.builder(Cast(DType.f32), b)
         if not isinstance(low, LowBit):
             return integer_sum(a, codes, max(-known.lo, known.hi), wide, low[0].planes)
@@ -137,8 +147,10 @@ class Lifter:
         return _joined(done, tuple(batch), max(lead, 0))
 
 
-def _packed_bits(low: LowBit | tuple[Part, ...], n: int, k: int) -> float:
+def _packed_bits(low: Found, n: int, k: int) -> float:
     """Bits a weight as packed, rows and k filled up to whole units."""
+    if isinstance(low, Gained):
+        return _packed_bits(low.low, n, k) + 32 / n
     if isinstance(low, LowBit):
         planes = [(low.dtype, low.scale.shape[1])]
     else:
@@ -168,11 +180,16 @@ def _joined(parts: dict[tuple[int, ...], Value], batch: tuple[int, ...], lead: i
     return parts[()]
 
 
-def _float(a: Value, b: Value, low: LowBit | tuple[Part, ...]) -> Value:
+def _float(a: Value, b: Value, low: Found) -> Value:
     """The float dot; of halves in f32, like their product, and rounded once."""
     build, dtype = a.builder, a.type.dtype
     if dtype is not DType.f32:
         a, b = build(Cast(DType.f32), a), build(Cast(DType.f32), b)
+    if isinstance(low, Gained):
+        gains = constant(build, low.gains, DType.f32)
+        a = build(Binary("mul"), a, gains)
+        b = build(Binary("div"), b, reshaped(gains, (len(low.gains), 1)))
+        low = low.low
     if not isinstance(low, LowBit):
         y = sum_of_parts(a, b, low)
     elif low.scale.shape[1] > 1:

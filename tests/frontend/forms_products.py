@@ -115,3 +115,34 @@ def einsum() -> Form:
         "y = Einsum(x, w)", constants={"w": 0.5 * trits(2, N, K)}, y={"equation": "mk,nk->mn"}
     )
     return Form(proto, {"x": X}, ["trit per tensor"])
+
+
+# -- scales of columns -----------------------------------------------------------------------------
+
+
+def folded_norm(row_scales: bool) -> Form:
+    """An RMSNorm whose gain an optimiser folded into the weight behind it."""
+    w = trits(2, K, N) * np.abs(normal(3, K, 1) + np.float32(0.1))
+    if row_scales:
+        w = w * (np.abs(normal(4, N)) + np.float32(0.1))
+    proto = lines(
+        "p = Mul(x, x)", "m = ReduceMean(p)", "e = Add(m, least)", "r = Sqrt(e)",
+        "n = Div(x, r)", "y = MatMul(n, w)",
+        constants={"w": w}, m={"axes": [-1], "keepdims": 1},
+    )  # fmt: skip
+    return Form(proto, {"x": X}, ["trit per row" if row_scales else "trit per tensor"])
+
+
+def dequantised_along_k(quantised: bool) -> Form:
+    """DequantizeLinear with a scale for each input channel, perhaps of activations in codes."""
+    constants = {
+        "w": trits(2, K, N).astype(np.int8), "ws": np.abs(normal(3, K)) + np.float32(0.1),
+        "s": np.float32(0.03), "z": np.int8(0),
+    }  # fmt: skip
+    codes = ("q = QuantizeLinear(x, s, z)", "d = DequantizeLinear(q, s, z)")
+    proto = lines(
+        *(codes if quantised else ("d = Identity(x)",)),
+        "f = DequantizeLinear(w, ws)", "y = MatMul(d, f)",
+        constants=constants, f={"axis": 0},
+    )  # fmt: skip
+    return Form(proto, {"x": X}, ["trit per tensor"])

@@ -31,7 +31,9 @@ from forms_layers import (
 from forms_products import (
     batch_of_weights,
     billm,
+    dequantised_along_k,
     einsum,
+    folded_norm,
     fused_qkv_product,
     fused_qkv_weight,
     gemm,
@@ -148,6 +150,24 @@ FORMS: Mapping[str, Callable[[], Form]] = {
     ),
     "BiLLM, codes": lambda: product(
         billm(), "2 planes of sign groups of 128", "2 planes of sign groups of 16", quantised=True
+    ),
+    "gain of a norm in the weight": lambda: folded_norm(False),
+    "gain of a norm and scales of rows": lambda: folded_norm(True),
+    "DequantizeLinear along k": lambda: dequantised_along_k(False),
+    "DequantizeLinear along k, codes": lambda: dequantised_along_k(True),
+    "Conv, scales of input channels": lambda: convolution(
+        signs(2, 16, 4, 3, 3) * np.linspace(1, 2, 4, dtype=np.float32).reshape(-1, 1, 1),
+        1,
+        2,
+        False,
+        "sign per tensor",
+    ),
+    "grouped Conv, scales of input channels": lambda: convolution(
+        trits(2, 32, 16, 3, 3) * np.linspace(1, 2, 16, dtype=np.float32).reshape(-1, 1, 1),
+        2,
+        2,
+        False,
+        "trit per tensor",
     ),
     "fused QKV, weight sliced": fused_qkv_weight,
     "fused QKV, product sliced": fused_qkv_product,

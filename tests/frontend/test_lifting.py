@@ -51,6 +51,9 @@ COMPILED = (
     "MatMulInteger, u8",
     "grouped Conv",
     "LSTM, bidirectional",
+    "gain of a norm and scales of rows",
+    "DequantizeLinear along k, codes",
+    "grouped Conv, scales of input channels",
 )
 
 
@@ -76,3 +79,8 @@ def test_weights_that_are_nearly_ternary_stay() -> None:
             tensor.raw_data = w.tobytes()
     (report,) = explain(lifted(dense))
     assert "off by 0.0001 of the scale" in report.reason
+
+
+def test_codes_and_scales_of_columns_are_multiplied_as_floats() -> None:
+    (report,) = explain(lifted(FORMS["DequantizeLinear along k, codes"]()))
+    assert "each column, or each of the weight's, has a scale of its own" in report.float_reason
