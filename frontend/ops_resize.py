@@ -66,9 +66,9 @@ def _fold(c: Context, fn: str, a: Operand, b: Operand) -> Operand:
 # -- coordinates ----------------------------------------------------------------------------------
 
 
-def coordinates(c: Context, how: str, a: Axis) -> Value:
-    """Where each element of the result lies on the original axis: f64[out]."""
-    y = c.cast(c(Iota(a.out)), DType.f64)
+def coordinates(c: Context, how: str, a: Axis, dtype: DType = DType.f64) -> Value:
+    """Where each element of the result lies on the original axis: f64[out]; f32 of known sizes."""
+    y = c.cast(c(Iota(a.out)), dtype)
     size = _f64(c, a.size)
     width = _fold(c, "mul", size, a.scale)  # what `out` was before it was rounded down
     steps = _fold(c, "max", _fold(c, "sub", width, 1.0), _SMALLEST)
@@ -197,6 +197,72 @@ def _combined(c: Context, x: Value, index: Value, weights: Value, axis: int) -> 
     return total
 
 
+# -- linear, of integers ---------------------------------------------------------------------------
+
+
+def _spatial(node: Node, x: Value, axes: Sequence[Axis], how: str) -> list[Axis] | None:
+    """The axes of an integer image, the last first, where `_truncated` tells what onnxruntime does.
+
+    Those are the last two, or three of volumes; one that keeps its size is among them.
+    """
+    usual = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+    plain = node["mode"] == "linear" and not (node["antialias"] or node["exclude_outside"])
+    count = {2: 2, 3: 3, 4: 2, 5: 3}.get(x.type.rank)
+    if not (x.type.dtype.is_int and plain and how in usual) or count is None:
+        return None
+    given = {a.axis: a for a in axes}
+    spatial: list[Axis] = []
+    for axis, size in enumerate(x.type.shape):
+        a = given.get(axis, Axis(axis, size, size, 1.0))
+        known = isinstance(a.size, int) and isinstance(a.out, int)
+        if axis < x.type.rank - count:
+            if isinstance(a.scale, Value) or a.scale != 1.0:
+                return None
+        elif not known or isinstance(a.scale, Value) or 0 in (a.size, a.out):
+            return None
+        else:
+            spatial.insert(0, a)
+    return spatial
+
+
+def _truncated(c: Context, x: Value, spatial: Sequence[Axis], how: str) -> Value:
+    """Every corner times the product of its weights, added up in f32, the last axis the quickest.
+
+    A result that ought to be whole is often one below it, and is cut off towards 0: so positions,
+    weights and the order of the sum are those of onnxruntime, and not each axis by itself.
+    """
+    rank = x.type.rank
+    sides = [_sides(c, how, a) for a in spatial]
+    total: Value | None = None
+    for corner in range(1 << len(spatial)):
+        y, factor = x, None
+        for bit, (a, side) in enumerate(zip(spatial, sides, strict=True)):
+            index, weight = side[corner >> bit & 1]
+            y = c(Gather(a.axis), y, index)
+            along = c.along(weight, a.axis, rank)
+            factor = along if factor is None else c.mul(factor, along)
+        assert factor is not None
+        term = c.mul(c.cast(y, DType.f32), factor)
+        total = term if total is None else c.add(total, term)
+    assert total is not None
+    return c.cast(total, x.type.dtype)
+
+
+def _sides(c: Context, how: str, a: Axis) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
+    """(index, weight) of the elements around each position; both weights 1/2 where they are one."""
+    last = _fold(c, "sub", _f64(c, a.size), 1.0)
+    at = c.binary("min", c.binary("max", coordinates(c, how, a, DType.f32), 0), last)
+    before = c.cast(at, DType.i64)
+    after = c.binary("min", c.add(before, 1), last)
+    same = c.binary("eq", before, after)
+
+    def away(index: Value) -> Value:
+        distance = c.unary("abs", c.sub(at, c.cast(index, DType.f32)))
+        return c.where(same, 0.5, distance)
+
+    return (before, away(after)), (after, away(before))
+
+
 # -- operators ------------------------------------------------------------------------------------
 
 
@@ -204,6 +270,9 @@ def _resized(c: Context, node: Node, x: Value, axes: Sequence[Axis], how: str) -
     dtype, nearest = x.type.dtype, node["mode"] == "nearest"
     valid(node["mode"] in ("nearest", "linear", "cubic"), f"there is no mode '{node['mode']}'")
     supported(not (nearest and node["antialias"]), "antialias of the mode nearest is not supported")
+    spatial = _spatial(node, x, axes, how)
+    if spatial is not None:
+        return _truncated(c, x, spatial, how)
     y = x if nearest or dtype is DType.f64 else c.cast(x, DType.f32)
     beyond: list[Value] = []
     for a in axes:

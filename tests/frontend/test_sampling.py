@@ -19,6 +19,7 @@ from onnx_models import (
     one_node,
 )
 
+import tbc
 from tbc import frontend
 from tbc.errors import Unsupported
 
@@ -55,6 +56,36 @@ def test_resize_of_integers(dtype: type[np.integer[Any]], scales: tuple[float, f
     image = integers(1, int(info.min), int(info.max), 1, 3, 6, 8, dtype=dtype)
     args = [image, None, np.array([1, 1, *scales], F)]
     check_against_onnxruntime(*one_node("Resize", args, constant=(2,), mode="linear"))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("shape", [(7, 9), (3, 7, 9), (2, 3, 7, 9), (1, 2, 4, 7, 9)])
+def test_linear_resize_of_integers_truncates_alike(
+    dtype: type[np.integer[Any]], how: str, shape: tuple[int, ...]
+) -> None:
+    info = np.iinfo(dtype if dtype is not np.int32 else np.int8)
+    image = integers(1, int(info.min), int(info.max), *shape, dtype=dtype)
+    for size in ((21, 27), (10, 13), (5, 4), (7, 20), (1, 9)):
+        sizes = i64(*shape[:-2], *size)
+        proto, feeds = one_node(
+            "Resize", [image, None, None, sizes], constant=(3,), opset=19, mode="linear",
+            coordinate_transformation_mode=how,
+        )  # fmt: skip
+        check_against_onnxruntime(proto, feeds)
+
+
+@pytest.mark.parametrize("how", ["half_pixel", "pytorch_half_pixel", "asymmetric"])
+@pytest.mark.parametrize("scales", [(3, 3), (1.3, 2.2), (0.7, 0.6), (1, 1.7), (5 / 3, 7 / 3)])
+def test_compiled_linear_resize_of_integers(how: str, scales: tuple[float, float]) -> None:
+    image = integers(1, -128, 127, 1, 3, 7, 9, dtype=np.int8)
+    proto, feeds = one_node(
+        "Resize", [image, None, np.array([1, 1, *scales], F)], constant=(2,), mode="linear",
+        coordinate_transformation_mode=how,
+    )  # fmt: skip
+    check_against_onnxruntime(proto, feeds)
+    (result,) = tbc.compile(proto).run(feeds).values()
+    np.testing.assert_array_equal(result, by_onnxruntime(proto, feeds)[0])
 
 
 @pytest.mark.parametrize("rule", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
