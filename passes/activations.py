@@ -15,17 +15,18 @@ def why_float(x: Value, grouped: bool, ranges: Ranges) -> Refusal:
     if codes is not None and grouped and codes.offsets:
         reason = "the weights have scales of groups, and the activations a zero point"
         return Refusal(reason, "quantise the activations symmetrically")
+    columns = _by_column(x, ranges)
     step: Value | None = x
     last = x
     while step is not None and not step.is_constant:
         known = ranges(step)
         if known.integer and known.hi - known.lo <= 255:
             reason = f"{_made(step)} gives 8-bit codes, but their scale or offset changes along k"
-            if _by_column(x):
+            if columns:
                 reason += ": each column, or each of the weight's, has a scale of its own"
                 return Refusal(reason, "multiply by the columns' scales before rounding to codes")
             return Refusal(reason, "use one scale a row, or scales of the weight's groups")
-        if known.integer:
+        if known.integer and not columns:
             span = f"from {known.lo:.6g} to {known.hi:.6g}"
             reason = f"{_made(step)} gives integers {span}, more than 8 bits hold"
             return Refusal(reason, "clip them to -128..127 or 0..255 before they are scaled")
@@ -36,13 +37,14 @@ def why_float(x: Value, grouped: bool, ranges: Ranges) -> Refusal:
     return Refusal(reason, "quantise activations in training, or --activations=int8")
 
 
-def _by_column(x: Value) -> bool:
-    """Whether constants along k, as the gains of a weight's columns, scale the activations last."""
-    return (
-        isinstance(x.op, Binary)
-        and x.op.fn == "mul"
-        and any(a.is_constant and a.type.rank == 1 and a.type.size != 1 for a in x.args)
-    )
+def _by_column(x: Value, ranges: Ranges) -> bool:
+    """Whether x is codes but for constants along k, as the gains of a weight's columns."""
+    if not isinstance(x.op, Binary) or x.op.fn != "mul":
+        return False
+    for gains, codes in (x.args, x.args[::-1]):
+        if gains.is_constant and gains.type.rank == 1 and gains.type.size != 1:
+            return factor(codes, ranges) is not None
+    return False
 
 
 def _made(value: Value) -> str:

@@ -146,3 +146,12 @@ def dequantised_along_k(quantised: bool) -> Form:
         constants=constants, f={"axis": 0},
     )  # fmt: skip
     return Form(proto, {"x": X}, ["trit per tensor"])
+
+
+def dynamic_codes_and_gains() -> Form:
+    """Codes of a zero point, times a weight into which a gain was folded."""
+    proto = lines(
+        "q, s, z = DynamicQuantizeLinear(x)", "d = DequantizeLinear(q, s, z)", "y = MatMul(d, w)",
+        constants={"w": trits(2, K, N) * np.linspace(0.5, 2, K, dtype=np.float32)[:, None]},
+    )  # fmt: skip
+    return Form(proto, {"x": X}, ["trit per tensor"])

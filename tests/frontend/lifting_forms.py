@@ -32,6 +32,7 @@ from forms_products import (
     batch_of_weights,
     billm,
     dequantised_along_k,
+    dynamic_codes_and_gains,
     einsum,
     folded_norm,
     fused_qkv_product,
@@ -155,6 +156,7 @@ FORMS: Mapping[str, Callable[[], Form]] = {
     "gain of a norm and scales of rows": lambda: folded_norm(True),
     "DequantizeLinear along k": lambda: dequantised_along_k(False),
     "DequantizeLinear along k, codes": lambda: dequantised_along_k(True),
+    "DynamicQuantizeLinear and gains": dynamic_codes_and_gains,
     "Conv, scales of input channels": lambda: convolution(
         signs(2, 16, 4, 3, 3) * np.linspace(1, 2, 4, dtype=np.float32).reshape(-1, 1, 1),
         1,

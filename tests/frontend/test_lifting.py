@@ -81,6 +81,9 @@ def test_weights_that_are_nearly_ternary_stay() -> None:
     assert "off by 0.0001 of the scale" in report.reason
 
 
-def test_codes_and_scales_of_columns_are_multiplied_as_floats() -> None:
-    (report,) = explain(lifted(FORMS["DequantizeLinear along k, codes"]()))
+@pytest.mark.parametrize(
+    "name", ["DequantizeLinear along k, codes", "DynamicQuantizeLinear and gains"]
+)
+def test_codes_and_scales_of_columns_are_multiplied_as_floats(name: str) -> None:
+    (report,) = explain(lifted(FORMS[name]()))
     assert "each column, or each of the weight's, has a scale of its own" in report.float_reason
