@@ -290,7 +290,7 @@ def emit_piece(
             e.store(out, root, place(index), e.element(value, at))
             return
         to = e.address(out, root, place(index))
-        if value.is_constant:
+        if value.is_constant and value.type.shape == ():
             fill(e, value_of(value), to)
             return
         found = held(e, value, at)
@@ -304,7 +304,7 @@ def emit_piece(
         yield out.address(root, place(index))
         if not (value.is_constant and value.type.shape == ()):
             found = held(e, value, at)
-            yield found and found[1]
+            yield found[1] if found and found[0].panels is None else None
 
     def probe(index: Index) -> Iterator[Dim | None]:
         index = unordered(index, order)

@@ -15,6 +15,7 @@ from tbc.target import parse
 from tbc.text import parse_graph
 
 BOARDS = ("cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc")
+TABLE = np.arange(21) * 6
 size = st.integers(1, 37)
 margin = st.integers(0, 19)
 
@@ -38,8 +39,10 @@ def f(x: {dtype}[{c}, {h}, {w}], z: {dtype}[{c}, {h}, {left + 1}]):
     p: {dtype}[{c}, {taller}, {wider}] = pad(x, v, before=(0, {top}, {left}), shape=({c}, {taller}, {wider}))
     y: {dtype}[{c}, {h}, {w + left + 1}] = concat(z, x, axis=2)
     t: {dtype}[{w}, {c}, {h}] = transpose(x, perm=(2, 0, 1))
+    k: {dtype}[{c}, {h}, {len(TABLE)}] = const({np.broadcast_to(TABLE, (c, h, len(TABLE))).tolist()})
+    j: {dtype}[{c}, {h}, {w + len(TABLE)}] = concat(x, k, axis=2)
     q: {dtype}[{w + left}, {c}, {h}] = pad(t, v, before=({left}, 0, 0), shape=({w + left}, {c}, {h}))
-    return {{"p": p, "y": y, "q": q}}
+    return {{"p": p, "y": y, "j": j, "q": q}}
 """  # noqa: E501
     graph = parse_graph(text)
     low, high = (0, 256) if dtype == "u8" else (-128, 128)
