@@ -10,9 +10,10 @@ first, as floats.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tbc.constants import constant, value_of
 from tbc.dims import Dim, product, static
@@ -96,11 +97,12 @@ class Lifter:
     def _look(self, b: Value) -> Found | str:
         if b not in self._found:
             w = value_of(b).T
+            # Gains leave few bits, but integers as a sum of planes stay integers.
+            is_float = b.type.dtype.is_float
+            others = (_gains, detect_parts) if is_float else (detect_parts, _gains)
             found: Found | str = detect(w)
-            if isinstance(found, str):
-                gained = detect_gains(w)
-                worth = gained is not None and _packed_bits(gained, *w.shape) < WORTH
-                found = gained if gained is not None and worth else detect_parts(w)
+            for look in others:
+                found = look(w) if isinstance(found, str) else found
             self._found[b] = found
         return self._found[b]
 
@@ -145,6 +147,14 @@ class Lifter:
                 return lifted
             done[at] = lifted
         return _joined(done, tuple(batch), max(lead, 0))
+
+
+def _gains(w: npt.NDArray[Any]) -> Gained | str:
+    """The gains of w[n, k]'s columns, if with them it takes few bits."""
+    found = detect_gains(w)
+    if found is None or _packed_bits(found, *w.shape) >= WORTH:
+        return "no gains are worth it"
+    return found
 
 
 def _packed_bits(low: Found, n: int, k: int) -> float:

@@ -74,14 +74,15 @@ def inference_gemm() -> Form:
     return Form(proto, {"x": X}, ["trit per tensor"], "i8 codes")
 
 
-def integer_matmul() -> Form:
+def integer_matmul(w: Array, weights: str) -> Form:
+    """Codes times integers w[k, n]."""
     proto = lines(
         *QUANTISED, "x8 = Cast(xc)", "xi = Cast(x8)", "wi = Cast(w)", "p = MatMul(xi, wi)",
         "f = Cast(p)", "y = Div(f, xs)",
-        constants={"w": trits(2, K, N).astype(np.int8)}, x8={"to": TensorProto.INT8},
+        constants={"w": w.astype(np.int8)}, x8={"to": TensorProto.INT8},
         xi={"to": TensorProto.INT32}, wi={"to": TensorProto.INT32}, f={"to": TensorProto.FLOAT},
     )  # fmt: skip
-    return Form(proto, {"x": X}, ["trit per tensor"], "i8 codes")
+    return Form(proto, {"x": X}, [weights], "i8 codes")
 
 
 def onebit() -> Form:

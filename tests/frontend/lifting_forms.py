@@ -64,7 +64,10 @@ FORMS: Mapping[str, Callable[[], Form]] = {
     "bitnet packed": bitnet_packed,
     "BitLinear, straight-through": ste_mlp,
     "BitLinear, inference": inference_gemm,
-    "BitLinear, int32 MatMul": integer_matmul,
+    "BitLinear, int32 MatMul": lambda: integer_matmul(trits(2, K, N), "trit per tensor"),
+    "BitLinear, int32 MatMul, columns of 1 and 2": lambda: integer_matmul(
+        trits(2, K, N) * np.resize([1, 2], (K, 1)), "3 planes of sign per tensor"
+    ),
     "OneBit": onebit,
     "binary BitLinear": binary_bitlinear,
     "half-precision weight": half,
