@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, const
-from tbc.codegen.moves import bytes_at_once, fill, held, move
-from tbc.constants import value_of
+from tbc.codegen.moves import bytes_at_once, move, reads
 from tbc.dims import Dim, Expr, Symbol, bounds, product, symbols_of
 from tbc.indices import Index, split_index, touched
 from tbc.ir import Value
@@ -289,22 +288,13 @@ def emit_piece(
         if not moves or e.lanes == 1:
             e.store(out, root, place(index), e.element(value, at))
             return
-        to = e.address(out, root, place(index))
-        if value.is_constant and value.type.shape == ():
-            fill(e, value_of(value), to)
-            return
-        found = held(e, value, at)
-        assert found is not None
-        memory, position = found
-        move(e, e.f.offset(memory.pointer, e.index(position)), to)
+        move(e, value, at, e.address(out, root, place(index)))
 
     def moved(index: Index) -> Iterator[Dim | None]:
         index = unordered(index, order)
         value, at = source(index)
         yield out.address(root, place(index))
-        if not (value.is_constant and value.type.shape == ()):
-            found = held(e, value, at)
-            yield found[1] if found and found[0].panels is None else None
+        yield from reads(e, value, at)
 
     def probe(index: Index) -> Iterator[Dim | None]:
         index = unordered(index, order)

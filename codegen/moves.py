@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterator
 
 from tbc import ops
 from tbc.codegen.expressions import Emitter, Memory
 from tbc.codegen.llvm_text import Val, bits_of, const
+from tbc.constants import value_of
 from tbc.dims import Dim
 from tbc.indices import Index, mapped_index, windows_index
 from tbc.ir import Value
@@ -26,7 +26,7 @@ def bytes_at_once(target: Target) -> int:
     return 16 if "mve" in target.features else 8
 
 
-def held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
+def _held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
     """Where an element lies, if no more than views are between it and what is in memory."""
     while value not in e.memory:
         if not isinstance(value.op, VIEWS):
@@ -42,17 +42,26 @@ def held(e: Emitter, value: Value, index: Index) -> tuple[Memory, Dim] | None:
     return memory, memory.address(value, index)
 
 
-def move(e: Emitter, source: Val, to: Val) -> None:
-    """Move as many bytes as there are lanes."""
-    e.f.store(e.f.load(_type_of(e.lanes), source, 1), to, 1)
+def reads(e: Emitter, value: Value, index: Index) -> Iterator[Dim | None]:
+    """The position that `move` reads, none of a constant scalar; None where it cannot."""
+    if not _is_scalar(value):
+        found = _held(e, value, index)
+        yield found[1] if found and found[0].panels is None else None
 
 
-def fill(e: Emitter, element: npt.NDArray[np.generic], to: Val) -> None:
-    """Store an element of one byte as many times as there are lanes."""
-    type = _type_of(e.lanes)
-    repeated = element.tobytes() * (bits_of(type) // 8)
-    e.f.store(const(type, int.from_bytes(repeated, "little")), to, 1)
+def move(e: Emitter, value: Value, index: Index, to: Val) -> None:
+    """Store an element of one byte, and its neighbours as far as there are lanes."""
+    type = "<16 x i8>" if e.lanes == 16 else f"i{8 * e.lanes}"
+    if _is_scalar(value):
+        repeated = value_of(value).tobytes() * (bits_of(type) // 8)
+        element = const(type, int.from_bytes(repeated, "little"))
+    else:
+        found = _held(e, value, index)
+        assert found is not None
+        memory, position = found
+        element = e.f.load(type, e.f.offset(memory.pointer, e.index(position)), 1)
+    e.f.store(element, to, 1)
 
 
-def _type_of(lanes: int) -> str:
-    return "<16 x i8>" if lanes == 16 else f"i{8 * lanes}"
+def _is_scalar(value: Value) -> bool:
+    return value.is_constant and value.type.shape == ()

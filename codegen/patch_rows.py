@@ -9,7 +9,7 @@ from tbc.codegen.dots_thumb import halves_of
 from tbc.codegen.expressions import Emitter
 from tbc.codegen.llvm_text import Function, Val, const
 from tbc.codegen.loops import Share, accesses, is_run, nest
-from tbc.codegen.moves import bytes_at_once, held, move
+from tbc.codegen.moves import bytes_at_once, move, reads
 from tbc.dims import Dim, product
 from tbc.indices import Index, reshape_index
 from tbc.ir import Value
@@ -48,14 +48,10 @@ def gather_patch(e: Emitter, x: Value, number: Val, to: Val, target: Target) -> 
             if e.lanes == 1:
                 e.f.store(e.element(patches, (*head, *index)), place, 1)
                 return
-            found = held(e, patches, (*head, *index))
-            assert found is not None
-            memory, address = found
-            move(e, e.f.offset(memory.pointer, e.index(address)), place)
+            move(e, patches, (*head, *index), place)
 
         def source(index: Index) -> Iterator[Dim | None]:
-            found = held(e, patches, (*head, *index))
-            yield found and found[1]
+            yield from reads(e, patches, (*head, *index))
 
         lanes = bytes_at_once(target) if is_run(tail, probe, source) else 1
         nest(e, tail, Share.whole(e), probe, visit, lanes)

@@ -1,4 +1,4 @@
-"""Resize and Upsample: each axis by itself, as a weighted sum of elements picked along it."""
+"""Resize and Upsample: weighted sums of elements, picked axis by axis or as all corners at once."""
 
 from __future__ import annotations
 

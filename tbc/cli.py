@@ -314,8 +314,8 @@ def run(
         else:
             kept = states_of(state)
             ready = api.compile(model, dims=sizes_of(dim), state=kept, threads=shared)
-        feeds = read_feeds(input or (), lambda: held(ready.inputs))
         inputs, memory = held(ready.inputs), ready.new_state()
+        feeds = read_feeds(input or (), lambda: inputs)
         if calls is None:
             require_no_rows(feeds, inputs)
             outputs = ready.run(feeds, memory)

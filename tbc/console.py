@@ -141,8 +141,8 @@ def _needs(report: CompileReport) -> Iterator[tuple[str, str]]:
         yield "fast RAM", _bytes(report.fast)
     if report.state:
         yield "state", _bytes(report.state)
-    known = report.stack is not None
-    yield "stack", _bytes(report.stack or 0) if known else "not known: it is the C compiler's"
+    unknown = "not known: it is the C compiler's"
+    yield "stack", unknown if report.stack is None else _bytes(report.stack)
     yield "layers", f"{report.additions:,} additions, {report.multiplications:,} multiplications"
     yield "weights read", _bytes(report.weights_read)
     if not report.self_test:
