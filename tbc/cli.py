@@ -338,6 +338,7 @@ def verify(
     mcpu: Mcpu = "",
     mattr: Mattr = "",
     optimize: Optimize = Goal.balanced,
+    activations: Rounding = Activations.float,
     dim: Dims = None,
     input: Inputs = None,
     state: States = None,
@@ -358,7 +359,8 @@ def verify(
 
     Code for another machine runs in an emulator. What --input gives is compiled in, as by `tbc
     compile`, and the other inputs are random; if it gives all inputs, they are what the code runs
-    on. Several targets, with commas between them, are each compared.
+    on. Several targets, with commas between them, are each compared. With --activations=int8 the
+    code must be exact; how far it is from onnxruntime is shown, and is no failure.
     """
     from tbc.budget import parse_size
     from tbc.codegen.host import resolve_target
@@ -382,6 +384,7 @@ def verify(
                 mcpu=mcpu,
                 mattr=mattr,
                 optimize=optimize,
+                activations=activations,
                 dims=sizes_of(dim),
                 state=kept,
                 inputs=None if is_all else given,

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tbc.errors import InternalError, TbcError, TooLarge
 from tbc.runtime.structs import DTYPES
+from tbc.target import ACTIVATIONS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -246,6 +247,9 @@ def print_verify(report: VerifyReport) -> None:
     _batch(screen, report.batch)
     if report.note:
         screen.print(f"[yellow]{escape(report.note)}[/]")
+    if report.activations != ACTIVATIONS[0]:
+        text = f"activations are rounded to {report.activations}: what that costs is no failure"
+        screen.print(f"[yellow]{text}[/]")
     columns = ("output", "type", "code", "max abs", "max rel", "max ulp", "beyond", "flips")
     table = _table(*columns, "", right=columns[3:])
     for output in report.outputs:

@@ -18,6 +18,7 @@ from toolchain import ROOT
 from typer.testing import CliRunner
 
 import tbc
+from tbc import verification
 from tbc.cli import app
 from tbc.codegen.host import resolve_target
 from tbc.codegen.machine import Workers
@@ -123,6 +124,40 @@ def test_the_report_says_so(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         report = json.loads(done.stdout)
         assert any("rounded to 8 bits" in text for text in report["warnings"]) == (asked == "int8")
+
+
+@pytest.mark.parametrize("target", ["native", "cortex-m4,c"])
+def test_verify_judges_the_code_and_shows_what_rounding_costs(tmp_path: Path, target: str) -> None:
+    """The same model without the option agrees with onnxruntime; both are exact."""
+    path = tmp_path / "net.onnx"
+    made = model_of("MatMul", trits(np.random.default_rng(0), 64, 32), [1, 64])
+    path.write_bytes(made.SerializeToString())
+    if missing := next(filter(None, (can_run(resolve_target(t)) for t in target.split(","))), ""):
+        pytest.skip(missing)
+    for asked in ("float", "int8"):
+        command = ["verify", str(path), "--target", target, "--activations", asked]
+        done = CliRunner().invoke(app, [*command, "--json"])
+        assert done.exit_code == 0, done.output
+        reports = json.loads(done.stdout)
+        for report in reports if isinstance(reports, list) else [reports]:
+            (output,) = report["outputs"]
+            assert (report["activations"], report["flips"]) == (asked, [])
+            assert output["code"]["max_ulp"] == 0
+            assert (output["model"]["beyond"] > 0) == (asked == "int8")
+            assert output["model"]["max_abs"] < 0.05 * 64 * 4 / 127
+        told = CliRunner().invoke(app, command)
+        assert ("what that costs is no failure" in told.stdout) == (asked == "int8")
+
+
+def test_verify_notices_code_that_is_not_the_rounded_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = model_of("MatMul", trits(np.random.default_rng(0), 64, 32), [1, 64])
+    run = verification.run_graph
+    monkeypatch.setattr(
+        verification, "run_graph", lambda *a: {n: y + F32(1) for n, y in run(*a).items()}
+    )
+    assert not tbc.verify(made, activations="int8").ok
 
 
 def test_what_activations_cannot_be() -> None:
