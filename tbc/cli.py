@@ -524,7 +524,8 @@ def bench(
     with progress(json) as show:
         graphs = {path: read_model(path, dim, None, state)[1] for path in model or ()}
         is_all = all_kernels or explain
-        every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
+        with usage():
+            every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
         report = every.report(products, graphs)
     if plot:
         plot.write_text(roofline(report), encoding="utf-8")

@@ -132,16 +132,22 @@ def read_tuning(path: Path, target: Target) -> Tuning:
     """What `write_tuning` wrote, for use on a target.
 
     Raises:
-        IncompatibleArtifact: the file is no such file, or is for another target.
+        IncompatibleArtifact: the file is no such file, or is for another target: one that lacks a
+            kernel of the file, or has one that was not measured.
         OSError: it cannot be read.
     """
     try:
-        dots = json.loads(path.read_text(encoding="utf-8"))["dots"]
-        tuning = Tuning(tuple(map(_choice, dots)))
+        text = json.loads(path.read_text(encoding="utf-8"))
+        tuning = Tuning(tuple(map(_choice, text["dots"])))
+        measured, name = frozenset(text["features"]), text["target"]
     except (ValueError, KeyError, TypeError) as error:
         reason = f"this is not what tbc compile --tune writes: {error}"
         raise IncompatibleArtifact(reason, file=str(path)) from None
     tuning.check(target, str(path))
+    for kernel in BY_NAME.values():
+        if kernel.dot.runs_on(target) and not kernel.requires <= measured:
+            reason = f"it was measured for {name}, and {target.name} has {kernel.name} beside those"
+            raise IncompatibleArtifact(reason, file=str(path), hint="tbc compile --tune")
     return tuning
 
 

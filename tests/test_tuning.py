@@ -187,7 +187,8 @@ def test_what_is_wrong_with_a_file_is_told(
 ) -> None:
     path = tmp_path / "tuning.json"
     dot = json.loads(json.dumps(asdict(GOOD))) | change
-    path.write_text(json.dumps({"dots": [dot]}))
+    about = {"target": V4.name, "features": sorted(V4.features)}
+    path.write_text(json.dumps({**about, "dots": [dot]}))
     with pytest.raises(IncompatibleArtifact, match=message) as raised:
         read_tuning(path, V4)
     assert raised.value.file == str(path)
@@ -206,3 +207,12 @@ def test_a_lesser_target_refuses_the_file(tmp_path: Path) -> None:
     write_tuning(path, Tuning((GOOD,)), V4)
     with pytest.raises(IncompatibleArtifact, match="x86-64-v3 has no trit_gemv_1x4c4_vnni512"):
         read_tuning(path, parse("x86-64-v3"))
+
+
+def test_an_abler_target_refuses_the_file(tmp_path: Path) -> None:
+    """Kernels that were never measured may be faster than those that were."""
+    path, able, lesser = tmp_path / "tuning.json", parse("x86-64-v3"), parse("x86-64-v2")
+    write_tuning(path, Tuning(), lesser)
+    assert read_tuning(path, lesser) == Tuning()
+    with pytest.raises(IncompatibleArtifact, match=r"for x86-64-v2, and x86-64-v3 has .*avx2"):
+        read_tuning(path, able)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +14,14 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 PAGE = 4096
 _HUGE = 2 << 20
 _PATTERN = 4 << 20
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # there is no sysconf on Windows
+        return None
 
 
 class Room:

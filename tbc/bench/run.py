@@ -22,7 +22,7 @@ from tbc.bench import contestants
 from tbc.bench.contestants import READ, Contestant, Limits, code_of
 from tbc.bench.dots import Dot, Product, Sweep, kernels_of
 from tbc.bench.layers import Layer
-from tbc.bench.memory import Ring
+from tbc.bench.memory import Ring, physical_memory
 from tbc.bench.onnx_models import bit_linear, block_of, nbits
 from tbc.bench.peers import Contest, Peer, peers
 from tbc.bench.peers.onnx import runs, session
@@ -47,6 +47,11 @@ TOLERANCE = 0.02
 """How far results may lie apart whose activations are rounded, relative to the largest."""
 COPIES = 4096
 """More of a layer's weights are not made in order to have them cold."""
+OVERSUBSCRIBED = 2
+"""More threads for each processor are refused: they wait for each other without yielding, so that
+each time they meet takes as many slices of the scheduler's as there are threads too many."""
+HELD = 8
+"""Bytes of memory for each byte of cold weights, of all contestants together."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ class Bench:
         steps: whether to time the steps of models too.
         progress: told what is being done.
         threads: layers and models run on so many threads too, if they are more than one.
+
+    Raises:
+        ValueError: this machine has not the processors, or not the memory.
     """
 
     target: Target
@@ -73,6 +81,17 @@ class Bench:
     progress: Callable[[str], None]
     threads: int = 1
     _notes: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cpus = os.cpu_count() or 1
+        if self.threads > max(OVERSUBSCRIBED * cpus, 4):
+            raise ValueError(f"{self.threads} threads have no processors here: there are {cpus}")
+        memory = physical_memory()
+        if memory is not None and self.cold * HELD > memory:
+            needed, there = (f"{size / 2**30:.1f} GiB" for size in (self.cold * HELD, memory))
+            reason = f"{self.cold >> 20} MiB of cold weights take some {needed} of memory"
+            raise ValueError(f"{reason}, and this machine has {there}")
+
     _peers: list[Peer] = field(default_factory=list)
 
     def report(
