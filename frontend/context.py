@@ -22,7 +22,9 @@ from tbc.types import DType
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
-Lowering: TypeAlias = Callable[..., "Value | tuple[Value | None, ...]"]
+Items: TypeAlias = tuple[Value, ...]
+"""A sequence of tensors."""
+Lowering: TypeAlias = Callable[..., "Value | tuple[Value | Items | None, ...]"]
 """lower(context, node, *inputs): a value an output; None for an output that tbc does not have."""
 Operand: TypeAlias = Value | float
 """A value, or a number that becomes a scalar constant of the other operand's type."""

@@ -10,7 +10,7 @@ import onnx
 
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
-from tbc.frontend.context import Context, valid
+from tbc.frontend.context import Context, Items, valid
 from tbc.frontend.nodes import Node, op_of
 from tbc.frontend.rounds import Rounds
 from tbc.ir import Value
@@ -24,8 +24,10 @@ class Absent:
     error: Unsupported
 
 
-Entry: TypeAlias = Value | Absent | None
+Entry: TypeAlias = Value | Items | Absent | None
 """What a name stands for; None where an optional input of a function was not given."""
+Given: TypeAlias = Value | Items | None
+"""An input of a node."""
 Run: TypeAlias = Callable[[Sequence[Value]], "list[Entry]"]
 """The outputs of a nested graph for values of its inputs."""
 
@@ -57,14 +59,23 @@ class Mismatch(Exception):
         self.a, self.b, self.error = a, b, error
 
 
+def given(entry: Entry) -> Given:
+    """What a node is given; raises Unsupported where tbc cannot make it."""
+    if isinstance(entry, Absent):
+        raise entry.error
+    return entry
+
+
 def present(entry: Entry) -> Value:
     """The value.
 
     Raises:
-        Unsupported: tbc cannot make it.
+        Unsupported: tbc cannot make it, or it is a sequence.
     """
     if isinstance(entry, Absent):
         raise entry.error
+    if isinstance(entry, tuple):
+        raise Unsupported("a sequence of tensors is not supported here")
     valid(entry is not None, "a nested graph gives nothing where a value is needed")
     assert entry is not None
     return entry
@@ -182,6 +193,11 @@ def _guarded(c: Context, condition: Value, run: Run) -> list[Entry] | InvalidMod
 def _selected(c: Context, condition: Value, yes: Entry, no: Entry) -> Entry:
     if isinstance(yes, Absent) or isinstance(no, Absent):
         return yes if isinstance(yes, Absent) else no
+    if isinstance(yes, tuple) and isinstance(no, tuple) and len(yes) == len(no):
+        return tuple(present(_selected(c, condition, a, b)) for a, b in zip(yes, no, strict=True))
+    if isinstance(yes, tuple) or isinstance(no, tuple):
+        reason = "the condition depends on the data of an input, and its branches give sequences"
+        return Absent(Unsupported(f"{reason} of other lengths"))
     a, b = present(yes), present(no)
     if a.type != b.type:
         return Absent(

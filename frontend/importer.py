@@ -12,12 +12,24 @@ from typing import cast
 import onnx
 
 from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
-from tbc.frontend.context import Array, Context
-from tbc.frontend.control import Absent, Control, Entry, Mismatch, Nested, branch, present
+from tbc.frontend.context import Array, Context, Items
+from tbc.frontend.control import (
+    Absent,
+    Control,
+    Entry,
+    Given,
+    Mismatch,
+    Nested,
+    branch,
+    given,
+    present,
+)
 from tbc.frontend.expansion import body_of_schema
 from tbc.frontend.loops import loop
 from tbc.frontend.nodes import (
     ONNX_DOMAINS,
+    SEQUENCE,
+    Kind,
     Node,
     Signature,
     decode,
@@ -38,7 +50,7 @@ from tbc.frontend.structure import (
     graph_body,
     refuse_free,
 )
-from tbc.frontend.tensors import tensor
+from tbc.frontend.tensors import dense, tensor
 from tbc.frontend.unfixed import undecided, unequal, with_sizes
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, DimMismatch, Dims, Input
@@ -143,24 +155,24 @@ class Importer:
     ) -> Sequence[Entry]:
         """The values of a node's outputs; None for those that tbc does not have."""
         entries = [scope.env[n] if n else None for n in proto.input]
-        inputs = [None if e is None else present(e) for e in entries]
+        inputs = [given(e) for e in entries]
         attributes = read_attributes(proto, scope.attributes)
         key = function_key(proto)
         if key in self.functions:
             return self._call(c, self.functions[key], inputs, attributes, name)
-        node = self._decoded(
-            proto, scope, attributes, [None if x is None else x.type.dtype for x in inputs]
-        )
+        kinds = [x.type.dtype if isinstance(x, Value) else _kind(x) for x in inputs]
+        node = self._decoded(proto, scope, attributes, kinds)
+        values = [x if isinstance(x, Value) else None for x in inputs]
         if node.domain == "" and node.op_type in CONTROL:
             return self._control(c, node, inputs, scope, name)
         lower = ONNX.get(node.op_type) if node.domain == "" else None
         if entry := OTHERS.get((node.domain, node.op_type)):
             lower = entry[0]
-            _check_type(inputs[0], entry[1])
+            _check_type(values[0], entry[1])
         if reason := REFUSED.get((node.domain, node.op_type)):
             raise Unsupported(f"it is not supported: {reason}")
         if lower is None:
-            expanded = body_of_schema(proto, node.opset, attributes, inputs)
+            expanded = body_of_schema(proto, node.opset, attributes, values)
             if expanded is None:
                 raise Unsupported("it is not supported")
             proto_of_body, bound = expanded
@@ -168,12 +180,12 @@ class Importer:
         try:
             results = lower(c, node, *inputs)
         except Unfixed as error:
-            raise with_sizes(error, inputs) from None
+            raise with_sizes(error, values) from None
         except IndexError as error:  # of a shape that has no such axis, or of no elements
-            given = ", ".join(str(x.type) for x in inputs if x is not None)
-            raise InvalidModel(f"its inputs {given} lack an axis or an element") from error
+            types = ", ".join(str(x.type) for x in values if x is not None)
+            raise InvalidModel(f"its inputs {types} lack an axis or an element") from error
         return [
-            None if r is None else _settled(c, r)
+            _settled(c, r) if isinstance(r, Value) else r
             for r in (results if isinstance(results, tuple) else (results,))
         ]
 
@@ -182,7 +194,7 @@ class Importer:
         proto: onnx.NodeProto,
         scope: Scope,
         attributes: Mapping[str, onnx.AttributeProto],
-        given: Sequence[DType | None],
+        kinds: Sequence[Kind | None],
     ) -> Node:
         domain = plain_domain(proto.domain)
         if domain not in scope.opsets:
@@ -191,7 +203,7 @@ class Importer:
         if domain not in ONNX_DOMAINS and entry is None:
             reason = REFUSED_DOMAINS.get(domain, "tbc does not know this operator of the domain")
             raise Unsupported(f"it is not supported: {reason}")
-        return decode(proto, scope.opsets[domain], attributes, entry and entry[1], given)
+        return decode(proto, scope.opsets[domain], attributes, entry and entry[1], kinds)
 
     # -- nested bodies ----------------------------------------------------------------------------
 
@@ -199,7 +211,7 @@ class Importer:
         self,
         c: Context,
         function: Function,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[Given],
         attributes: Mapping[str, onnx.AttributeProto],
         name: str,
         around: Mapping[str, int] = _NOTHING,
@@ -217,14 +229,16 @@ class Importer:
         return [env.get(o) for o in proto.output]
 
     def _control(
-        self, c: Context, node: Node, inputs: Sequence[Value | None], scope: Scope, name: str
+        self, c: Context, node: Node, given: Sequence[Given], scope: Scope, name: str
     ) -> Sequence[Entry]:
         """The outputs of an operator with nested graphs.
 
         Raises:
+            Unsupported: it is given a sequence.
             Unfixed: in place of other errors of these graphs, where data decides what is run.
         """
         errors: list[Exception] = []
+        inputs = [None if x is None else present(x) for x in given]
 
         def open_graph(graph: onnx.GraphProto) -> Nested:
             return self._nested(c, graph, scope, name, errors)
@@ -257,6 +271,7 @@ class Importer:
         """
         body = graph_body(graph)
         own = {proto.name: tensor(proto, c.folder) for proto in graph.initializer}
+        own |= {proto.values.name: dense(proto, c.folder) for proto in graph.sparse_initializer}
         inputs = [i.name for i in graph.input if i.name not in own]
         refuse_free(body, {*scope.env, *own, *inputs})
 
@@ -291,6 +306,8 @@ class _Outside(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         entry = self.around[name]
+        if isinstance(entry, tuple):
+            return tuple(map(self.take, entry))
         return self.take(entry) if isinstance(entry, Value) else entry
 
     def __contains__(self, name: object) -> bool:
@@ -301,6 +318,10 @@ class _Outside(Mapping[str, Entry]):
 
     def __len__(self) -> int:
         return len(self.around)
+
+
+def _kind(x: Items | None) -> Kind | None:
+    return None if x is None else SEQUENCE
 
 
 def _check_type(x: Value | None, signature: Signature) -> None:

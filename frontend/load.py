@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,12 @@ from tbc.frontend.reader import Model, Source, read
 from tbc.frontend.small_floats import elements_of
 from tbc.frontend.structure import Body, functions_of, graph_body, refuse_free
 from tbc.frontend.symbols import Range, Symbols
-from tbc.frontend.tensors import check_sizes, dtype_of, tensor
+from tbc.frontend.tensors import check_sizes, dense, dtype_of, tensor
 from tbc.ir import Builder, Graph, Value
 from tbc.ops import Const, Input
 from tbc.types import DType, TensorType
+
+P = TypeVar("P")
 
 NAMELESS = ("", "?", "-1", "None")
 """Texts of a size that are no name: where two of them stand, they are two sizes."""
@@ -218,13 +221,16 @@ def _checked_body(graph: onnx.GraphProto) -> Body:
 
 def _initializers(source: Source) -> Iterable[tuple[str, Const | Absent]]:
     for proto in source.model.graph.initializer:
-        try:
-            yield proto.name, tensor(proto, source.folder)
-        except Unsupported as error:
-            yield proto.name, Absent(error)
+        yield proto.name, _or_absent(tensor, proto, source)
     for sparse in source.model.graph.sparse_initializer:
-        name = sparse.values.name
-        yield name, Absent(Unsupported(f"the tensor '{name}' is sparse, which tbc does not have"))
+        yield sparse.values.name, _or_absent(dense, sparse, source)
+
+
+def _or_absent(read: Callable[[P, Path | None], Const], proto: P, source: Source) -> Const | Absent:
+    try:
+        return read(proto, source.folder)
+    except Unsupported as error:
+        return Absent(error)
 
 
 def _dtype(proto: onnx.ValueInfoProto) -> DType:

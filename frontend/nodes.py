@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import onnx
 from onnx import defs
@@ -23,6 +23,7 @@ _READERS: Mapping[int, Any] = {
     _KINDS.FLOATS: lambda a: tuple(a.floats),
     _KINDS.STRINGS: lambda a: tuple(s.decode() for s in a.strings),
     _KINDS.TENSOR: lambda a: a.t,
+    _KINDS.SPARSE_TENSOR: lambda a: a.sparse_tensor,
     _KINDS.GRAPH: lambda a: a.g,
 }
 
@@ -44,6 +45,10 @@ _PYTHON_KINDS: Mapping[type, int] = {
     Strings: _KINDS.STRINGS,
 }
 
+
+SEQUENCE: Literal["sequence"] = "sequence"
+Kind: TypeAlias = DType | Literal["sequence"]
+"""What an input is: the element type of a tensor, or a sequence of tensors."""
 
 FLOATS = (DType.f16, DType.bf16, DType.f32, DType.f64)
 
@@ -161,11 +166,11 @@ def decode(
     opset: int,
     attributes: Mapping[str, onnx.AttributeProto],
     signature: Signature | None,
-    given: Sequence[DType | None],
+    given: Sequence[Kind | None],
 ) -> Node:
     """The node, checked against a signature, or against ONNX's schema where that is None.
 
-    `given` are the element types of the inputs, None for those that are not there.
+    `given` says what the inputs are, None of those that are not there.
 
     Raises:
         InvalidModel: an input, an output or an attribute is missing, unknown or of a wrong type.
@@ -190,7 +195,7 @@ def _check_schema(
     proto: onnx.NodeProto,
     attributes: Mapping[str, onnx.AttributeProto],
     schema: Any,
-    given: Sequence[DType | None],
+    given: Sequence[Kind | None],
 ) -> dict[str, Any]:
     _check_counts(proto, schema.min_input, schema.max_input, schema.max_output)
     formals = schema.inputs
@@ -215,6 +220,10 @@ def _check_schema(
         _check_kind(attribute, int(schema.attributes[name].type.value))
         values[name] = _read(attribute)
     return values
+
+
+_SEQUENCES = ("seq(", "optional(seq(")
+"""How the types begin that ONNX's schemas have for sequences."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +256,7 @@ def _formals(op_type: str, version: int, domain: str) -> tuple[_Formal, ...]:
     )
 
 
-def _check_types(schema: Any, given: Sequence[DType | None]) -> None:
+def _check_types(schema: Any, given: Sequence[Kind | None]) -> None:
     """Raise InvalidModel for element types that an operator does not take, or does not mix."""
     formals = _formals(schema.name, schema.since_version, schema.domain)
     bound: dict[str, DType] = {}
@@ -255,6 +264,10 @@ def _check_types(schema: Any, given: Sequence[DType | None]) -> None:
         if dtype is None:
             continue
         formal = formals[min(i, len(formals) - 1)]
+        if dtype == SEQUENCE:
+            if not any(type.startswith(_SEQUENCES) for type in formal.types):
+                raise InvalidModel(f"its input '{formal.name}' cannot be a sequence")
+            continue
         if f"tensor({onnx.TensorProto.DataType.Name(dtype.onnx).lower()})" not in formal.types:
             raise InvalidModel(
                 f"its input '{formal.name}' cannot be of type {dtype.name} in the version of opset "
@@ -269,12 +282,14 @@ def _check_signature(
     proto: onnx.NodeProto,
     attributes: Mapping[str, onnx.AttributeProto],
     signature: Signature,
-    given: Sequence[DType | None],
+    given: Sequence[Kind | None],
 ) -> dict[str, Any]:
     _check_counts(proto, signature.required, signature.inputs, signature.outputs)
     for i, there in enumerate(given[: signature.required]):
         if there is None and i not in signature.optional:
             raise InvalidModel(f"its input number {i} is missing")
+    if SEQUENCE in given:
+        raise InvalidModel(f"its input number {list(given).index(SEQUENCE)} is a sequence")
     values = dict(signature.attributes)
     for name, attribute in attributes.items():
         if name not in values:

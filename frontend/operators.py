@@ -21,6 +21,7 @@ from tbc.frontend import (
     ops_sample,
     ops_scatter,
     ops_select,
+    ops_sequence,
     ops_shape,
     ops_signal,
 )
@@ -47,6 +48,7 @@ ONNX: Mapping[str, Lowering] = {
     **ops_resize.OPERATORS,
     **ops_sample.OPERATORS,
     **ops_select.OPERATORS,
+    **ops_sequence.OPERATORS,
     **ops_signal.OPERATORS,
     **ops_ngrams.OPERATORS,
     **ops_recurrent.OPERATORS,
@@ -73,6 +75,7 @@ LIMITS: Mapping[str, str] = {
     **ops_resize.LIMITS,
     **ops_sample.LIMITS,
     **ops_select.LIMITS,
+    **ops_sequence.LIMITS,
     **ops_shape.LIMITS,
     **ops_signal.LIMITS,
     "If": "where data decides, both branches have the same types",
@@ -83,17 +86,13 @@ LIMITS: Mapping[str, str] = {
 
 _RANDOM = "its results are random"
 _TEXT = "its values are text"
-_SEQUENCE = "its values are sequences of tensors"
-_OPTIONAL = "its values are optional ones"
 REFUSED: Mapping[tuple[str, str], str] = {
     ("", name): reason
     for reason, names in (
         (_RANDOM, "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform"),
         (_RANDOM, "RandomUniformLike"),
         (_TEXT, "RegexFullMatch StringConcat StringNormalizer StringSplit"),
-        (_SEQUENCE, "ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase"),
-        (_SEQUENCE, "SequenceInsert SequenceLength SequenceMap SplitToSequence"),
-        (_OPTIONAL, "Optional OptionalGetElement OptionalHasElement"),
+        ("it runs a graph for each tensor of a sequence", "SequenceMap"),
         ("how many boxes it keeps depends on the data", "NonMaxSuppression"),
         ("it decodes files of images", "ImageDecoder"),
     )

@@ -16,7 +16,7 @@ from tbc.frontend.context import (
     valid,
 )
 from tbc.frontend.nodes import Node
-from tbc.frontend.tensors import check_sizes, dtype_of, tensor
+from tbc.frontend.tensors import check_sizes, dense, dtype_of, tensor
 from tbc.ir import Value
 from tbc.ops import Iota
 from tbc.types import DType
@@ -126,6 +126,8 @@ def constant(c: Context, node: Node) -> Value:
     match given[0]:
         case "value":
             return c(tensor(value, c.folder))
+        case "sparse_value":
+            return c(dense(value, c.folder))
         case "value_int" | "value_ints":
             return c.constant(value, DType.i64)
         case "value_float" | "value_floats":
@@ -235,5 +237,5 @@ OPERATORS: Mapping[str, Lowering] = {
 }
 
 LIMITS: Mapping[str, str] = {
-    "Constant": "no text and no sparse tensors",
+    "Constant": "no text",
 }

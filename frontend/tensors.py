@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tbc.constants import constant, decode, file_constant, raw_size
+from tbc.constants import constant, decode, file_constant, raw_size, value_of
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, Unsupported
 from tbc.ir import Builder
 from tbc.ops import Const
 from tbc.types import BY_ONNX_CODE, DType, TensorType, require_sizes
 
+_MOST_DENSE = 1 << 31
+"""Bytes that a sparse tensor may take with its zeros."""
 _SMALL_FLOATS = tuple(d.name for d in DType if d.is_small_float)
 _INT32_DATA = ("i32", "i16", "i8", "i4", "i2", "u16", "u8", "u4", "u2", "bool", "f16", "bf16")
 _FIELDS = {
@@ -79,6 +81,39 @@ def tensor(proto: onnx.TensorProto, folder: Path | None) -> Const:
     else:
         value = constant(Builder(), _inline(proto, type, what), dtype)
     return cast(Const, value.op)
+
+
+def dense(proto: onnx.SparseTensorProto, folder: Path | None) -> Const:
+    """The constant that a sparse tensor holds: zeros, but for the values that it gives.
+
+    Raises:
+        InvalidModel: sizes, values and indices do not fit each other.
+        Unsupported: it is too large with its zeros, or its element type is not one of tbc's.
+    """
+    what = f"the sparse tensor '{proto.values.name}'" if proto.values.name else "a sparse tensor"
+    sizes = tuple(proto.dims)
+    check_sizes(sizes, what)
+    build = Builder()
+    found, places = build(tensor(proto.values, folder)), build(tensor(proto.indices, folder))
+    type = TensorType(found.type.dtype, sizes)
+    if raw_size(type) > _MOST_DENSE:
+        raise Unsupported(f"{what} has {raw_size(type)} bytes with its zeros")
+    count = found.type.size
+    shapes = ((count,), (count, len(sizes)))
+    if not sizes or found.type.rank != 1 or places.type.shape not in shapes:
+        raise InvalidModel(f"{what} has {found.type} for values and {places.type} for indices")
+    if places.type.dtype is not DType.i64:
+        raise InvalidModel(f"{what} has indices of type {places.type.dtype.name}")
+    index, elements = value_of(places), math.prod(sizes)
+    if index.ndim == 2 and ((index < 0) | (index >= np.array(sizes, np.int64))).any():
+        raise InvalidModel(f"{what} has an index outside of {type}")
+    strides = np.cumprod((1, *sizes[:0:-1]), dtype=np.int64)[::-1]
+    flat = index @ strides if index.ndim == 2 else index
+    if (np.diff(flat, prepend=-1, append=elements) <= 0).any():
+        raise InvalidModel(f"{what} has indices that do not ascend within {type}")
+    array = np.zeros(elements, value_of(found).dtype)
+    array[flat] = value_of(found)
+    return cast(Const, constant(build, array.reshape(sizes), type.dtype).op)
 
 
 def _inline(proto: onnx.TensorProto, type: TensorType, what: str) -> npt.NDArray[Any]:

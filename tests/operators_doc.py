@@ -65,8 +65,8 @@ The domain `qonnx.custom_op.general`, and its older names `onnx.brevitas` and
 REFUSED_HEAD = """
 ## Refused
 
-Tensors of text, of complex numbers and of scales in f8e8m0; sparse tensors; inputs and outputs that
-are sequences or optional values; and these operators:
+Tensors of text, of complex numbers and of scales in f8e8m0; inputs and outputs that are sequences
+or optional values; and these operators:
 """
 
 GROUPS = (
@@ -106,7 +106,7 @@ def types_of(schema: Any) -> list[DType]:
         return []
     allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
     texts = allowed.get(formals[0].type_str, [formals[0].type_str])
-    names = {TYPE_NAMES.get(t.removeprefix("tensor(").rstrip(")")) for t in texts}
+    names = {TYPE_NAMES.get(t.rstrip(")").rpartition("(")[2]) for t in texts}
     return [d for d in DType if d.name in names]
 
 
