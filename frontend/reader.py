@@ -126,7 +126,8 @@ def _names_of_graph(graph: onnx.GraphProto, depth: int = 0) -> Iterator[object]:
         yield value.name
         for dim in value.type.tensor_type.shape.dim:
             yield dim.dim_param
-    for tensor in (*graph.initializer, *(s.values for s in graph.sparse_initializer)):
+    sparse = (t for s in graph.sparse_initializer for t in (s.values, s.indices))
+    for tensor in (*graph.initializer, *sparse):
         yield tensor.name
         for entry in tensor.external_data:
             yield entry.value

@@ -81,6 +81,7 @@ class Bench:
     progress: Callable[[str], None]
     threads: int = 1
     _notes: dict[str, None] = field(default_factory=dict)
+    _peers: list[Peer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         cpus = os.cpu_count() or 1
@@ -91,8 +92,6 @@ class Bench:
             needed, there = (f"{size / 2**30:.1f} GiB" for size in (self.cold * HELD, memory))
             reason = f"{self.cold >> 20} MiB of cold weights take some {needed} of memory"
             raise ValueError(f"{reason}, and this machine has {there}")
-
-    _peers: list[Peer] = field(default_factory=list)
 
     def report(
         self, products: Sequence[Product | Sweep], models: Mapping[Path, Graph]

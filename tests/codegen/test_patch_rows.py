@@ -7,19 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from boards import boards, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import Array
 
 from tbc.codegen.host import host_target
 from tbc.codegen.jit import Loaded, jit_target
 from tbc.codegen.llvm_text import Function, Module
 from tbc.codegen.machine import Job, Part, Workers
 from tbc.codegen.patch_rows import HALVES, row_sum
-from tbc.driver import assemble, lower
-from tbc.emulate import Emulated, can_run
-from tbc.ir import Graph
-from tbc.reference import run_graph
 from tbc.target import parse
 from tbc.text import parse_graph
 
@@ -64,7 +60,6 @@ def test_sums_of_halves(sums: Loaded, width: int, dtype: str, byte: int) -> None
     assert function(row.ctypes.data) == row.sum(dtype=np.int64)
 
 
-boards = pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc"])
 WINDOWS = "kernel=(3, 3), strides=(1, 1), dilations=(1, 1), before=(0, 0), out=(2, 5)"
 
 
@@ -113,14 +108,3 @@ def f(one: f32[1, 45], three: f32[3, 45], x: f32[1, 5, 4, 7]):
     shapes = {"one": (1, 45), "three": (3, 45), "x": (1, 5, 4, 7)}
     feeds = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
     check(target, graph, feeds, workers)
-
-
-def check(target: str, graph: Graph, feeds: dict[str, Array], workers: Workers) -> None:
-    """The board computes what the reference does."""
-    if missing := can_run(parse(target)):
-        pytest.skip(missing)
-    compiled = assemble(lower(graph, parse(target)), parse(target), "rows", workers)
-    with Emulated(compiled) as emulated:
-        outputs = emulated.run(feeds)
-    for name, expected in run_graph(graph, feeds).items():
-        np.testing.assert_array_equal(outputs[name], expected)
