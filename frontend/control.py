@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import onnx
 
@@ -15,6 +15,8 @@ from tbc.frontend.nodes import Node, op_of
 from tbc.frontend.rounds import Rounds
 from tbc.ir import Value
 from tbc.types import DType
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ Entry: TypeAlias = Value | Items | Absent | None
 """What a name stands for; None where an optional input of a function was not given."""
 Given: TypeAlias = Value | Items | None
 """An input of a node."""
-Run: TypeAlias = Callable[[Sequence[Value]], "list[Entry]"]
+Run: TypeAlias = Callable[[Sequence[Given]], "list[Entry]"]
 """The outputs of a nested graph for values of its inputs."""
 
 
@@ -48,7 +50,7 @@ class Nested:
 
 
 Open: TypeAlias = Callable[[onnx.GraphProto], Nested]
-Control: TypeAlias = Callable[[Context, Node, Sequence["Value | None"], Open], "Sequence[Entry]"]
+Control: TypeAlias = Callable[[Context, Node, Sequence[Given], Open], "Sequence[Entry]"]
 
 
 class Mismatch(Exception):
@@ -82,8 +84,8 @@ def present(entry: Entry) -> Value:
 
 
 def without_constants(
-    nested: Nested, initial: Sequence[Value], inputs: int, outputs: int
-) -> tuple[Nested, Mapping[int, Value]]:
+    nested: Nested, initial: Sequence[Given], inputs: int, outputs: int
+) -> tuple[Nested, Mapping[int, Given]]:
     """A loop's body without the states that all rounds pass on as they are, and these by place.
 
     Exporters whose loops see nothing from outside hand weights and sequences from round to round.
@@ -95,7 +97,7 @@ def without_constants(
     """
     body = nested.proto
     sources = {n.output[0]: n.input[0] for n in body.node if op_of(n) == "Identity"}
-    kept: dict[int, Value] = {}
+    kept: dict[int, Given] = {}
     for i, value in enumerate(initial):
         name = body.output[outputs + i].name
         while name in sources:
@@ -106,9 +108,11 @@ def without_constants(
         return nested, kept
 
     def filled(run: Run, take: Callable[[Value], Value]) -> Run:
-        def run_all(values: Sequence[Value]) -> list[Entry]:
+        def run_all(values: Sequence[Given]) -> list[Entry]:
             rest = iter(values[inputs:])
-            states = [take(kept[i]) if i in kept else next(rest) for i in range(len(initial))]
+            states = [
+                each_by(take, kept[i]) if i in kept else next(rest) for i in range(len(initial))
+            ]
             entries = run([*values[:inputs], *states, *rest])
             return [e for i, e in enumerate(entries, -outputs) if i not in kept]
 
@@ -121,7 +125,14 @@ def without_constants(
     ), kept
 
 
-def restored(results: Sequence[Value], kept: Mapping[int, Value]) -> list[Value]:
+def each_by(take: Callable[[Value], Value], entry: T) -> T | Value | Items:
+    """What `take` makes of a value, or of each item of a sequence; the rest as it is."""
+    if isinstance(entry, tuple):
+        return tuple(map(take, entry))
+    return take(entry) if isinstance(entry, Value) else entry
+
+
+def restored(results: Sequence[Given], kept: Mapping[int, Given]) -> list[Given]:
     """A loop's results with the states in their places that `without_constants` left out."""
     whole = list(results)
     for i in sorted(kept):
@@ -132,12 +143,9 @@ def restored(results: Sequence[Value], kept: Mapping[int, Value]) -> list[Value]
 # -- branches -------------------------------------------------------------------------------------
 
 
-def branch(
-    c: Context, node: Node, inputs: Sequence[Value | None], open_graph: Open
-) -> Sequence[Entry]:
+def branch(c: Context, node: Node, inputs: Sequence[Given], open_graph: Open) -> Sequence[Entry]:
     """The outputs of the branch that the condition chooses, at import if it is known then."""
-    condition = inputs[0]
-    assert condition is not None
+    condition = present(inputs[0])
     known = c.known.array(condition)
     if known is not None and known.dtype != object:
         return open_graph(node["then_branch" if known.any() else "else_branch"]).run([])

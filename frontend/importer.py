@@ -21,6 +21,7 @@ from tbc.frontend.control import (
     Mismatch,
     Nested,
     branch,
+    each_by,
     given,
     present,
 )
@@ -229,21 +230,19 @@ class Importer:
         return [env.get(o) for o in proto.output]
 
     def _control(
-        self, c: Context, node: Node, given: Sequence[Given], scope: Scope, name: str
+        self, c: Context, node: Node, inputs: Sequence[Given], scope: Scope, name: str
     ) -> Sequence[Entry]:
         """The outputs of an operator with nested graphs.
 
         Raises:
-            Unsupported: it is given a sequence.
             Unfixed: in place of other errors of these graphs, where data decides what is run.
         """
         errors: list[Exception] = []
-        inputs = [None if x is None else present(x) for x in given]
 
         def open_graph(graph: onnx.GraphProto) -> Nested:
             return self._nested(c, graph, scope, name, errors)
 
-        deciding = [x for x in inputs[: DECIDING.get(node.op_type, 0)] if x is not None]
+        deciding = [present(x) for x in inputs[: DECIDING.get(node.op_type, 0)] if x is not None]
         if all(c.known.array(x) is not None for x in deciding):
             return CONTROL[node.op_type](c, node, inputs, open_graph)
         try:
@@ -275,7 +274,7 @@ class Importer:
         inputs = [i.name for i in graph.input if i.name not in own]
         refuse_free(body, {*scope.env, *own, *inputs})
 
-        def run(c: Context, around: Mapping[str, Entry], values: Sequence[Value]) -> list[Entry]:
+        def run(c: Context, around: Mapping[str, Entry], values: Sequence[Given]) -> list[Entry]:
             if len(values) != len(inputs):
                 raise InvalidModel(f"its graph has {len(inputs)} inputs instead of {len(values)}")
             here: dict[str, Entry] = {n: c(constant) for n, constant in own.items()}
@@ -305,10 +304,7 @@ class _Outside(Mapping[str, Entry]):
     take: Callable[[Value], Value]
 
     def __getitem__(self, name: str) -> Entry:
-        entry = self.around[name]
-        if isinstance(entry, tuple):
-            return tuple(map(self.take, entry))
-        return self.take(entry) if isinstance(entry, Value) else entry
+        return each_by(self.take, self.around[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self.around

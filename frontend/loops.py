@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from tbc.dims import Dim, dim_min
 from tbc.errors import Unfixed, Unsupported
 from tbc.frontend.context import Context, numpy_scalar, supported, valid
-from tbc.frontend.control import Mismatch, Nested, Open, present, restored, without_constants
+from tbc.frontend.control import (
+    Given,
+    Mismatch,
+    Nested,
+    Open,
+    T,
+    given,
+    present,
+    restored,
+    without_constants,
+)
 from tbc.frontend.nodes import Node
 from tbc.frontend.rounds import LONGEST, SHORT, Rounds, stacked
 from tbc.ir import Value
@@ -35,9 +45,7 @@ class Undecided(Unsupported):
         )
 
 
-def either(
-    c: Context, first: Callable[[], list[Value]], second: Callable[[], list[Value]]
-) -> list[Value]:
+def either(c: Context, first: Callable[[], list[T]], second: Callable[[], list[T]]) -> list[T]:
     """What the first way gives, or, where it is not supported, the second.
 
     The error is that of the first way, unless that cannot say how often a loop runs.
@@ -71,10 +79,20 @@ class _Loop:
     most: Value | None
     trip: Dim | None
     going: Value | None
-    initial: Sequence[Value]
+    initial: Sequence[Given]
     rows: int
 
-    def written_out(self, c: Context) -> list[Value]:
+    @property
+    def states(self) -> list[Value]:
+        """The carried values; those of a loop of the IR are no sequences."""
+        if any(isinstance(v, tuple) for v in self.initial):
+            raise Unsupported(
+                "a sequence goes through a loop, and how often that runs is not known",
+                hint="fix the symbolic sizes, or the inputs' values",
+            )
+        return [present(v) for v in self.initial]
+
+    def written_out(self, c: Context) -> list[Given]:
         """The results, a round behind the other."""
         run, carried = self.nested.run, list(self.initial)
         trips = None if self.most is None else int(numpy_scalar(c.numbers(self.most, "its rounds")))
@@ -83,19 +101,19 @@ class _Loop:
         turn, yes = 0, c.constant(True, DType.bool)
         while going and (trips is None or turn < trips):
             c.spend(len(self.nested.proto.node) + 1, "its rounds")
-            again, *results = map(present, run([c.constant(turn, DType.i64), yes, *carried]))
-            carried, turn = results[: len(carried)], turn + 1
+            again, *results = run([c.constant(turn, DType.i64), yes, *carried])
+            carried, turn = [given(e) for e in results[: len(carried)]], turn + 1
             for row, value in zip(rows, results[len(carried) :], strict=True):
-                row.append(value)
-            going = turn == trips or _decided(c, again)
+                row.append(present(value))
+            going = turn == trips or _decided(c, present(again))
         if turn == 0 and rows:
             number = c.constant(0, DType.i64)
             return [*carried, *_no_rounds(c, lambda: run([number, yes, *carried]), len(carried))]
         return [*carried, *(stacked(c, row) for row in rows)]
 
-    def counted(self, c: Context, trip: Dim, by_need: bool = False) -> list[Value]:
+    def counted(self, c: Context, trip: Dim, by_need: bool = False) -> list[Given]:
         """The results of a loop whose greatest number of rounds is a size."""
-        rounds = Rounds(c, self.initial, trip, by_need)
+        rounds = Rounds(c, self.states, trip, by_need)
         number = rounds.inside.sizes(rounds.turn)
         again, states, rows = self._round(rounds, number, rounds.states)
         decided = is_true(rounds.inside, again)
@@ -106,19 +124,19 @@ class _Loop:
             last, outputs = rounds.finish(states, rows)
             return [*last, *outputs]
         self._refuse_rows()
-        rounds = Rounds(c, [self._flag(c, self.going), *self.initial], trip)
+        rounds = Rounds(c, [self._flag(c, self.going), *self.states], trip)
         number = rounds.inside.sizes(rounds.turn)
         again, states, _ = self._round(rounds, number, rounds.states[1:])
         results, _ = rounds.finish([_scalar(rounds.inside, again), *states], (), conditional=True)
-        return results[1:]
+        return list(results[1:])
 
-    def conditional(self, c: Context) -> list[Value]:
+    def conditional(self, c: Context) -> list[Given]:
         """The results of a loop that only data ends: by its condition, or by its number."""
         self._refuse_rows()
         flag, zero = self._flag(c, self.going), c.constant(0, DType.i64)
         if self.most is not None:
             flag = c.binary("and", flag, c.binary("lt", zero, _scalar(c, self.most)))
-        rounds = Rounds(c, [flag, zero, *self.initial], None)
+        rounds = Rounds(c, [flag, zero, *self.states], None)
         inside, number = rounds.inside, rounds.states[1]
         again, states, _ = self._round(rounds, number, rounds.states[2:])
         following, again = inside.add(number, 1), _scalar(inside, again)
@@ -127,7 +145,7 @@ class _Loop:
             again = inside.binary("and", again, inside.binary("lt", following, most))
         supported(is_true(inside, again) is not True, "a loop never ends")
         results, _ = rounds.finish([again, following, *states], (), conditional=True)
-        return results[2:]
+        return list(results[2:])
 
     def _round(
         self, rounds: Rounds, number: Value, states: Sequence[Value]
@@ -150,25 +168,28 @@ class _Loop:
             )
 
 
-def loop(
-    c: Context, node: Node, inputs: Sequence[Value | None], open_graph: Open
-) -> Sequence[Value]:
+def loop(c: Context, node: Node, inputs: Sequence[Given], open_graph: Open) -> Sequence[Given]:
     """The last carried values, and what each round gave, stacked."""
     body, nested = node["body"], open_graph(node["body"])
-    most, going, *initial = inputs
-    count = len(initial)
+    most, going, *carried = inputs
+    most, going = (None if x is None else present(x) for x in (most, going))
+    count = len(carried)
     valid(len(body.input) == count + 2, f"its body has {len(body.input)} inputs")
     valid(len(body.output) >= count + 1, f"its body has {len(body.output)} outputs")
-    rows, carried = len(body.output) - count - 1, [present(v) for v in initial]
+    rows = len(body.output) - count - 1
     nested, kept = without_constants(nested, carried, 2, 1)
     trip = None if most is None else _size(c, most)
     changing = [v for i, v in enumerate(carried) if i not in kept]
     it = _Loop(nested, most, trip, going, changing, rows)
-    known = all(v.is_constant or c.known.array(v) is not None for v in carried)
+    known = all(_is_known(c, v) for v in carried)
     return restored(_results(c, it, known), kept)
 
 
-def _results(c: Context, it: _Loop, known: bool) -> list[Value]:
+def _is_known(c: Context, x: Given) -> bool:
+    return isinstance(x, Value) and (x.is_constant or c.known.array(x) is not None)
+
+
+def _results(c: Context, it: _Loop, known: bool) -> list[Given]:
     """The results of a loop in the way that tells most; whether its values are `known` at first."""
     trip = it.trip
     start = True if it.going is None else is_true(c, it.going)
@@ -179,7 +200,7 @@ def _results(c: Context, it: _Loop, known: bool) -> list[Value]:
     if not isinstance(trip, int):
         return it.counted(c, 0 if start is False else trip)
 
-    def short() -> list[Value]:
+    def short() -> list[Given]:
         return either(c, lambda: it.written_out(c), lambda: it.counted(c, trip))
 
     if trip <= SHORT or start is False or (known and start):

@@ -126,7 +126,7 @@ _POSITION = "the position is a constant or computed from shapes"
 LIMITS: Mapping[str, str] = {
     "SequenceAt": _POSITION,
     "SequenceErase": _POSITION,
-    "SequenceInsert": f"{_POSITION}; no list that a loop makes longer",
+    "SequenceInsert": _POSITION,
     "SplitToSequence": "the axis has a size that is a number",
     "Optional": "with a value",
 }

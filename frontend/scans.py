@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tbc.dims import Dim
 from tbc.frontend.context import Context, axis_of, fixed, supported, valid
-from tbc.frontend.control import Nested, Open, Run, present, restored, without_constants
+from tbc.frontend.control import Given, Nested, Open, Run, present, restored, without_constants
 from tbc.frontend.loops import either
 from tbc.frontend.nodes import Node
 from tbc.frontend.rounds import SHORT, Rounds, flipped, item, stacked
@@ -88,9 +88,7 @@ class Sequences:
         return results[: len(states)], results[len(states) :]
 
 
-def scan(
-    c: Context, node: Node, inputs: Sequence[Value | None], open_graph: Open
-) -> Sequence[Value]:
+def scan(c: Context, node: Node, inputs: Sequence[Given], open_graph: Open) -> Sequence[Given]:
     """The last states, and what each round gave; up to opset 8 by element of a batch."""
     body, nested = node["body"], open_graph(node["body"])
     if node.opset < 9:
@@ -102,7 +100,7 @@ def scan(
     valid(len(body.input) == len(given), f"its body has {len(body.input)} inputs")
     valid(len(body.output) >= len(states), f"its body has {len(body.output)} outputs")
     outputs = len(body.output) - len(states)
-    kept: Mapping[int, Value] = {}
+    kept: Mapping[int, Given] = {}
     if node.opset >= 9:
         nested, kept = without_constants(nested, states, 0, 0)
         states = [v for i, v in enumerate(states) if i not in kept]

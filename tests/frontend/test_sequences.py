@@ -128,6 +128,55 @@ def test_in_functions_branches_and_loops() -> None:
         check_against_onnxruntime(made, {"x": x})
 
 
+SCRIPTED = """
+    none = SequenceEmpty()
+    going = Constant<value = bool {1}>()
+    last, list = Loop(rounds, going, x, none) <
+        body = round (int64 i, bool on, float[3, 7, 4] t, seq(float[3, 7, 4]) s)
+            => (bool still, float[3, 7, 4] u, seq(float[3, 7, 4]) r)
+        { u = Add(t, x) still = LESS r = SequenceInsert(s, u) }
+    >
+    y = ConcatFromSequence<axis = 0, new_axis = 1>(list)
+"""
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 200])
+@pytest.mark.parametrize("less", ["Identity(on)", "Less(i, end)"])
+def test_loops_make_lists_longer(rounds: int, less: str) -> None:
+    """As scripts do that append to a list; the condition is known in each round."""
+    constants = {"rounds": np.array(rounds), "end": np.array(5)}
+    check_against_onnxruntime(of(SCRIPTED.replace("LESS", less), constants), {"x": X})
+
+
+def test_lists_that_loops_hand_on() -> None:
+    """A list that all rounds read, and none changes."""
+    made = of(
+        """
+        some = SequenceConstruct(x, x)
+        going = Constant<value = bool {1}>()
+        y, same = Loop(rounds, going, x, some) <
+            body = round (int64 i, bool on, float[3, 7, 4] t, seq(float[3, 7, 4]) s)
+                => (bool still, float[3, 7, 4] u, seq(float[3, 7, 4]) r)
+            { head = SequenceAt(s, first) u = Add(t, head) still = Identity(on) r = Identity(s) }
+        >
+        z = SequenceAt(same, first)
+        """,
+        {"rounds": np.array(100), "first": np.array(0)},
+    )
+    made.graph.output.add().name = "z"
+    check_against_onnxruntime(made, {"x": X})
+
+
+def test_the_number_of_rounds_is_known() -> None:
+    rounds: dict[str, tuple[Any, Sequence[int | str]]] = {"rounds": (np.int64, ())}
+    text = SCRIPTED.replace("LESS", "Identity(on)")
+    made = model(written(text), {"x": (np.float32, X.shape)} | rounds, opset=18)
+    with pytest.raises(Unsupported, match=r"a sequence goes|how often a loop"):
+        frontend.load(made)
+    known = frontend.load(made, input_values={"rounds": np.array(2)}).graph
+    assert known.outputs[0][1].type.shape == (2, *X.shape)
+
+
 def test_optional_values() -> None:
     made = of(
         """
