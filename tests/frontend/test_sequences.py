@@ -15,6 +15,8 @@ from onnx_models import Array, by_tbc, check_against_onnxruntime, i64, model, no
 
 from tbc import frontend
 from tbc.errors import InvalidModel, TbcError, Unfixed, Unsupported
+from tbc.inspection import inspect
+from tbc.target import parse
 
 X = normal(1, 3, 7, 4)
 
@@ -203,6 +205,8 @@ def test_weights_that_a_split_makes_lift() -> None:
         {"w": w, "size": np.array(10), "at": np.array(1)},
     )
     check_against_onnxruntime(made, {"x": X})
+    (layer,) = inspect(frontend.load(made).graph, parse("armv8")).layers
+    assert layer.weights.startswith("trit")
 
 
 @pytest.mark.parametrize(
