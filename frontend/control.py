@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import onnx
 
 from tbc.dims import Dim
 from tbc.errors import InvalidModel, TbcError, Unsupported
-from tbc.frontend.context import Context, Items, valid
+from tbc.frontend.context import Context, Items, T, valid
 from tbc.frontend.nodes import Node, op_of
 from tbc.frontend.rounds import Rounds
 from tbc.ir import Value
 from tbc.types import DType
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,12 @@ def present(entry: Entry) -> Value:
     Raises:
         Unsupported: tbc cannot make it, or it is a sequence.
     """
-    if isinstance(entry, Absent):
-        raise entry.error
-    if isinstance(entry, tuple):
+    value = given(entry)
+    if isinstance(value, tuple):
         raise Unsupported("a sequence of tensors is not supported here")
-    valid(entry is not None, "a nested graph gives nothing where a value is needed")
-    assert entry is not None
-    return entry
+    valid(value is not None, "a nested graph gives nothing where a value is needed")
+    assert value is not None
+    return value
 
 
 def without_constants(

@@ -12,7 +12,7 @@ from typing import cast
 import onnx
 
 from tbc.errors import InternalError, InvalidModel, TbcError, Unfixed, Unsupported
-from tbc.frontend.context import Array, Context, Items
+from tbc.frontend.context import Array, Context
 from tbc.frontend.control import (
     Absent,
     Control,
@@ -161,8 +161,7 @@ class Importer:
         key = function_key(proto)
         if key in self.functions:
             return self._call(c, self.functions[key], inputs, attributes, name)
-        kinds = [x.type.dtype if isinstance(x, Value) else _kind(x) for x in inputs]
-        node = self._decoded(proto, scope, attributes, kinds)
+        node = self._decoded(proto, scope, attributes, [_kind(x) for x in inputs])
         values = [x if isinstance(x, Value) else None for x in inputs]
         if node.domain == "" and node.op_type in CONTROL:
             return self._control(c, node, inputs, scope, name)
@@ -316,7 +315,9 @@ class _Outside(Mapping[str, Entry]):
         return len(self.around)
 
 
-def _kind(x: Items | None) -> Kind | None:
+def _kind(x: Given) -> Kind | None:
+    if isinstance(x, Value):
+        return x.type.dtype
     return None if x is None else SEQUENCE
 
 

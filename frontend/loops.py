@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from tbc.dims import Dim, dim_min
 from tbc.errors import Unfixed, Unsupported
-from tbc.frontend.context import Context, numpy_scalar, supported, valid
+from tbc.frontend.context import Context, T, numpy_scalar, supported, valid
 from tbc.frontend.control import (
     Given,
     Mismatch,
     Nested,
     Open,
-    T,
     given,
     present,
     restored,

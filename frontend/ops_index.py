@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tbc.dims import Dim, bounds, ceil_div, dim_max, dim_min
-from tbc.frontend.context import Context, Lowering, axis_of, decided, valid
+from tbc.frontend.context import Context, Items, Lowering, axis_of, decided, valid
 from tbc.frontend.nodes import Node
 from tbc.frontend.ops_scatter import check_points
 from tbc.frontend.ops_shape import axes_of
@@ -123,14 +123,19 @@ def split(c: Context, node: Node, x: Value, sizes: Value | None = None) -> tuple
         each = ceil_div(size, count)
         parts = [each] * (count - 1) + [size - each * (count - 1)]
         valid(bounds(parts[-1])[1] >= 0, f"an axis of {size} cannot be split in {count}")
+    return parts_along(c, x, axis, parts)
+
+
+def parts_along(c: Context, x: Value, axis: int, sizes: Sequence[Dim]) -> Items:
+    """x in parts of these sizes, which are those of all of the axis."""
     results = []
     start: Dim = 0
-    for p in parts:
+    for size in sizes:
         begin: list[Dim] = [0] * x.type.rank
         begin[axis] = start
-        shape = [p if a == axis else d for a, d in enumerate(x.type.shape)]
+        shape = [size if a == axis else d for a, d in enumerate(x.type.shape)]
         results.append(part(c, x, begin, shape, [1] * x.type.rank))
-        start = start + p
+        start = start + size
     return tuple(results)
 
 

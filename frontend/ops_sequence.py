@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from tbc.errors import InvalidModel
 from tbc.frontend.context import Context, Items, Lowering, axis_of, fixed, valid
 from tbc.frontend.nodes import Node
-from tbc.frontend.ops_index import part
+from tbc.frontend.ops_index import parts_along
+from tbc.frontend.rounds import item, stacked
 from tbc.ir import Value
 from tbc.ops import Concat
 from tbc.types import DType
@@ -63,11 +64,9 @@ def length(c: Context, node: Node, items: Items) -> Value:
 def concat(c: Context, node: Node, items: Items) -> Value:
     """The items one behind the other along an axis, or stacked along a new one."""
     valid(len(items) > 0, "the sequence is empty")
-    axis = axis_of(node["axis"], items[0].type.rank + node["new_axis"])
     if node["new_axis"]:
-        shapes = ([*x.type.shape[:axis], 1, *x.type.shape[axis:]] for x in items)
-        items = tuple(c.reshape(x, shape) for x, shape in zip(items, shapes, strict=True))
-    return c(Concat(axis), *items)
+        return stacked(c, items, node["axis"])
+    return c(Concat(axis_of(node["axis"], items[0].type.rank)), *items)
 
 
 def split(c: Context, node: Node, x: Value, sizes: Value | None = None) -> tuple[Items]:
@@ -83,16 +82,9 @@ def split(c: Context, node: Node, x: Value, sizes: Value | None = None) -> tuple
         valid(most > 0, f"parts have the size {most}")
         each = [min(most, extent - start) for start in range(0, extent, most)]
     c.spend(len(each), "the parts of a split")
-    items, start = [], 0
-    for size in each:
-        begin, shape = [0] * x.type.rank, list(x.type.shape)
-        begin[axis], shape[axis] = start, size
-        item = part(c, x, begin, shape, [1] * x.type.rank)
-        if sizes is None and not node["keepdims"]:
-            item = c.reshape(item, [d for a, d in enumerate(shape) if a != axis])
-        items.append(item)
-        start += size
-    return (tuple(items),)
+    if sizes is None and not node["keepdims"]:
+        return (tuple(item(c, x, index, axis) for index in range(extent)),)
+    return (parts_along(c, x, axis, each),)
 
 
 # -- optional values ------------------------------------------------------------------------------

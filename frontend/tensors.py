@@ -111,8 +111,9 @@ def dense(proto: onnx.SparseTensorProto, folder: Path | None) -> Const:
     flat = index @ strides if index.ndim == 2 else index
     if (np.diff(flat, prepend=-1, append=elements) <= 0).any():
         raise InvalidModel(f"{what} has indices that do not ascend within {type}")
-    array = np.zeros(elements, value_of(found).dtype)
-    array[flat] = value_of(found)
+    values = value_of(found)
+    array = np.zeros(elements, values.dtype)
+    array[flat] = values
     return cast(Const, constant(build, array.reshape(sizes), type.dtype).op)
 
 

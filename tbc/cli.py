@@ -522,10 +522,10 @@ def bench(
         reason = f"this machine cannot run code for {chosen.name}"
         raise Unsupported(reason, hint="a target that it has the features of")
     with progress(json) as show:
-        graphs = {path: read_model(path, dim, None, state)[1] for path in model or ()}
         is_all = all_kernels or explain
         with usage():
             every = Bench(chosen, rounds, cold_mib << 20, is_all, steps, show, threads)
+        graphs = {path: read_model(path, dim, None, state)[1] for path in model or ()}
         report = every.report(products, graphs)
     if plot:
         plot.write_text(roofline(report), encoding="utf-8")
