@@ -1,12 +1,14 @@
-"""Golden files: text that a test compares to, and rewrites where it is told to."""
+"""What many tests need: a process that compiles, and golden files that are rewritten on request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tbc.codegen.machine import Workers
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("tbc", deadline=None)
@@ -15,6 +17,13 @@ settings.load_profile("tbc")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="rewrite the golden files")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """A process that compiles for all tests of a module."""
+    with Workers(1) as started:
+        yield started
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import ctypes
 import json
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -38,12 +37,6 @@ FUNCTIONS = 108
 pytestmark = pytest.mark.skipif(
     host_target().object_format != "elf", reason="this system has no blobs"
 )
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 @pytest.fixture(scope="module")

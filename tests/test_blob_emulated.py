@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +57,6 @@ SECTIONS {{
 }}
 """
 """RAM holds nothing that would have to be copied there."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def write(name: str, folder: Path, workers: Workers) -> Path:

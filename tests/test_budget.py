@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from tbc.inspection import Layer, inspect
 from tbc.program import crowded
 from tbc.text import parse_graph
 from tbc.variants import ordered, write_variants
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def compiled(target: str, workers: Workers, embed: bool = True) -> Compiled:

@@ -121,12 +121,6 @@ def test_random_networks(data: st.DataObject) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as started:
-        yield started
-
-
 @pytest.mark.parametrize("coded", [False, True])
 @pytest.mark.parametrize("kept", [(6, 20), (120,), (3, 2, 20), (2, 60)])
 def test_rows_of_what_is_kept(kept: tuple[int, ...], coded: bool, workers: Workers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +29,6 @@ CASES = {
     "grouped query attention": replace(FUSED, room=11, head="nbits8"),
     "grouped query attention of many": replace(FUSED, new=9, past=0, room=9, head=""),
 }
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def by_onnxruntime(decoder: Decoder, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +46,6 @@ ACCURACY = {"digits_mlp": 356, "digits_cnn": 354}
 """Network -> how many of the 360 held-out images it gets right."""
 SUMS = {"digits_mlp": 3, "digits_cnn": 5}
 """Network -> how many layers with low-bit weights it has."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 # -- labels ---------------------------------------------------------------------------------------

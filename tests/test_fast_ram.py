@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,13 +40,6 @@ from tbc.passes.scratch import Region, arena, regions
 from tbc.program import Block, Program
 from tbc.runtime import structs
 from tbc.self_test import SelfTest
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
-
 
 # -- planning -------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,6 @@ Array = npt.NDArray[Any]
 
 RELATIVE = 1e-4
 """The tolerance, relative to the largest number on the way."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def by_onnxruntime(drawn: Drawn) -> tuple[list[Array], float]:

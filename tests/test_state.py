@@ -35,12 +35,6 @@ _BAD_VALUE = 7
 CALLS = 4
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
-
-
 # -- random graphs --------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,12 +37,6 @@ SIZES = (0, 1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 37, 64, 67, 97)
 _SIZE_LIMIT = 30_000
 _BAD_VALUE = 7
 """TBC_ERROR_VALUE of tbc.h."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 # -- graphs ---------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -57,12 +56,6 @@ WEIGHTS = st.builds(
     st.integers(1, 70),
     st.sampled_from([0.0, 0.3, 0.9, 1.0]),
 )
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as started:
-        yield started
 
 
 @given(WEIGHTS)

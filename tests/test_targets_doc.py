@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -19,12 +19,6 @@ from tbc.reference import run_graph
 QUICK = ("armv8", "cortex-m4f", "cortex-m55", "wasm32+relaxed")
 SLACK = 1.1
 """Figures of the document may be so much larger or smaller than those of now."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def documented() -> dict[str, dict[str, list[str]]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -39,12 +38,6 @@ from tbc.types import DType, TensorType
 
 PARTS = (1, 2, 3, 7)
 BITNET = CORPUS / "a01_hf_bitnet_autobit_online_dynamo/model.onnx"
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 # Of up to 100 rows, 67 are divided among parts, and of 3 the weights.

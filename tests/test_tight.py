@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from embedded_nets import AUTOENCODER, MLP, Net, ternary
@@ -18,12 +16,6 @@ from tbc.program import Program
 from tbc.text import parse_graph
 
 CORES = ("cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc")
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as started:
-        yield started
 
 
 def codes(program: Program) -> set[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from compiled import Native, native_target
@@ -21,12 +19,6 @@ from tbc.types import DType, TensorType
 FLOATS = (DType.f16, DType.bf16, DType.f32, DType.f64)
 INTEGERS = (DType.i8, DType.u8, DType.i16, DType.u16, DType.i32, DType.u32, DType.i64, DType.u64)
 COUNT = 1021
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def casts() -> Graph:

@@ -33,12 +33,6 @@ LENGTH = 5
 """Of which vectors of 4 do the most."""
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
-
-
 class Made:
     """The graph of whatever operations take some values."""
 

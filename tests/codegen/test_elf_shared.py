@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import adder
@@ -47,12 +46,6 @@ DYNAMIC = {
     "s390x": ("s390x-linux-gnu", "qemu-s390x", "s390x-linux-gnu", "ld64.so.1"),
 }  # fmt: skip
 """Target -> zig's triple, the emulator, the folder of Debian's libc6-*-cross, its loader."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def adder_of(name: str, workers: Workers) -> tuple[bytes, tuple[str, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from compiled import Native, native_target
@@ -24,12 +22,6 @@ from tbc.types import DType
 
 BATCH = Expr.of(Symbol("batch", 1, 40))
 LENGTH = Expr.of(Symbol("length", 1, 70))
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 class Products(Drawing):

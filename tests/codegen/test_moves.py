@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
 from boards import boards, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +13,6 @@ from tbc.text import parse_graph
 TABLE = np.arange(21) * 6
 size = st.integers(1, 37)
 margin = st.integers(0, 19)
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as started:
-        yield started
 
 
 @boards

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from compiled import Native, native_target
@@ -29,12 +27,6 @@ LENGTH = Expr.of(Symbol("length", 0, 50))
 SIZES = ((1, 1), (11, 33), (0, 5), (3, 0))
 EMULATED = ["armv8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s390x", "i686"))]
 NATIVE = ["native", pytest.param("x86-64", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 class Operands(Drawing):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from compiled import Native
@@ -39,12 +37,6 @@ def g(x: f32[n, 33], z: i8[5, n], at: i64[9, 33], row: i32[n, 2], points: i64[7,
     return {"best": best, "order": order, "whole": whole, "first": first, "both": both,
             "halves": halves}
 """
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def arrays(n: int) -> dict[str, Array]:

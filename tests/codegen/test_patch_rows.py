@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,12 +20,6 @@ from tbc.text import parse_graph
 
 WIDTHS = (4, 64, 4 * HALVES, 4 * HALVES + 4, 12 * HALVES)
 DTYPES = {"u8": np.uint8, "i8": np.int8}
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

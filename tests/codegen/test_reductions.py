@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from compiled import Native, native_target
@@ -23,12 +21,6 @@ from tbc.types import DType, TensorType
 LENGTH = Expr.of(Symbol("length", 1, 100))
 COUNTS: tuple[Dim, ...] = (1, 3, 15, 16, 17, 33, 64, 65, 80, 97, LENGTH)
 KINDS = ("sum", "prod", "max", "min")
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def depthwise(build: Builder, x: Value, kernel: tuple[int, int]) -> Value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +40,6 @@ NOT = {
     "large bounds": (DType.i8, (("add", 2.0**21),)),
     "wide integers": (DType.i32, (("max", 0), ("min", 255))),
 }
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def quantised(x: Value, dtype: DType, steps: tuple[tuple[str, float], ...]) -> Value:

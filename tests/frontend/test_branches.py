@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import pytest
@@ -18,12 +16,6 @@ from tbc.errors import InvalidModel
 from tbc.program import Program
 
 F = np.float32
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def branch(*made: str | onnx.NodeProto) -> onnx.GraphProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,6 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 DIMS = {"t": (0, 70), "n": (1, 3)}
 _BAD_VALUE = 7
 """TBC_ERROR_VALUE of tbc.h."""
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1) as workers:
-        yield workers
 
 
 def agree(
