@@ -115,6 +115,10 @@ class Importer:
             scope.env[name] = constant if isinstance(constant, Absent) else c(constant)
         self._walk(c, self.body.nodes, scope)
         names = [o.name for o in self.source.model.graph.output]
+        for name in names:
+            if isinstance(scope.env[name], tuple):
+                hint = "let its tensors be outputs of their own"
+                raise Unsupported(f"the output '{name}' is a sequence of tensors", hint=hint)
         found = ((n, present(e)) for n in names if (e := scope.env[n]) is not None)
         outputs = tuple((n, as_stored(c, v)) for n, v in found)
         checks = tuple(dict.fromkeys(c.checks))

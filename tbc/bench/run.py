@@ -85,8 +85,10 @@ class Bench:
 
     def __post_init__(self) -> None:
         cpus = os.cpu_count() or 1
-        if self.threads > max(OVERSUBSCRIBED * cpus, 4):
-            raise ValueError(f"{self.threads} threads have no processors here: there are {cpus}")
+        most = max(OVERSUBSCRIBED * cpus, 4)
+        if self.threads > most:
+            reason = f"{self.threads} threads have no processors here: there are {cpus}"
+            raise ValueError(f"{reason}, for {most} threads at most")
         memory = physical_memory()
         if memory is not None and self.cold * HELD > memory:
             needed, there = (f"{size / 2**30:.1f} GiB" for size in (self.cold * HELD, memory))

@@ -224,7 +224,7 @@ def test_weights_that_a_split_makes_lift() -> None:
             InvalidModel,
             "parts of 5 in all",
         ),
-        ("y = SequenceConstruct(x)", Unsupported, "sequence of tensors"),
+        ("y = SequenceConstruct(x)", Unsupported, "the output 'y' is a sequence of tensors"),
         ("s = SequenceConstruct(x) y = com.microsoft.Gelu(s)", InvalidModel, "0 is a sequence"),
     ],
 )
